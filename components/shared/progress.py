@@ -1,0 +1,259 @@
+"""Progress of long work: a rich bar on a terminal, plain lines elsewhere, events for whoever started us.
+
+A stage does not know who looks at it. A person at a terminal gets a bar. A log file gets a line now and then.
+The local runner (``b1k run``) names a file in ``B1K_EVENTS`` and gets one JSON line per update, from which it
+draws its live tree of tasks::
+
+    {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 120, "total": 900, "note": "0.41"}
+
+Lines are appended with ``O_APPEND`` in one ``write``, so several processes may share the file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+
+T = TypeVar("T")
+
+EVENTS_VARIABLE = "B1K_EVENTS"
+TASK_VARIABLE = "B1K_TASK"
+
+
+def append_json_line(path: Path, value: object) -> None:
+    """Appends one JSON line in a single ``write``: whole even when several processes write to the file.
+
+    Args:
+        path: The file; it is made when missing, its folder is not.
+        value: Anything that ``json`` can write.
+    """
+    line = (json.dumps(value, allow_nan=False) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+class TaskProgress:
+    """One line of progress; made by `Progress.task`. Safe to call from several threads.
+
+    Use it as a context manager or call `close`; the last state is always shown.
+    """
+
+    def __init__(self, owner: Progress, description: str, total: float | None) -> None:
+        self._owner = owner
+        self._lock = threading.Lock()
+        self._shown = float("-inf")
+        self._reported = float("-inf")
+        self._closed = False
+        self.description = description
+        self.total = total
+        self.completed: float = 0
+        self.note = ""
+        self.started = owner.clock()
+        self._bar = owner._add_bar(description, total)
+        self._publish(last=False)
+
+    def advance(self, count: float = 1, note: str | None = None) -> None:
+        """Adds ``count`` to what is done, and replaces the note when one is given."""
+        with self._lock:
+            self.completed += count
+            self.note = self.note if note is None else note
+            self._publish(last=False)
+
+    def update(
+        self, completed: float | None = None, note: str | None = None, total: float | None = None
+    ) -> None:
+        """Sets what is given: how much is done, how much there is to do, and a short note such as the loss."""
+        with self._lock:
+            self.completed = self.completed if completed is None else completed
+            self.total = self.total if total is None else total
+            self.note = self.note if note is None else note
+            self._publish(last=False)
+
+    def close(self) -> None:
+        """Shows the last state and takes the bar down; further calls do nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._publish(last=True)
+            self._closed = True
+        self._owner._remove_bar(self._bar)
+
+    def __enter__(self) -> TaskProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def line(self) -> str:
+        """The state in one plain line, such as ``steps 120/900 (13 %), 3:20 left, loss 0.41``."""
+        parts = [f"{self.description} {format_count(self.completed)}"]
+        if self.total:
+            share = min(1.0, self.completed / self.total)
+            parts[0] += f"/{format_count(self.total)} ({share:.0%})"
+            elapsed = self._owner.clock() - self.started
+            if 0 < share < 1 and elapsed > 1:
+                parts.append(f"{format_seconds(elapsed * (1 - share) / share)} left")
+        if self.note:
+            parts.append(self.note)
+        return ", ".join(parts)
+
+    def _publish(self, *, last: bool) -> None:
+        if self._closed:
+            return
+        now = self._owner.clock()
+        if last or now - self._reported >= self._owner.event_interval:
+            self._reported = now
+            self._owner._write_event(self)
+        if self._bar is not None:
+            self._owner._update_bar(self._bar, self)
+        elif last or now - self._shown >= self._owner.line_interval:
+            self._shown = now
+            self._owner._write_line(self)
+
+
+class Progress:
+    """Shows the progress of long work; see the module's text.
+
+    Args:
+        stream: Where bars or lines go; the standard error stream when None.
+        events: The file for JSON events; the value of ``B1K_EVENTS`` when None.
+        task: The name of the pipeline task in the events; the value of ``B1K_TASK`` when None.
+        line_interval: Least seconds between two plain lines of one task.
+        event_interval: Least seconds between two events of one task.
+        clock: A monotonic clock in seconds; tests give their own.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        events: Path | None = None,
+        task: str | None = None,
+        line_interval: float = 10.0,
+        event_interval: float = 0.5,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        named = os.environ.get(EVENTS_VARIABLE)
+        self._events = events if events is not None else (Path(named) if named else None)
+        self._task = task if task is not None else os.environ.get(TASK_VARIABLE, "")
+        self._stream = sys.stderr if stream is None else stream
+        self._lock = threading.RLock()
+        self._rich: RichProgress | None = None
+        self._is_terminal = self._stream.isatty()
+        self.line_interval = line_interval
+        self.event_interval = event_interval
+        self.clock = clock
+
+    def task(self, description: str, total: float | None = None) -> TaskProgress:
+        """Begins one line of progress.
+
+        Args:
+            description: A few words, such as ``"decode videos"``.
+            total: How much there is to do, in the unit that `TaskProgress.advance` counts; None when unknown.
+        """
+        return TaskProgress(self, description, total)
+
+    def track(self, iterable: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
+        """Yields the items of ``iterable``, one unit of progress each.
+
+        Args:
+            iterable: What to go through.
+            description: A few words for what is done with each item.
+            total: The number of items; taken from ``len`` when the iterable has one.
+        """
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
+        with self.task(description, total) as handle:
+            for item in iterable:
+                yield item
+                handle.advance()
+
+    def _write_event(self, task: TaskProgress) -> None:
+        if self._events is None:
+            return
+        append_json_line(
+            self._events,
+            {
+                "time": time.time(),
+                "task": self._task,
+                "description": task.description,
+                "completed": task.completed,
+                "total": task.total,
+                "note": task.note,
+            },
+        )
+
+    def _write_line(self, task: TaskProgress) -> None:
+        with self._lock:
+            self._stream.write(task.line() + "\n")
+            self._stream.flush()
+
+    def _add_bar(self, description: str, total: float | None) -> TaskID | None:
+        if not self._is_terminal:
+            return None
+        with self._lock:
+            if self._rich is None:
+                self._rich = RichProgress(
+                    TextColumn("{task.description}", markup=False),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[note]}", style="dim", markup=False),
+                    console=Console(file=self._stream),
+                )
+                self._rich.start()
+            return self._rich.add_task(description, total=total, note="")
+
+    def _update_bar(self, bar: TaskID, task: TaskProgress) -> None:
+        with self._lock:
+            if self._rich is not None:
+                self._rich.update(bar, completed=task.completed, total=task.total, note=task.note)
+
+    def _remove_bar(self, bar: TaskID | None) -> None:
+        if bar is None:
+            return
+        with self._lock:
+            if self._rich is None:
+                return
+            self._rich.stop_task(bar)
+            # The live display ends with its last open task, so that nothing printed later is drawn over.
+            if all(task.stop_time is not None for task in self._rich.tasks):
+                self._rich.stop()
+                self._rich = None
+
+
+def format_count(value: float) -> str:
+    """A count without needless decimals: ``120``, ``12,000``, ``0.5``."""
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:.1f}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people: ``0:07``, ``3:20``, ``1:02:03``."""
+    whole = round(seconds)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
