@@ -1,0 +1,1 @@
+"""One runnable module per figure that the project claims."""

@@ -1,0 +1,1 @@
+"""What every stage shares: artifacts, lineage, the command line, progress, processes."""

@@ -1,0 +1,1 @@
+"""The JAX policy package: network, flow matching, training and the policy server."""

@@ -1,0 +1,1 @@
+"""The Kubeflow pipelines and the b1k command."""
