@@ -1,0 +1,75 @@
+"""Small pieces shared by the transformers: initialisation, stacked layers, norms, rotary positions.
+
+Axes: b batch, s tokens, n heads, k head width, e width, l layers.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param[Array]:
+    """A parameter drawn from a normal distribution with variance 1 / fan_in."""
+    return nnx.Param(jax.random.normal(rngs.params(), shape) * fan_in**-0.5)
+
+
+def stack(create: Callable[[nnx.Rngs], M], layers: int, rngs: nnx.Rngs) -> M:
+    """Create layers whose parameters are stacked along a leading axis, for a scan."""
+    make = nnx.vmap(create, in_axes=0, out_axes=0)
+    return nnx.split_rngs(splits=layers)(make)(rngs)
+
+
+def scan_layers(blocks: nnx.Module, x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
+    """Apply stacked layers in order; activations are recomputed in the backward pass."""
+    graph, parameters = nnx.split(blocks)
+
+    @jax.checkpoint
+    def layer(carry: Array, parameter: nnx.State) -> tuple[Array, None]:
+        return nnx.merge(graph, parameter)(carry), None
+
+    return jax.lax.scan(layer, x, parameters)[0]
+
+
+class Dense(nnx.Module):
+    """An affine map with float32 parameters, computed in the type of its input."""
+
+    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> None:
+        self.kernel = normal(rngs, (inputs, outputs), inputs)
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
+        """Compute x W + bias."""
+        return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+def normalise_rms(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
+    """Divide by the root mean square, computed in float32 with epsilon 1e-6; the result is float32."""
+    y = x.astype(jnp.float32)
+    return y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
+
+
+def rotate(x: Float[Array, "b s n k"], positions: Int[Array, "b s"]) -> Float[Array, "b s n k"]:
+    """Rotary position encoding: halves a, b become [a cos - b sin, b cos + a sin]; base 10,000."""
+    half = x.shape[-1] // 2
+    periods = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[..., None, None].astype(jnp.float32) / periods
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [a * jnp.cos(angles) - b * jnp.sin(angles), b * jnp.cos(angles) + a * jnp.sin(angles)]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def sincos(x: Float[Array, " *b"], width: int, low: float, high: float) -> Float[Array, "*b e"]:
+    """Sine-cosine encoding: all sines, then all cosines, of 2 pi x / period.
+
+    The periods go from low to high in geometric steps. This exact float32 form is part of the published
+    weights' meaning: it is ill-conditioned, and other forms differ by up to 2e-3.
+    """
+    periods = low * (high / low) ** jnp.linspace(0.0, 1.0, width // 2, dtype=jnp.float32)
+    angles = x[..., None].astype(jnp.float32) * (1.0 / periods * 2 * jnp.pi)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

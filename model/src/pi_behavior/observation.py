@@ -1,0 +1,112 @@
+"""Observation and actions as the network sees them: the one boundary between raw data and typed arrays.
+
+Axes: b batch, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from pi_behavior.layout import CAMERAS
+
+
+@struct.dataclass
+class Observation:
+    """What the policy sees at one control step."""
+
+    images: dict[str, UInt8[Array, "b h w 3"]]
+    """RGB images by camera, in layout.CAMERAS."""
+    state: Float[Array, "b 32"]
+    """Normalised state, zero-padded from 23."""
+    task: Int[Array, " b"]
+    """Task index."""
+    stage: Int[Array, " b"]
+    """Stage: the true one in training, the voted one in use."""
+
+
+@struct.dataclass
+class FastTokens:
+    """FAST tokens of a chunk, for the auxiliary loss."""
+
+    tokens: Int[Array, "b f"]
+    mask: Bool[Array, "b f"]
+    """True for tokens, False for padding."""
+
+
+def image_to_float(image: UInt8[Array, "*b h w 3"]) -> Float[Array, "*b h w 3"]:
+    """Map bytes to [-1, 1]."""
+    return image.astype(jnp.float32) / 255.0 * 2.0 - 1.0
+
+
+def resize_with_padding(image: UInt8[Array, "*b h w 3"], size: int) -> UInt8[Array, "*b s s 3"]:
+    """Resize to a square, keeping the aspect ratio, with black padding; no change where the size is right."""
+    *batch, height, width, channels = image.shape
+    if height == width == size:
+        return image
+    scale = size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    resized = jax.image.resize(
+        image.astype(jnp.float32), (*batch, new_height, new_width, channels), method="linear"
+    )
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    padding = [(0, 0)] * len(batch) + [
+        (top, size - new_height - top),
+        (left, size - new_width - left),
+        (0, 0),
+    ]
+    return jnp.pad(jnp.round(resized.clip(0, 255)).astype(jnp.uint8), padding)
+
+
+def _crop_and_rotate(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+    """Random 95 % crop resized back, and rotation by up to 5 degrees, as one linear resampling."""
+    crop_key, angle_key = jax.random.split(key)
+    height, width, _ = image.shape
+    keep = 0.95
+    shift = jax.random.uniform(crop_key, (2,)) * (1 - keep)
+    angle = jax.random.uniform(angle_key, (), minval=-5.0, maxval=5.0) * jnp.pi / 180.0
+    rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
+    y, x = rows - (height - 1) / 2, columns - (width - 1) / 2
+    turned_y = jnp.cos(angle) * y - jnp.sin(angle) * x + (height - 1) / 2
+    turned_x = jnp.sin(angle) * y + jnp.cos(angle) * x + (width - 1) / 2
+    source = jnp.stack([turned_y * keep + shift[0] * height, turned_x * keep + shift[1] * width])
+    sample = jax.vmap(
+        lambda channel: jax.scipy.ndimage.map_coordinates(channel, list(source), order=1, mode="nearest"),
+        in_axes=-1,
+        out_axes=-1,
+    )
+    return sample(image)
+
+
+def _jitter_colours(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+    """Random brightness (0.3), contrast (0.4) and saturation (0.5); image in [0, 1]."""
+    brightness, contrast, saturation = 1.0 + jax.random.uniform(key, (3,), minval=-1.0) * jnp.array(
+        [0.3, 0.4, 0.5]
+    )
+    image = image * brightness
+    image = (image - image.mean()) * contrast + image.mean()
+    grey = image @ jnp.array([0.299, 0.587, 0.114])
+    return ((image - grey[..., None]) * saturation + grey[..., None]).clip(0.0, 1.0)
+
+
+def augment(key: Array, observation: Observation, *, geometric: bool = True) -> Observation:
+    """Augment images for training, independently per sample and camera.
+
+    The head camera is cropped to 95 %, resized back and rotated by up to 5 degrees; all cameras change in
+    brightness, contrast and saturation. Source: the published run's settings.
+
+    Args:
+        key: random key.
+        observation: a batch.
+        geometric: whether the head camera is cropped and rotated.
+    """
+    images = {}
+    for index, camera in enumerate(CAMERAS):
+        image = observation.images[camera].astype(jnp.float32) / 255.0
+        crop_key, colour_key = jax.random.split(jax.random.fold_in(key, index))
+        batch = image.shape[0]
+        if camera == "head" and geometric:
+            image = jax.vmap(_crop_and_rotate)(jax.random.split(crop_key, batch), image)
+        image = jax.vmap(_jitter_colours)(jax.random.split(colour_key, batch), image)
+        images[camera] = jnp.round(image * 255.0).astype(jnp.uint8)
+    return observation.replace(images=images)
