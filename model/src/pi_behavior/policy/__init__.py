@@ -1,0 +1,1 @@
+"""The policy in use: control loop, batching, checkpoints, and the websocket server."""

@@ -1,0 +1,69 @@
+"""Settings of the policy in use: how chunks become actions. Source: report, section 7."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pi_behavior.layout import ACTION_HORIZON
+
+_SPLINE_POINTS = 4
+"""A cubic spline with not-a-knot ends needs at least this many points."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """How the network's chunks are executed. The defaults are the published policy's, but for two rules.
+
+    Those two: the table of the gripper rule comes from the demonstrations instead of being made by hand, and
+    the rule for one task is off, since it knows that task's stages.
+    """
+
+    execute: int = 20
+    """Actions queued per call: control steps between two calls of the network."""
+    compress_from: int = 26
+    """Predicted steps that are compressed to `execute` actions by a cubic spline (report, section 7.2);
+    equal to `execute`, there is no compression."""
+    keep: int = 4
+    """Predicted steps after the executed ones that the next chunk should start with, by inpainting
+    (report, section 7.1); 0 turns inpainting off."""
+    num_steps: int = 20
+    """Euler steps of the flow."""
+    gripper_range: float = 0.2
+    """A chunk in which a gripper moves by more than this is not compressed: slow down at a grasp."""
+    voting: Literal["published", "off"] = "published"
+    """published: stages move by the vote of the last three predictions (report, section 7.3). off: the
+    stage is the last prediction."""
+    gripper: Literal["data", "published", "off"] = "data"
+    """Gripper rule (report, section 7.4.1): a gripper that is closed where it may not be is opened. data: it
+    may where a demonstration of the task and stage has it closed; published: the hand-made table."""
+    task_rules: Literal["published", "off"] = "off"
+    """Rules for single tasks (report, section 7.4.2): turning_on_radio goes back two stages at the last."""
+    clip: bool = False
+    """Clip actions to the robot's limits. The published policy does not."""
+    seed: int = 0
+    """Seed of the flow's noise. A session with the same episodes in the same order gets the same noise."""
+
+    def __post_init__(self) -> None:
+        """Check that chunks are long enough for what is taken from them."""
+        if self.execute < 1:
+            raise ValueError(f"execute is {self.execute}; expected at least 1")
+        if self.compress_from < self.execute:
+            raise ValueError(
+                f"compress_from {self.compress_from} is below execute {self.execute}; "
+                "expected at least as many steps, or the same number for no compression"
+            )
+        if self.compress_from != self.execute and self.compress_from < _SPLINE_POINTS:
+            raise ValueError(f"compress_from is {self.compress_from}; a cubic spline needs {_SPLINE_POINTS}")
+        if self.keep < 0 or self.compress_from + self.keep > ACTION_HORIZON:
+            raise ValueError(
+                f"compress_from {self.compress_from} and keep {self.keep} together take more than the "
+                f"{ACTION_HORIZON} steps of a chunk (or keep is negative)"
+            )
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps is {self.num_steps}; expected at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; expected an integer of 32 bits")
+
+    @property
+    def speedup(self) -> float:
+        """Predicted steps per executed step where a chunk is compressed: 1.3 as published."""
+        return self.compress_from / self.execute

@@ -1,0 +1,61 @@
+"""What the control loop asks of a network, without the network: requests and predictions in NumPy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+ClosureTable = Bool[np.ndarray, "stages 2"]
+"""Whether the left and the right gripper may be closed, per stage of one task."""
+
+
+class NoiseId(NamedTuple):
+    """Names the noise of one call. With the seed it determines the noise; nothing else does."""
+
+    environment: int
+    """Index of the environment in its session."""
+    episode: int
+    """Episodes that the session finished before."""
+    call: int
+    """Calls of the network made before in this episode."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One environment's question to the network."""
+
+    images: dict[str, UInt8[np.ndarray, "h w 3"]]
+    """RGB by camera name, any size."""
+    state: Float[np.ndarray, "23"]
+    """Un-normalised state, as layout.state_from_proprioception gives it."""
+    task: int
+    stage: int
+    """The stage that the policy believes to be in."""
+    saved: Float[np.ndarray, "k 23"] | None
+    """Absolute actions that the chunk should start with; None on the first call of an episode."""
+    noise: NoiseId
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The network's answer to one request."""
+
+    chunk: Float[np.ndarray, "30 23"]
+    """Absolute, un-normalised actions."""
+    stage_logits: Float[np.ndarray, "15"]
+    """-inf beyond the task's stages."""
+
+
+class Predictor(Protocol):
+    """A network with its weights."""
+
+    batch_sizes: Sequence[int]
+    """Batch sizes it runs at, ascending; smaller batches are padded."""
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Answer up to batch_sizes[-1] requests, each as if it were alone."""
+
+    def closure(self, task: int) -> ClosureTable | None:
+        """Where the demonstrations close the grippers; None for a task without demonstrations."""
