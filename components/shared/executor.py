@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from components.shared.artifacts import Artifact, write_atomic
 from components.shared.errors import UserError
@@ -47,6 +47,8 @@ def _words(name: str, value: Any, wanted: Any) -> list[str]:
         option = last.replace("_", "-")
         return [f"--{prefix}.{option if flag else 'no-' + option}"]
     option = f"--{name.replace('_', '-')}"
+    if get_origin(wanted) is tuple and isinstance(value, str):
+        value = value.split()  # inside a loop over dicts KFP types every item as text: "task_a task_b"
     if isinstance(value, list):
         return [option, *(_scalar(v) for v in value)]
     return [f"{option}={_scalar(value)}"]

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, MODEL_DIM
 from pi_behavior.network import PiBehavior, Prefix
+from pi_behavior.observation import Observation
 
 FLAT = ACTION_HORIZON * MODEL_DIM
 INPAINT_UNTIL = 0.3
@@ -51,8 +52,11 @@ def correlated_noise(
 
 
 def sample_time(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
-    """Flow times from Beta(1.5, 1) * 0.999 + 0.001; 1 is pure noise."""
-    return jax.random.beta(key, 1.5, 1.0, shape) * 0.999 + 0.001
+    """Flow times from Beta(1.5, 1) * 0.999 + 0.001; 1 is pure noise.
+
+    The distribution function of Beta(a, 1) is x^a, so its inverse gives exact samples without rejection.
+    """
+    return jax.random.uniform(key, shape) ** (1.0 / 1.5) * 0.999 + 0.001
 
 
 def flow_loss(
@@ -119,6 +123,34 @@ def sample(
         return jnp.where(index < corrections, corrected, x)
 
     return jax.lax.fori_loop(0, steps, step, noise)
+
+
+def sample_actions(
+    model: PiBehavior,
+    observation: Observation,
+    white_noise: Float[Array, "b 960"],
+    correlation: Correlation,
+    *,
+    steps: int,
+    inpainting: Inpainting | None = None,
+) -> tuple[Float[Array, "b 30 32"], Float[Array, "b 15"]]:
+    """Predict normalised action chunks and stage logits for a batch of observations.
+
+    Args:
+        model: the network.
+        observation: the batch; `stage` is the voted stage of each session.
+        white_noise: standard normal numbers, drawn by the caller per session, so that an answer does not
+            depend on who else is in the batch.
+        correlation: noise factor and correction matrix.
+        steps: Euler steps.
+        inpainting: what the last chunks left over.
+    """
+    prefix = model.encode(observation)
+    noise = (white_noise @ correlation.cholesky.T).reshape(-1, ACTION_HORIZON, MODEL_DIM)
+    chunks = sample(
+        model, prefix, noise, steps=steps, inpainting=inpainting, correction=correlation.correction
+    )
+    return chunks, prefix.stage_logits
 
 
 def _inpaint(

@@ -105,7 +105,7 @@ def published_shapes(model: PiBehavior) -> dict[str, tuple[int, ...]]:
 def parameters(model: PiBehavior) -> dict[str, jax.Array]:
     """All parameters by their dotted path."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {".".join(map(str, path)): leaf[...] for path, leaf in flat}
+    return {".".join(map(str, path)): leaf.get_value() for path, leaf in flat}
 
 
 def load_published(model: PiBehavior, tensors: Mapping[str, jax.Array]) -> None:

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from pi_behavior.config import ModelConfig
-from pi_behavior.network.layers import Dense, normal, normalise_rms, rotate, stack
+from pi_behavior.network.layers import Dense, normal, normalise_rms, rotate, scan_layers, stack
 
 MASKED = -2.3819763e38
 """Logit of a forbidden key: finite, so that a row without any allowed key is uniform and not NaN."""
@@ -84,6 +84,7 @@ class PrefixTransformer(nnx.Module):
     """The language model's transformer over the prefix."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.rematerialise = config.rematerialise
         self.layers = stack(lambda r: PrefixLayer(config, r), config.depth, rngs)
         self.final_norm = nnx.Param(jnp.zeros(config.width))
 
@@ -91,13 +92,12 @@ class PrefixTransformer(nnx.Module):
         self, x: Float[Array, "b s e"], positions: Int[Array, "b s"], mask: Bool[Array, "b s s"]
     ) -> tuple[Float[Array, "b s e"], Float[Array, "l b s g k"], Float[Array, "l b s g k"]]:
         """Returns the normalised output, and every layer's keys and values."""
-        graph, parameters = nnx.split(self.layers)
-
-        @jax.checkpoint
-        def layer(carry: Array, parameter: nnx.State) -> tuple[Array, tuple[Array, Array]]:
-            return nnx.merge(graph, parameter)(carry, positions, mask)
-
-        x, (keys, values) = jax.lax.scan(layer, x, parameters)
+        x, (keys, values) = scan_layers(
+            self.layers,
+            lambda layer, y, _: layer(y, positions, mask),
+            x,
+            rematerialise=self.rematerialise,
+        )
         return _rms_norm(x, self.final_norm[...]), keys, values
 
 
@@ -161,6 +161,7 @@ class ActionExpert(nnx.Module):
     """The transformer that predicts the flow of action chunks."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.rematerialise = config.rematerialise
         self.layers = stack(lambda r: ExpertLayer(config, r), config.depth, rngs)
         self.final_norm = AdaptiveNorm(config.expert_width, rngs)
 
@@ -174,13 +175,11 @@ class ActionExpert(nnx.Module):
         prefix_valid: Bool[Array, "b s"],
     ) -> Float[Array, "b c t e"]:
         """Run all layers; layer l reads the prefix's mixed keys and values l."""
-        graph, parameters = nnx.split(self.layers)
-
-        @jax.checkpoint
-        def layer(carry: Array, scanned: tuple[nnx.State, Array, Array]) -> tuple[Array, None]:
-            parameter, keys, values = scanned
-            block = nnx.merge(graph, parameter)
-            return block(carry, time, positions, keys, values, prefix_valid), None
-
-        x, _ = jax.lax.scan(layer, x, (parameters, prefix_keys, prefix_values))
+        x, _ = scan_layers(
+            self.layers,
+            lambda layer, y, cache: (layer(y, time, positions, *cache, prefix_valid), None),
+            x,
+            scanned=(prefix_keys, prefix_values),
+            rematerialise=self.rematerialise,
+        )
         return self.final_norm(x, time)[0]

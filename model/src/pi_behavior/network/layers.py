@@ -4,7 +4,7 @@ Axes: b batch, s tokens, n heads, k head width, e width, l layers.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 M = TypeVar("M", bound=nnx.Module)
+Carry = TypeVar("Carry")
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param[Array]:
@@ -25,15 +26,35 @@ def stack(create: Callable[[nnx.Rngs], M], layers: int, rngs: nnx.Rngs) -> M:
     return nnx.split_rngs(splits=layers)(make)(rngs)
 
 
-def scan_layers(blocks: nnx.Module, x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
-    """Apply stacked layers in order; activations are recomputed in the backward pass."""
+def scan_layers(
+    blocks: nnx.Module,
+    apply: Callable[[Any, Carry, Any], tuple[Carry, Any]],
+    carry: Carry,
+    *,
+    scanned: Any = None,
+    rematerialise: bool,
+) -> tuple[Carry, Any]:
+    """Apply stacked layers in order.
+
+    Args:
+        blocks: layers from `stack`.
+        apply: calls one layer: (layer, carry, this layer's slice of `scanned`) to (carry, output).
+        carry: what goes from layer to layer.
+        scanned: arrays with a leading layer axis.
+        rematerialise: compute activations again in the backward pass instead of storing them.
+
+    Returns:
+        The last carry, and the outputs stacked along a leading layer axis.
+    """
     graph, parameters = nnx.split(blocks)
 
-    @jax.checkpoint
-    def layer(carry: Array, parameter: nnx.State) -> tuple[Array, None]:
-        return nnx.merge(graph, parameter)(carry), None
+    def layer(carry: Carry, parts: tuple[nnx.State, Any]) -> tuple[Carry, Any]:
+        parameter, rest = parts
+        return apply(nnx.merge(graph, parameter), carry, rest)
 
-    return jax.lax.scan(layer, x, parameters)[0]
+    body = jax.checkpoint(layer) if rematerialise else layer
+    # small networks run faster unrolled; large ones compile once per layer and save memory
+    return jax.lax.scan(body, carry, (parameters, scanned), unroll=not rematerialise)
 
 
 class Dense(nnx.Module):

@@ -42,8 +42,7 @@ class PiBehavior(nnx.Module):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         self.config = config
         width, expert = config.width, config.expert_width
-        dtype = jnp.dtype(config.dtype)
-        self.vision = SigLIP(config.vision, width, dtype, rngs)
+        self.vision = SigLIP(config, rngs)
         self.task_embeddings = normal(rngs, (config.tasks, width), width)
         self.stage_fusion = StageFusion(config, rngs)
         if config.state_encoding == "digitised":

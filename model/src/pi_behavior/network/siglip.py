@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from pi_behavior.config import VisionConfig
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network.layers import normal, scan_layers, stack
 from pi_behavior.observation import image_to_float
 
@@ -71,8 +71,10 @@ class EncoderBlock(nnx.Module):
 class SigLIP(nnx.Module):
     """The vision encoder with the linear map to the prefix transformer's width."""
 
-    def __init__(self, config: VisionConfig, output_width: int, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
-        self.dtype = dtype
+    def __init__(self, model: ModelConfig, rngs: nnx.Rngs) -> None:
+        config = model.vision
+        self.dtype = jnp.dtype(model.dtype)
+        self.rematerialise = model.rematerialise and not model.freeze_vision
         self.patch = config.patch
         e, p = config.width, config.patch
         self.patch_kernel = normal(rngs, (p, p, 3, e), p * p * 3)
@@ -81,8 +83,8 @@ class SigLIP(nnx.Module):
         self.blocks = stack(lambda r: EncoderBlock(config, r), config.depth, rngs)
         self.norm_scale = nnx.Param(jnp.ones(e))
         self.norm_bias = nnx.Param(jnp.zeros(e))
-        self.head_kernel = normal(rngs, (e, output_width), e)
-        self.head_bias = nnx.Param(jnp.zeros(output_width))
+        self.head_kernel = normal(rngs, (e, model.width), e)
+        self.head_bias = nnx.Param(jnp.zeros(model.width))
 
     def __call__(self, images: UInt8[Array, "i h w 3"]) -> Float[Array, "i s o"]:
         """Encode images: stride-14 patches in row-major order, plus learned positions."""
@@ -92,6 +94,8 @@ class SigLIP(nnx.Module):
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, p * p * 3)
         kernel = self.patch_kernel[...].reshape(p * p * 3, -1)
         x = (x @ kernel + self.patch_bias[...] + self.positions[...]).astype(self.dtype)
-        x = scan_layers(self.blocks, x)
+        x, _ = scan_layers(
+            self.blocks, lambda block, y, _: (block(y), None), x, rematerialise=self.rematerialise
+        )
         x = _layer_norm(x, self.norm_scale[...], self.norm_bias[...])
         return x @ self.head_kernel[...].astype(self.dtype) + self.head_bias[...].astype(self.dtype)

@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine with Python 3.11, make and git: make demo, make test.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MUJOCO_GL ?= egl
+
+.PHONY: help install demo test test-all check format clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## Install everything into .venv under constraints.txt
+
+$(INSTALLED): constraints.txt pyproject.toml model/pyproject.toml simulator/pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; install Python 3.11 or say make PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable model --editable simulator --editable '.[dev]'
+	$(BIN)/python charts/get_helm.py
+	touch $@
+
+demo: install ## Run the whole pipeline on this machine, from demonstrations to leaderboard
+	$(BIN)/b1k demo
+
+test: check ## Check style and types, run the tests (under 20 minutes)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: check ## As test, with the slow tests
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: install ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and the demo's workspace
+	rm -rf $(VENV) workspace

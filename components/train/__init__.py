@@ -1,0 +1,1 @@
+"""The train stage: trains or fine-tunes a policy on the demonstrations."""

@@ -1,0 +1,174 @@
+"""Train a policy on the demonstrations: all tasks, or fine-tuning on a group of tasks from a checkpoint.
+
+Report, section 6. Continues from its last saved state when it was killed.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.shared.artifacts import Artifact, write_atomic
+from components.shared.errors import UserError
+from components.shared.progress import Progress
+from components.shared.stage import Result, Stage, Work
+from pi_behavior.challenge import task
+from pi_behavior.config import TrainConfig, model_config
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run."""
+
+    name: str = "common"
+    """Name of the policy: common, or the task group that it is fine-tuned for."""
+    tasks: tuple[str, ...] = ()
+    """Tasks to train on; none means all tasks of the dataset."""
+    model: str = "tiny"
+    """Size of the network: tiny, small or full."""
+    steps: int = 1000
+    """Gradient steps."""
+    batch_size: int = 64
+    """Observations per step, over all devices."""
+    flow_samples: int = 15
+    """Flow samples per observation (report, section 6.2)."""
+    peak_learning_rate: float = 1e-4
+    """Learning rate after warm-up."""
+    final_learning_rate: float = 1e-5
+    """Learning rate at the end of the cosine decay."""
+    warmup_steps: int = 100
+    """Steps of linear warm-up."""
+    ema_decay: float = 0.99
+    """Decay of the moving average of the weights."""
+    augment: bool = True
+    """Augment images."""
+    fsdp: int = 1
+    """Devices that share parameters and optimizer state."""
+    save_every: int = 500
+    """Steps between saved states."""
+    log_every: int = 20
+    """Steps between logged metrics."""
+    frame_cache: bool = True
+    """Decode all videos once into the workspace; needs space for the raw frames."""
+    keep_initial: bool = False
+    """Keep the parameters of step 0 as a second checkpoint, to be evaluated as the untrained policy."""
+    track: bool = True
+    """Log to Weights & Biases (offline unless WANDB_MODE says otherwise)."""
+    seed: int = 0
+    """Seed of initialisation, batches and noise."""
+
+    def training(self) -> TrainConfig:
+        """The part that the training loop reads."""
+        names = {f.name for f in dataclasses.fields(TrainConfig)}
+        return TrainConfig(**{k: v for k, v in dataclasses.asdict(self).items() if k in names})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What training reads."""
+
+    dataset: Artifact
+    """The checked demonstrations."""
+    statistics: Artifact
+    """Their statistics."""
+    initial: Artifact | None = None
+    """A trained policy to start from."""
+
+
+def run(config: Config, inputs: Inputs, work: Work) -> Result:
+    """Train, and write `checkpoint/`, `metrics.jsonl`, `config.json` and `record.json`."""
+    # seconds of imports that `--help` should not wait for
+    from pi_behavior.data.pipeline import make_loader
+    from pi_behavior.statistics import Statistics
+    from pi_behavior.training.hooks import JsonLines
+    from pi_behavior.training.loop import resolved, train
+
+    try:
+        model, training = model_config(config.model), config.training()
+        indices = tuple(task(name).index for name in config.tasks)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    statistics = Statistics.load(inputs.statistics.path)
+    data = inputs.dataset.path / "data"
+    cache = work.workspace / "frames" / inputs.dataset.digest[:16] if config.frame_cache else None
+
+    def batches(start: int) -> Iterator[object]:
+        return make_loader(
+            data,
+            statistics,
+            tasks=indices,
+            image_size=model.vision.image_size,
+            batch_size=training.batch_size,
+            seed=config.seed,
+            frame_cache=cache,
+            start_batch=start,
+        )
+
+    metrics_file = work.path / "metrics.jsonl"
+    hooks = [
+        JsonLines(metrics_file, _last_saved(work.path)),
+        _Display(work.progress, config.name, config.steps),
+    ]
+    with _tracking(config, work, resolved(model, training)) as tracker:
+        train(
+            model,
+            training,
+            statistics,
+            batches,
+            work.path,
+            initial=None if inputs.initial is None else inputs.initial.path / "checkpoint",
+            keep_initial=config.keep_initial,
+            hooks=[*hooks, *tracker],
+        )
+    # the optimizer's state is for resuming this run only, and three times as large as the policy
+    shutil.rmtree(work.path / "state", ignore_errors=True)
+    write_atomic(work.path / "config.json", json.dumps(resolved(model, training), indent=2) + "\n")
+    record = {"name": config.name, "tasks": list(config.tasks)}
+    write_atomic(work.path / "record.json", json.dumps(record) + "\n")
+    last = _last_metrics(metrics_file)
+    return Result(metrics=last, metadata={"name": config.name, "model": config.model, "steps": config.steps})
+
+
+class _Display:
+    """Shows the step and the loss."""
+
+    def __init__(self, progress: Progress, name: str, steps: int) -> None:
+        self.task = progress.task(f"training {name}", total=steps)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        accuracy = f", stage accuracy {metrics['stage_accuracy']:.0%}" if "stage_accuracy" in metrics else ""
+        self.task.update(completed=step, note=f"loss {metrics['loss']:.4f}{accuracy}")
+
+
+@contextmanager
+def _tracking(config: Config, work: Work, settings: Mapping[str, object]) -> Iterator[list[object]]:
+    if not config.track or os.environ.get("WANDB_MODE") == "disabled":
+        yield []
+        return
+    from pi_behavior.training.hooks import WeightsAndBiases
+
+    tracker = WeightsAndBiases(work.workspace / "wandb", f"{config.name}-{work.path.stem}", settings)
+    try:
+        yield [tracker]
+    finally:
+        tracker.close()
+
+
+def _last_saved(path: Path) -> int:
+    """Step of the last whole saved state; later metrics will be computed again."""
+    steps = [int(p.name) for p in (path / "state").glob("*") if p.name.isdigit()]
+    return max(steps, default=0)
+
+
+def _last_metrics(path: Path) -> dict[str, float]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    if not lines:
+        return {}
+    return {k: float(v) for k, v in json.loads(lines[-1]).items() if k != "step"}
+
+
+STAGE = Stage("train", Config, Inputs, run, ("pi_behavior",))

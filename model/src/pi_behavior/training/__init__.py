@@ -1,0 +1,1 @@
+"""Training: one loop, one jitted step, hooks for what surrounds it."""

@@ -1,0 +1,137 @@
+"""The training loop: resume, step, log, save."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+
+from pi_behavior import checkpoint
+from pi_behavior.config import ModelConfig, TrainConfig
+from pi_behavior.data.pipeline import Batch
+from pi_behavior.observation import Observation
+from pi_behavior.statistics import Statistics
+from pi_behavior.training.hooks import Hook
+from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
+from pi_behavior.training.state import TrainState, create_state
+from pi_behavior.training.step import StepFunction, TrainBatch, make_step
+
+Batches = Callable[[int], Iterator[Batch]]
+"""Opens the batches of a run, from the given step on."""
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or the gradient is not a number any more."""
+
+
+def train(
+    model: ModelConfig,
+    config: TrainConfig,
+    statistics: Statistics,
+    batches: Batches,
+    work: Path,
+    *,
+    initial: Path | None = None,
+    keep_initial: bool = False,
+    hooks: Sequence[Hook] = (),
+) -> Path:
+    """Train a policy, or continue where a killed run left off.
+
+    Args:
+        model: the network.
+        config: the run.
+        statistics: of the demonstrations; goes into the checkpoint.
+        batches: opens the input from a step on.
+        work: folder for `checkpoint/`, `initial/` and, until the end, `state/`.
+        initial: a checkpoint whose parameters the run starts from.
+        keep_initial: also write the parameters of step 0 as `initial/`.
+        hooks: called every `log_every` steps with mean metrics.
+
+    Returns:
+        The folder of the final checkpoint, which holds the moving average.
+
+    Raises:
+        NonFiniteError: loss or gradient are not finite; names the steps.
+        ValueError: the batch or the devices do not divide, or `initial` does not fit the network.
+    """
+    mesh = make_mesh(config.fsdp)
+    if config.batch_size % mesh.size:
+        raise ValueError(f"batch_size {config.batch_size} is not a multiple of the {mesh.size} devices")
+    final = work / "checkpoint"
+    if final.exists():
+        return final
+    graph, state = create_state(model, config, mesh)
+    if initial is not None:
+        checkpoint.restore_parameters(initial, state.parameters)
+        state = state.replace(average=jax.tree.map(jnp.copy, state.parameters))
+
+    def save(path: Path, parameters: nnx.State, step: int) -> None:
+        checkpoint.save(
+            path, checkpoint.flat_parameters(parameters), config=model, statistics=statistics, step=step
+        )
+
+    if keep_initial and not (work / "initial").exists():
+        save(work / "initial", state.parameters, 0)
+    options = ocp.CheckpointManagerOptions(max_to_keep=1, save_interval_steps=config.save_every)
+    with ocp.CheckpointManager((work / "state").absolute(), options=options) as manager:
+        if manager.latest_step() is not None:
+            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+        cholesky = jax.device_put(
+            jnp.asarray(statistics.regularised_cholesky(model.noise_beta), jnp.float32), replicated(mesh)
+        )
+        step_function = make_step(graph, model, config, cholesky, state, mesh)
+        state = _run(step_function, config, state, batches, hooks, manager, batch_sharding(mesh))
+    save(final, state.average if config.ema_decay else state.parameters, int(state.step))
+    return final
+
+
+def _run(
+    step_function: StepFunction,
+    config: TrainConfig,
+    state: TrainState,
+    batches: Batches,
+    hooks: Sequence[Hook],
+    manager: ocp.CheckpointManager,
+    sharding: jax.sharding.Sharding,
+) -> TrainState:
+    start = int(state.step)
+    source = batches(start)
+    collected: list[dict[str, jax.Array]] = []
+    for step in range(start + 1, config.steps + 1):
+        state, metrics = step_function(state, _to_devices(next(source), sharding))
+        collected.append(metrics)
+        if step % config.log_every == 0 or step == config.steps:
+            _report(step, collected, hooks)
+            collected = []
+        if step < config.steps:
+            manager.save(step, args=ocp.args.StandardSave(state))
+    return state
+
+
+def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
+    arrays = TrainBatch(
+        Observation(images=batch.images, state=batch.state, task=batch.task, stage=batch.stage), batch.actions
+    )
+    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays)
+
+
+def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook]) -> None:
+    means = {name: float(np.mean([m[name] for m in collected])) for name in collected[0]}
+    broken = sorted(name for name, value in means.items() if not math.isfinite(value))
+    if broken:
+        raise NonFiniteError(
+            f"{', '.join(broken)} not finite in steps {step - len(collected) + 1} to {step}; "
+            "lower the learning rate or look for broken episodes with the dataset stage's checks"
+        )
+    for hook in hooks:
+        hook(step, means)
+
+
+def resolved(model: ModelConfig, config: TrainConfig) -> dict[str, object]:
+    """The whole configuration of a run, as saved beside its checkpoint."""
+    return {"model": asdict(model), "train": asdict(config)}

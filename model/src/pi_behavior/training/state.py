@@ -1,0 +1,66 @@
+"""The state of a training run: step, parameters, their moving average, optimizer."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from pi_behavior.config import ModelConfig, TrainConfig
+from pi_behavior.network import PiBehavior
+from pi_behavior.training.sharding import parameter_sharding
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step reads and writes."""
+
+    step: Int[Array, ""]
+    parameters: nnx.State
+    average: nnx.State
+    """Exponential moving average of the parameters: what is evaluated and saved."""
+    optimizer: optax.OptState
+
+
+def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransformation:
+    """AdamW with warm-up and cosine decay, clipped by global norm; frozen weights have no moments."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        init_value=config.peak_learning_rate / (config.warmup_steps + 1),
+        peak_value=config.peak_learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=max(config.steps, config.warmup_steps + 1),
+        end_value=config.final_learning_rate,
+    )
+    adamw = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=config.weight_decay),
+    )
+
+    def label(parameters: nnx.State) -> nnx.State:
+        return jax.tree.map_with_path(
+            lambda path, _: "frozen" if model.freeze_vision and path[0].key == "vision" else "trained",
+            parameters,
+        )
+
+    return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, label)
+
+
+def create_state(
+    model: ModelConfig, config: TrainConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef[PiBehavior], TrainState]:
+    """Initialise a run with every array created where it will live.
+
+    Shapes come first (eval_shape), then shardings, then memory: the full state never exists on one device.
+    """
+    transformation = optimizer(config, model)
+    # the graph has no arrays; it is made outside of jit, whose outputs must be arrays
+    graph = nnx.split(nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(config.seed))))[0]
+
+    def create() -> TrainState:
+        parameters = nnx.split(PiBehavior(model, nnx.Rngs(config.seed)))[1]
+        average = jax.tree.map(jnp.copy, parameters)
+        return TrainState(jnp.int32(0), parameters, average, transformation.init(parameters))
+
+    shardings = jax.tree.map(lambda a: parameter_sharding(mesh, a), jax.eval_shape(create))
+    return graph, jax.jit(create, out_shardings=shardings)()
