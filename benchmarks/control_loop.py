@@ -1,4 +1,4 @@
-"""Replay recorded control loops of the published policy and compare: `python -m benchmarks.control_loop FILE`.
+"""Replay recorded control loops of the published policy: `python -m benchmarks.control_loop FILE`.
 
 The file holds, per task: proprioception per control step, what the network answered at every call, and the
 actions, stages and saved actions that the published policy made of it. Exit code 1 beyond the tolerance.

@@ -51,8 +51,9 @@ class Prediction:
 class Predictor(Protocol):
     """A network with its weights."""
 
-    batch_sizes: Sequence[int]
-    """Batch sizes it runs at, ascending; smaller batches are padded."""
+    @property
+    def batch_sizes(self) -> Sequence[int]:
+        """Batch sizes it runs at, ascending; smaller batches are padded."""
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """Answer up to batch_sizes[-1] requests, each as if it were alone."""

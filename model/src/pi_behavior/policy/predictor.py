@@ -1,0 +1,208 @@
+"""The network behind the control loop: a checkpoint, compiled for a few batch sizes.
+
+Source: report, sections 4.5 (delta actions, normalisation), 5 (correlated noise), 7.1 (inpainting).
+"""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, UInt32
+
+from pi_behavior import checkpoint
+from pi_behavior.challenge import MAX_STAGES
+from pi_behavior.checkpoint import Checkpoint
+from pi_behavior.flow import Correlation, Inpainting, correlated_noise, sample
+from pi_behavior.layout import ACTION_DIM, CAMERAS, MODEL_DIM
+from pi_behavior.network import PiBehavior
+from pi_behavior.observation import Observation, resize_with_padding
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.interface import ClosureTable, NoiseId, Prediction, Request
+from pi_behavior.policy.protocol import ProtocolError
+
+logger = logging.getLogger(__name__)
+
+_resize = jax.jit(resize_with_padding, static_argnames="size")
+
+
+@partial(jax.jit, static_argnames=("graph", "steps"))
+def _infer(
+    graph: "nnx.GraphDef[PiBehavior]",
+    state: "nnx.State[Any, Any]",
+    correlation: Correlation,
+    observation: Observation,
+    inpainting: Inpainting | None,
+    seed: UInt32[Array, ""],
+    noise_ids: UInt32[Array, "b 3"],
+    *,
+    steps: int,
+) -> tuple[Float[Array, "b 30 32"], Float[Array, "b 15"]]:
+    """Normalised chunks and stage logits; compiled per network, batch size and settings."""
+
+    def noise(identity: UInt32[Array, " 3"]) -> Float[Array, "30 32"]:
+        key = jax.random.key(seed)
+        for part in identity:
+            key = jax.random.fold_in(key, part)
+        return correlated_noise(key, correlation.cholesky, ())
+
+    model = nnx.merge(graph, state)
+    prefix = model.encode(observation)
+    chunk = sample(
+        model,
+        prefix,
+        jax.vmap(noise)(noise_ids),
+        steps=steps,
+        inpainting=inpainting,
+        correction=correlation.correction,
+    )
+    return chunk, prefix.stage_logits
+
+
+class JaxPredictor:
+    """A checkpoint that answers requests.
+
+    An answer depends on its request and the seed alone: the noise is drawn per request from its identity,
+    and rows of a batch do not mix. (Programs of different batch sizes may round differently.)
+    """
+
+    def __init__(self, loaded: Checkpoint, policy: PolicyConfig, batch_sizes: Sequence[int]) -> None:
+        """Prepare and compile.
+
+        Args:
+            loaded: the checkpoint.
+            policy: Euler steps, kept actions and seed.
+            batch_sizes: sizes to compile for.
+        """
+        self.batch_sizes = tuple(sorted(set(batch_sizes)))
+        self._config = loaded.config
+        self._statistics = loaded.statistics
+        self._policy = policy
+        self._graph, self._state = nnx.split(loaded.model)
+        beta = loaded.config.noise_beta
+        keep = policy.keep
+        self._correlation = Correlation(
+            jnp.asarray(loaded.statistics.regularised_cholesky(beta), jnp.float32),
+            # without kept actions there is nothing to correct, and the sampler does not look at it
+            jnp.asarray(loaded.statistics.correction_matrix(beta, keep) if keep else np.zeros((0, 0))),
+        )
+        self._compile()
+
+    @classmethod
+    def load(cls, path: Path, policy: PolicyConfig, batch_sizes: Sequence[int]) -> "JaxPredictor":
+        """Read and compile a checkpoint.
+
+        Raises:
+            ValueError: the folder is not a checkpoint.
+        """
+        if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+            # the default keeps only programs that took a second to compile
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        start = time.monotonic()
+        loaded = checkpoint.load(path)
+        read = time.monotonic()
+        predictor = cls(loaded, policy, batch_sizes)
+        logger.info(
+            "checkpoint %s, step %d: read in %.1f s, compiled for batches of %s in %.1f s",
+            path,
+            loaded.step,
+            read - start,
+            ", ".join(map(str, predictor.batch_sizes)),
+            time.monotonic() - read,
+        )
+        return predictor
+
+    def closure(self, task: int) -> ClosureTable | None:
+        """Where the demonstrations close the grippers; None for a task without demonstrations."""
+        table = self._statistics.closure.get(str(task))
+        return None if table is None else np.asarray(table, bool)
+
+    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
+        """Answer up to batch_sizes[-1] requests.
+
+        Raises:
+            ValueError: there are more, or none.
+            ProtocolError: a task that the network has no embedding for.
+        """
+        if not 0 < len(requests) <= self.batch_sizes[-1]:
+            raise ValueError(f"{len(requests)} requests; expected 1 to {self.batch_sizes[-1]}")
+        for request in requests:
+            if not 0 <= request.task < self._config.tasks:
+                raise ProtocolError(
+                    f"task {request.task} is unknown to the network; it knows 0 to {self._config.tasks - 1}"
+                )
+        size = next(size for size in self.batch_sizes if size >= len(requests))
+        padded = [*requests, *[requests[-1]] * (size - len(requests))]
+        deltas, logits = self._infer(padded)
+        states = np.stack([request.state for request in requests])
+        chunks = self._statistics.undelta(
+            self._statistics.unnormalise_actions(deltas[: len(requests), :, :ACTION_DIM]), states
+        )
+        return [
+            Prediction(np.asarray(chunk, np.float32), row) for chunk, row in zip(chunks, logits, strict=False)
+        ]
+
+    def _infer(
+        self, requests: Sequence[Request]
+    ) -> tuple[Float[np.ndarray, "b 30 32"], Float[np.ndarray, "b 15"]]:
+        state = self._statistics.normalise_state(np.stack([request.state for request in requests]))
+        observation = Observation(
+            images={camera: self._images(requests, camera) for camera in CAMERAS},
+            state=jnp.asarray(np.pad(state, ((0, 0), (0, MODEL_DIM - state.shape[-1]))), jnp.float32),
+            task=jnp.array([request.task for request in requests], jnp.int32),
+            stage=jnp.array([request.stage for request in requests], jnp.int32),
+        )
+        noise_ids = np.array([request.noise for request in requests], np.uint32)
+        chunk, logits = _infer(
+            self._graph,
+            self._state,
+            self._correlation,
+            observation,
+            self._inpainting(requests),
+            np.uint32(self._policy.seed),
+            noise_ids,
+            steps=self._policy.num_steps,
+        )
+        return np.asarray(chunk), np.asarray(logits)
+
+    def _images(self, requests: Sequence[Request], camera: str) -> Array:
+        size = self._config.vision.image_size
+        return jnp.stack([_resize(jnp.asarray(r.images[camera]), size=size) for r in requests])
+
+    def _inpainting(self, requests: Sequence[Request]) -> Inpainting | None:
+        keep = self._policy.keep
+        if not keep:
+            return None
+        actions = np.zeros((len(requests), keep, ACTION_DIM), np.float32)
+        given: Bool[np.ndarray, " b"] = np.zeros(len(requests), bool)
+        for index, request in enumerate(requests):
+            if request.saved is not None:
+                actions[index] = self._statistics.normalise_initial(request.saved, request.state)
+                given[index] = True
+        return Inpainting(jnp.asarray(actions), jnp.asarray(given))
+
+    def _compile(self) -> None:
+        """Run every batch size once."""
+        size = self._config.vision.image_size
+        blank = np.zeros((size, size, 3), np.uint8)
+        request = Request(
+            images=dict.fromkeys(CAMERAS, blank),
+            state=np.zeros(ACTION_DIM, np.float32),
+            task=0,
+            stage=0,
+            saved=None,
+            noise=NoiseId(0, 0, 0),
+        )
+        for batch in self.batch_sizes:
+            _, logits = self._infer([request] * batch)
+            if logits.shape != (batch, MAX_STAGES):
+                raise ValueError(
+                    f"stage logits have the shape {logits.shape}; expected {batch}, {MAX_STAGES}"
+                )
