@@ -1,0 +1,11 @@
+"""A small MuJoCo house that stands in for OmniGibson on machines without an RTX GPU.
+
+It speaks the BEHAVIOR challenge's formats (robot of 23 actions and 256 proprioception values, 2025 dataset,
+2026 evaluator), but its tasks are reduced: one room, one or two objects. A score from here is never a
+BEHAVIOR score.
+"""
+
+import os
+
+# MuJoCo reads this when it is first imported; EGL needs no display.
+os.environ.setdefault("MUJOCO_GL", "egl")

@@ -1,0 +1,162 @@
+"""Evaluate a policy server: `python -m household.eval --task-name T --host H --port P --output-dir DIR`.
+
+Takes the command line of the 2026 challenge's evaluator, speaks its websocket protocol and writes its files:
+DIR/json/T_INSTANCE_ROLLOUT.json and, with --write-video, DIR/videos/T_INSTANCE_ROLLOUT.mp4. A rollout whose
+JSON is already there and whole is not done again. Reduced tasks (one room, one or two objects): these are not
+BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+
+from household import cli, robot
+from household.files import write_json
+from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
+from household.protocol import PolicyClient
+from household.rollout import outcome_json, roll_out
+from household.simulation import Simulation
+from household.tasks import task_named
+from household.video import write_rollout_video
+
+Mode = Literal["public_test", "hidden_test", "train"]
+_INSTANCES: dict[str, Sequence[int]] = {
+    "public_test": PUBLIC_TEST_INSTANCES,
+    "hidden_test": TEST_INSTANCES[len(PUBLIC_TEST_INSTANCES) :],
+    "train": TRAIN_INSTANCES,
+}
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluate a policy server on a household task (reduced: one room, one or two objects)."""
+
+    task_name: str
+    """Task to evaluate."""
+    output_dir: Path
+    """Folder for json/ and videos/."""
+    host: str = "127.0.0.1"
+    """Policy server's host."""
+    port: int = 8000
+    """Policy server's port."""
+    instance_indices: tuple[int, ...] = tuple(range(10))
+    """Indices into the mode's instances: 0 is instance 301 (public_test), 321 (hidden_test), 1 (train)."""
+    num_rollouts: int = 1
+    """Rollouts per instance."""
+    max_steps: int | None = None
+    """Time limit in control steps; default 1.5 times the human mean."""
+    mode: Mode = "public_test"
+    """Which instances."""
+    write_video: bool = False
+    """Write an MP4 of every rollout, 672 x 448."""
+    video_fps: int = 30
+    """Frames per second of the videos."""
+    headless: bool = True
+    """Accepted for the evaluator's command line; there is never a window."""
+    image_size: int = 56
+    """Side of the pictures that the policy gets, in pixels."""
+    action_chunk_size: int | None = None
+    """Ask for this many actions at once and replay them; saves rendering and inference."""
+    connect_timeout: float = 300.0
+    """Seconds to wait for the policy server to become healthy."""
+    response_timeout: float = 300.0
+    """Seconds to wait for one answer of the policy server."""
+
+    def instance_ids(self) -> list[int]:
+        """The instances to evaluate.
+
+        Returns:
+            Instance ids in the order given.
+
+        Raises:
+            cli.UserError: an index that the mode does not have, or another value that cannot work.
+        """
+        known = _INSTANCES[self.mode]
+        bad = [i for i in self.instance_indices if not 0 <= i < len(known)]
+        if bad or not self.instance_indices:
+            raise cli.UserError(f"--instance-indices {bad} do not exist in {self.mode}; expected 0 to {len(known) - 1}")
+        least = {"--num-rollouts": self.num_rollouts, "--video-fps": self.video_fps, "--image-size": self.image_size}
+        least["--max-steps"] = 1 if self.max_steps is None else self.max_steps
+        least["--action-chunk-size"] = 1 if self.action_chunk_size is None else self.action_chunk_size
+        for name, value in least.items():
+            if value < 1:
+                raise cli.UserError(f"{name} is {value}; expected at least 1")
+        return [known[i] for i in self.instance_indices]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a rollout's JSON exists and can be read to its last key.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        False where the rollout has to be done (again).
+    """
+    try:
+        value: Any = json.loads(path.read_text())
+        return isinstance(value, dict) and "final" in value["q_score"] and "normalized_time" in value["time"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def evaluate(config: EvalConfig) -> list[Path]:
+    """Do the rollouts that are missing.
+
+    Args:
+        config: what to evaluate.
+
+    Returns:
+        The JSON files of all rollouts asked for.
+
+    Raises:
+        cli.UserError: bad values.
+        ConnectionError: the policy server failed.
+    """
+    try:
+        task = task_named(config.task_name)
+    except ValueError as error:
+        raise cli.UserError(str(error)) from None
+    rollouts = [(i, r) for i in config.instance_ids() for r in range(config.num_rollouts)]
+    names = {rollout: f"{task.name}_{rollout[0]}_{rollout[1]}" for rollout in rollouts}
+    paths = {rollout: config.output_dir / "json" / f"{name}.json" for rollout, name in names.items()}
+    missing = [rollout for rollout in rollouts if not is_whole(paths[rollout])]
+    if not missing:
+        return list(paths.values())
+    simulation = Simulation(task)
+    client = PolicyClient(config.host, config.port, config.connect_timeout, config.response_timeout)
+    with cli.progress(f"{task.name} rollouts", len(rollouts), len(rollouts) - len(missing)) as advance:
+        for rollout in missing:
+            frames: list[npt.NDArray[np.uint8]] | None = [] if config.write_video else None
+            outcome = roll_out(
+                simulation,
+                make_instance(task, rollout[0]),
+                client,
+                max_steps=config.max_steps or task.time_limit,
+                image_size=config.image_size,
+                chunk_size=config.action_chunk_size,
+                frames=frames,
+            )
+            if frames is not None:
+                write_rollout_video(config.output_dir / "videos" / f"{names[rollout]}.mp4", frames, config.video_fps)
+            # The JSON comes last: where it is whole, the rollout is.
+            write_json(paths[rollout], outcome_json(task, *rollout, outcome))
+            advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")
+    client.close()
+    return list(paths.values())
+
+
+def main() -> None:
+    """Run the command."""
+    config = tyro.cli(Annotated[EvalConfig, tyro.conf.arg(name="")], description=__doc__)
+    cli.run(lambda: print(f"{len(evaluate(config))} rollouts in {config.output_dir} at {robot.CONTROL_HZ} Hz"))
+
+
+if __name__ == "__main__":
+    main()

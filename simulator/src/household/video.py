@@ -1,0 +1,60 @@
+"""MP4 files from frames."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from household.files import write_atomically
+
+Frame = npt.NDArray[np.uint8]
+
+_DATASET_OPTIONS = {
+    "preset": "fast",
+    "crf": "14",
+    # A closed group of pictures every ten frames makes seeking cheap; one thread, as episodes run in parallel.
+    "x265-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0:bframes=0:pools=none:frame-threads=1:log-level=none",
+}
+_ROLLOUT_OPTIONS = {"preset": "veryfast", "crf": "23", "movflags": "+faststart"}
+
+
+def write_dataset_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
+    """Write a video as the demonstration dataset has it: HEVC, yuv420p.
+
+    Args:
+        path: the MP4 file, written atomically.
+        frames: [height, width, 3] uint8 RGB each, all of one size, even sides.
+        fps: frames per second.
+    """
+    write_atomically(path, lambda aside: _encode(aside, frames, fps, "libx265", _DATASET_OPTIONS))
+
+
+def write_rollout_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
+    """Write a video that every browser plays: H.264, yuv420p.
+
+    Args:
+        path: the MP4 file, written atomically.
+        frames: [height, width, 3] uint8 RGB each, all of one size, even sides.
+        fps: frames per second.
+    """
+    write_atomically(path, lambda aside: _encode(aside, frames, fps, "libx264", _ROLLOUT_OPTIONS))
+
+
+def _encode(path: Path, frames: Iterable[Frame], fps: int, codec: str, options: dict[str, str]) -> None:
+    with av.open(str(path), "w") as container:
+        stream = None
+        for frame in frames:
+            if stream is None:
+                stream = container.add_stream(codec, rate=fps, options=options)
+                stream.height, stream.width = frame.shape[:2]
+                stream.pix_fmt = "yuv420p"
+                if codec == "libx265":
+                    stream.codec_context.codec_tag = "hvc1"
+                else:
+                    stream.codec_context.thread_count = 1
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        if stream is None:
+            raise ValueError(f"no frames to write to {path}")
+        container.mux(stream.encode(None))
