@@ -155,7 +155,7 @@ def compare(file: Path) -> list[tuple[str, float, float, float]]:
     return rows
 
 
-def main(file: Path) -> None:
+def main(file: tyro.conf.Positional[Path]) -> None:
     """Compare the network with a golden file.
 
     Args:

@@ -18,6 +18,7 @@ from components.shared.progress import Progress
 from components.shared.stage import Result, Stage, Work
 from pi_behavior.challenge import task
 from pi_behavior.config import TrainConfig, model_config
+from pi_behavior.training.hooks import Hook
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Inputs:
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Train, and write `checkpoint/`, `metrics.jsonl`, `config.json` and `record.json`."""
     # seconds of imports that `--help` should not wait for
-    from pi_behavior.data.pipeline import make_loader
+    from pi_behavior.data.pipeline import Batch, make_loader
     from pi_behavior.statistics import Statistics
     from pi_behavior.training.hooks import JsonLines
     from pi_behavior.training.loop import resolved, train
@@ -96,7 +97,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     data = inputs.dataset.path / "data"
     cache = work.workspace / "frames" / inputs.dataset.digest[:16] if config.frame_cache else None
 
-    def batches(start: int) -> Iterator[object]:
+    def batches(start: int) -> Iterator[Batch]:
         return make_loader(
             data,
             statistics,
@@ -109,7 +110,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         )
 
     metrics_file = work.path / "metrics.jsonl"
-    hooks = [
+    hooks: list[Hook] = [
         JsonLines(metrics_file, _last_saved(work.path)),
         _Display(work.progress, config.name, config.steps),
     ]
@@ -145,7 +146,7 @@ class _Display:
 
 
 @contextmanager
-def _tracking(config: Config, work: Work, settings: Mapping[str, object]) -> Iterator[list[object]]:
+def _tracking(config: Config, work: Work, settings: Mapping[str, object]) -> Iterator[list[Hook]]:
     if not config.track or os.environ.get("WANDB_MODE") == "disabled":
         yield []
         return

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -17,6 +18,7 @@ from flax import nnx
 
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network import PiBehavior
+from pi_behavior.network.layers import State
 from pi_behavior.statistics import Statistics
 
 DESCRIPTION = "checkpoint.json"
@@ -35,12 +37,12 @@ class Checkpoint:
     """Training step at which it was saved."""
 
 
-def flat_parameters(state: nnx.State) -> dict[str, jax.Array]:
+def flat_parameters(state: State) -> dict[str, jax.Array]:
     """Parameters by dotted path."""
     return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
 
 
-def update_parameters(state: nnx.State, parameters: Mapping[str, jax.Array]) -> None:
+def update_parameters(state: State, parameters: Mapping[str, Any]) -> None:
     """Set a state's parameters from a mapping by dotted path, in place.
 
     Raises:
@@ -109,7 +111,7 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
         ) from error
 
 
-def restore_parameters(path: Path, target: nnx.State) -> None:
+def restore_parameters(path: Path, target: State) -> None:
     """Read a checkpoint's parameters into a state, in place, with the state's shardings.
 
     Raises:

@@ -3,6 +3,8 @@
 Axes: b batch, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST tokens.
 """
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -109,4 +111,4 @@ def augment(key: Array, observation: Observation, *, geometric: bool = True) -> 
             image = jax.vmap(_crop_and_rotate)(jax.random.split(crop_key, batch), image)
         image = jax.vmap(_jitter_colours)(jax.random.split(colour_key, batch), image)
         images[camera] = jnp.round(image * 255.0).astype(jnp.uint8)
-    return observation.replace(images=images)
+    return replace(observation, images=images)

@@ -13,6 +13,8 @@ from jaxtyping import Array, Float, Int
 
 M = TypeVar("M", bound=nnx.Module)
 Carry = TypeVar("Carry")
+State = nnx.State[Any, Any]
+"""Parameters of a module, separate from its structure."""
 
 
 def normal(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param[Array]:
@@ -48,7 +50,7 @@ def scan_layers(
     """
     graph, parameters = nnx.split(blocks)
 
-    def layer(carry: Carry, parts: tuple[nnx.State, Any]) -> tuple[Carry, Any]:
+    def layer(carry: Carry, parts: tuple[State, Any]) -> tuple[Carry, Any]:
         parameter, rest = parts
         return apply(nnx.merge(graph, parameter), carry, rest)
 

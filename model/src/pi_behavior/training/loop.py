@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig, TrainConfig
 from pi_behavior.data.pipeline import Batch
+from pi_behavior.network.layers import State
 from pi_behavior.observation import Observation
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.hooks import Hook
@@ -68,9 +68,9 @@ def train(
     graph, state = create_state(model, config, mesh)
     if initial is not None:
         checkpoint.restore_parameters(initial, state.parameters)
-        state = state.replace(average=jax.tree.map(jnp.copy, state.parameters))
+        state = replace(state, average=jax.tree.map(jnp.copy, state.parameters))
 
-    def save(path: Path, parameters: nnx.State, step: int) -> None:
+    def save(path: Path, parameters: State, step: int) -> None:
         checkpoint.save(
             path, checkpoint.flat_parameters(parameters), config=model, statistics=statistics, step=step
         )

@@ -9,6 +9,7 @@ from jaxtyping import Array, Int
 
 from pi_behavior.config import ModelConfig, TrainConfig
 from pi_behavior.network import PiBehavior
+from pi_behavior.network.layers import State
 from pi_behavior.training.sharding import parameter_sharding
 
 
@@ -17,8 +18,8 @@ class TrainState:
     """Everything that a step reads and writes."""
 
     step: Int[Array, ""]
-    parameters: nnx.State
-    average: nnx.State
+    parameters: State
+    average: State
     """Exponential moving average of the parameters: what is evaluated and saved."""
     optimizer: optax.OptState
 
@@ -37,7 +38,7 @@ def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransfor
         optax.adamw(schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=config.weight_decay),
     )
 
-    def label(parameters: nnx.State) -> nnx.State:
+    def label(parameters: State) -> State:
         return jax.tree.map_with_path(
             lambda path, _: "frozen" if model.freeze_vision and path[0].key == "vision" else "trained",
             parameters,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from pi_behavior.config import ModelConfig, TrainConfig
 from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
+from pi_behavior.network.layers import State
 from pi_behavior.observation import Observation, augment
 from pi_behavior.training.sharding import batch_sharding
 from pi_behavior.training.state import TrainState, optimizer
@@ -47,7 +48,7 @@ def make_step(
         augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         observation = augment(augment_key, batch.observation) if config.augment else batch.observation
 
-        def loss(parameters: nnx.State) -> tuple[Array, Metrics]:
+        def loss(parameters: State) -> tuple[Array, Metrics]:
             return total_loss(
                 nnx.merge(graph, parameters), config, cholesky, loss_key, observation, batch.actions
             )
