@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from benchmarks import golden
 from flax import nnx
+
+from benchmarks import golden
 from pi_behavior.config import ModelConfig, model_config
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
@@ -42,7 +43,9 @@ def test_loading_tensors_lists_every_mismatch() -> None:
     tensors["stranger"] = np.zeros(3)
     del tensors["stage_pred_from_vlm/bias"]
     tensors["action_in_proj/bias"] = np.zeros(5)
-    with pytest.raises(ValueError, match=r"(?s)action_in_proj/bias has.*missing stage_pred.*unknown stranger"):
+    with pytest.raises(
+        ValueError, match=r"(?s)action_in_proj/bias has.*missing stage_pred.*unknown stranger"
+    ):
         load_published(model, tensors)
 
 
