@@ -1,0 +1,252 @@
+"""Streaming accumulators in double precision: second moments, quantiles, and the pass over a dataset.
+
+Accumulators of parts of the data merge into that of the whole, so the pass may be split in any way.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from pi_behavior.correlation import EPSILON, correlation_matrix
+from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HORIZON, DELTA_DIMS
+from pi_behavior.statistics import Statistics, closed_grippers, stage_of_frame
+
+_BINS_PER_OCTAVE = 256
+_MANTISSA_SHIFT = 23 - 8
+_SMALLEST, _LARGEST = 2.0**-14, 2.0**8
+_LOW_CODE = int(np.float32(_SMALLEST).view(np.int32)) >> _MANTISSA_SHIFT
+_SIDE = (int(np.float32(_LARGEST).view(np.int32)) >> _MANTISSA_SHIFT) - _LOW_CODE
+EXCLUDED_DIMS = np.array([*ACTION_GROUPS["base"], *ACTION_GROUPS["grippers"]])
+"""Dimensions that the report leaves out of the per-step statistics (section 4.5.2)."""
+
+
+class Moments:
+    """Count, mean and centred second moment of vectors, with the merge of Chan et al. (1979).
+
+    Args:
+        width: length of a vector.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.count = 0
+        self.mean = np.zeros(width)
+        self.scatter = np.zeros((width, width))
+        """Sum of (x - mean) (x - mean)^T."""
+
+    def update(self, values: Float[np.ndarray, "n d"]) -> None:
+        """Add vectors."""
+        if not len(values):
+            return
+        part = Moments(values.shape[1])
+        part.count = len(values)
+        part.mean = values.mean(axis=0, dtype=np.float64)
+        centred = values - part.mean
+        part.scatter = centred.T @ centred
+        self.merge(part)
+
+    def merge(self, other: "Moments") -> None:
+        """Add what another accumulator has seen."""
+        total = self.count + other.count
+        if not other.count:
+            return
+        shift = other.mean - self.mean
+        self.scatter += other.scatter + np.outer(shift, shift) * (self.count * other.count / total)
+        self.mean = self.mean + shift * (other.count / total)
+        self.count = total
+
+    @property
+    def variance(self) -> Float[np.ndarray, " d"]:
+        """Population variance."""
+        return np.maximum(np.diag(self.scatter), 0.0) / max(self.count, 1)
+
+    def second_moment(self, about: Float[np.ndarray, " d"]) -> Float[np.ndarray, "d d"]:
+        """Mean of (x - about) (x - about)^T."""
+        shift = self.mean - about
+        return self.scatter / max(self.count, 1) + np.outer(shift, shift)
+
+
+class QuantileHistogram:
+    """Quantiles of many dimensions in one pass, in fixed memory.
+
+    Bins are the leading 8 bits of a float32's mantissa within each power of two, so the bin of a value is a
+    shift of its bits, and histograms merge by addition. A quantile's error is at most 0.2 % of its value for
+    magnitudes from 6.1e-5 to 256; smaller ones count as 0, larger ones as 256. The extremes are exact.
+
+    Args:
+        width: number of dimensions.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.counts = np.zeros((width, 2 * _SIDE + 1), np.int64)
+        self.low = np.full(width, np.inf)
+        self.high = np.full(width, -np.inf)
+
+    def update(self, values: Float[np.ndarray, "n d"]) -> None:
+        """Add vectors."""
+        if not len(values):
+            return
+        values = np.ascontiguousarray(values, np.float32)
+        self.low = np.minimum(self.low, values.min(axis=0))
+        self.high = np.maximum(self.high, values.max(axis=0))
+        code = (np.abs(values).view(np.int32) >> _MANTISSA_SHIFT) - (_LOW_CODE - 1)
+        np.clip(code, 0, _SIDE, out=code)
+        place = np.where(values < 0, _SIDE - code, _SIDE + code).astype(np.int64)
+        place += np.arange(values.shape[1]) * self.counts.shape[1]
+        np.add.at(self.counts.reshape(-1), place.reshape(-1), 1)
+
+    def merge(self, other: "QuantileHistogram") -> None:
+        """Add what another histogram has seen."""
+        self.counts += other.counts
+        self.low = np.minimum(self.low, other.low)
+        self.high = np.maximum(self.high, other.high)
+
+    def pooled(self, groups: int) -> "QuantileHistogram":
+        """The histogram of dimensions d, d + width / groups, ... together, such as all steps of a chunk."""
+        result = QuantileHistogram(len(self.counts) // groups)
+        result.counts = self.counts.reshape(groups, -1, self.counts.shape[1]).sum(axis=0)
+        result.low = self.low.reshape(groups, -1).min(axis=0)
+        result.high = self.high.reshape(groups, -1).max(axis=0)
+        return result
+
+    def quantile(self, share: float) -> Float[np.ndarray, " d"]:
+        """The smallest value that at least this share of the values does not exceed."""
+        cumulative = np.cumsum(self.counts, axis=1)
+        rank = np.maximum(np.ceil(share * cumulative[:, -1]), 1)
+        place = (cumulative < rank[:, None]).sum(axis=1)
+        return np.clip(_bin_values()[np.minimum(place, 2 * _SIDE)], self.low, self.high)
+
+
+def _bin_values() -> np.ndarray:
+    """Middle of each bin, from the most negative to the most positive."""
+    codes = np.arange(_LOW_CODE, _LOW_CODE + _SIDE, dtype=np.int32)
+    edges = [(c << _MANTISSA_SHIFT).view(np.float32).astype(np.float64) for c in (codes, codes + 1)]
+    middle = (edges[0] + edges[1]) / 2
+    return np.concatenate([-middle[::-1], [0.0], middle])
+
+
+class DatasetAccumulator:
+    """One pass over demonstrations, for everything that `Statistics` holds."""
+
+    def __init__(self) -> None:
+        flat = ACTION_HORIZON * ACTION_DIM
+        self.state, self.state_histogram = Moments(ACTION_DIM), QuantileHistogram(ACTION_DIM)
+        self.chunks, self.chunk_histogram = Moments(flat), QuantileHistogram(flat)
+        self.closure: dict[int, np.ndarray] = {}
+        self.human: dict[str, dict[str, float]] = {}
+        self.human_counts: dict[str, int] = {}
+
+    def update(
+        self,
+        task: int,
+        task_name: str,
+        stages: int,
+        state: Float[np.ndarray, "n 23"],
+        actions: Float[np.ndarray, "n 23"],
+        human: dict[str, float],
+    ) -> None:
+        """Add one demonstration.
+
+        Args:
+            task: task index.
+            task_name: the task's name.
+            stages: number of the task's stages.
+            state: not normalised.
+            actions: absolute.
+            human: the demonstrator's measurements, to be averaged over the task's demonstrations.
+        """
+        self.state.update(state)
+        self.state_histogram.update(state)
+        flat = delta_chunks(state, actions)
+        self.chunks.update(flat)
+        self.chunk_histogram.update(flat)
+        table = self.closure.setdefault(task, np.zeros((stages, 2), bool))
+        np.logical_or.at(
+            table, stage_of_frame(np.arange(len(state)), len(state), stages), closed_grippers(state)
+        )
+        sums = self.human.setdefault(task_name, dict.fromkeys(human, 0.0))
+        for name, value in human.items():
+            sums[name] += value
+        self.human_counts[task_name] = self.human_counts.get(task_name, 0) + 1
+
+    def merge(self, other: "DatasetAccumulator") -> None:
+        """Add what another accumulator has seen."""
+        self.state.merge(other.state)
+        self.state_histogram.merge(other.state_histogram)
+        self.chunks.merge(other.chunks)
+        self.chunk_histogram.merge(other.chunk_histogram)
+        for task, table in other.closure.items():
+            self.closure[task] = self.closure.get(task, False) | table
+        for name, theirs in other.human.items():
+            mine = self.human.setdefault(name, dict.fromkeys(theirs, 0.0))
+            for key, value in theirs.items():
+                mine[key] += value
+            self.human_counts[name] = self.human_counts.get(name, 0) + other.human_counts[name]
+
+    def finish(self, *, per_step_exclude: bool = True) -> Statistics:
+        """The statistics of everything seen.
+
+        Args:
+            per_step_exclude: give base velocity and grippers the same mean, deviation and quantiles at all
+                steps (the report's way) instead of their own at each step (the published code's).
+
+        Raises:
+            ValueError: no demonstration was as long as one chunk.
+        """
+        if not self.chunks.count:
+            raise ValueError(
+                f"no chunk of {ACTION_HORIZON} actions in {self.state.count} frames; expected at least one "
+                "demonstration that is as long as a chunk"
+            )
+        shape = (ACTION_HORIZON, ACTION_DIM)
+        means, variances = self.chunks.mean.reshape(shape), self.chunks.variance.reshape(shape)
+        overall = self.chunk_histogram.pooled(ACTION_HORIZON)
+        total = {
+            "mean": means.mean(axis=0),
+            "std": np.sqrt(variances.mean(axis=0) + means.var(axis=0)),
+            "q01": overall.quantile(0.01),
+            "q99": overall.quantile(0.99),
+        }
+        steps = {
+            "mean": means.copy(),
+            "std": np.sqrt(variances),
+            "q01": self.chunk_histogram.quantile(0.01).reshape(shape),
+            "q99": self.chunk_histogram.quantile(0.99).reshape(shape),
+        }
+        if per_step_exclude:
+            for kind, values in steps.items():
+                values[:, EXCLUDED_DIMS] = total[kind][EXCLUDED_DIMS]
+        correlation = correlation_matrix(
+            self.chunks.second_moment(steps["mean"].reshape(-1)), steps["std"].reshape(-1) + EPSILON
+        )
+        state = {
+            "mean": self.state.mean,
+            "std": np.sqrt(self.state.variance),
+            "q01": self.state_histogram.quantile(0.01),
+            "q99": self.state_histogram.quantile(0.99),
+        }
+        groups = {"state": state, "action": total, "action_step": steps}
+        arrays = {
+            f"{name}_{k}": v.astype(np.float32) for name, group in groups.items() for k, v in group.items()
+        }
+        return Statistics(
+            **arrays,
+            correlation_cholesky=np.linalg.cholesky(correlation).astype(np.float32),
+            per_step_exclude=per_step_exclude,
+            human={
+                n: {k: v / self.human_counts[n] for k, v in s.items()} for n, s in sorted(self.human.items())
+            },
+            closure={str(task): table.tolist() for task, table in sorted(self.closure.items())},
+            num_frames=self.state.count,
+            num_chunks=self.chunks.count,
+        )
+
+
+def delta_chunks(
+    state: Float[np.ndarray, "n 23"], actions: Float[np.ndarray, "n 23"]
+) -> Float[np.ndarray, "m 690"]:
+    """All delta chunks that lie wholly inside a demonstration, flattened row-major (step, dimension)."""
+    if len(actions) < ACTION_HORIZON:
+        return np.zeros((0, ACTION_HORIZON * ACTION_DIM))
+    windows = np.lib.stride_tricks.sliding_window_view(actions, ACTION_HORIZON, axis=0)
+    chunks = windows.transpose(0, 2, 1).astype(np.float64)
+    chunks[..., DELTA_DIMS] -= state[: len(chunks), None, DELTA_DIMS]
+    return chunks.reshape(len(chunks), -1)
