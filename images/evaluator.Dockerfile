@@ -1,0 +1,71 @@
+# syntax=docker/dockerfile:1
+# Evaluation: the official BEHAVIOR-1K release (OmniGibson on Isaac Sim) as its authors publish it, and beside it
+# the policy server in an environment of its own. They share the interpreter and no library; the evaluate stage
+# starts `omnigibson-python -m omnigibson.eval.eval ...` and `python3 -m pi_behavior.policy.server ...`.
+# Build with `docker buildx bake -f images/docker-bake.hcl evaluator`.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
+ARG BEHAVIOR_RELEASE=3.9.3-post1@sha256:3dda0241dae8c6afc5dc3b5d29f9d6e52035d96cc68e8117db37723e7fbb674e
+ARG BEHAVIOR_IMAGE=stanfordvl/behavior:${BEHAVIOR_RELEASE}
+
+FROM ${BEHAVIOR_IMAGE} AS dependencies
+WORKDIR /build
+COPY constraints.txt pyproject.toml images/constraints-cuda.txt ./
+COPY model/pyproject.toml model/
+# Our distributions are installed empty here, only to bring in what they need, so that a change of our code
+# does not install or push the libraries (gigabytes of CUDA) again.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir -p model/src && touch README.md && \
+    /opt/conda/envs/behavior/bin/python -m venv --without-pip /opt/b1k && \
+    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 install \
+        --constraint constraints.txt --constraint constraints-cuda.txt ./model . "jax[cuda12]" && \
+    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
+
+FROM ${PYTHON_IMAGE} AS wheels
+WORKDIR /build
+RUN --mount=type=cache,target=/root/.cache/pip pip install setuptools==84.2.1
+COPY pyproject.toml ./
+COPY components components
+COPY model model
+RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./model .
+
+FROM ${BEHAVIOR_IMAGE} AS evaluator
+COPY --from=dependencies /opt/b1k /opt/b1k
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 install \
+        --no-cache-dir --no-deps --no-index /wheels/*.whl && \
+    rm /opt/b1k/bin/b1k
+COPY --chmod=755 images/omnigibson-python /usr/local/bin/omnigibson-python
+COPY LICENSE /usr/share/licenses/b1k/LICENSE
+
+ARG BEHAVIOR_IMAGE
+ARG B1K_VERSION
+ARG B1K_GIT_COMMIT
+# YES accepts NVIDIA's licence of Isaac Sim on behalf of whoever builds this image; without it the simulator
+# refuses to start.
+ARG OMNI_KIT_ACCEPT_EULA=NO
+LABEL b1k.stages="evaluate" \
+      org.opencontainers.image.title="b1k-evaluator" \
+      org.opencontainers.image.description="Evaluation stage of the BEHAVIOR challenge pipeline (OmniGibson, JAX)" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${BEHAVIOR_IMAGE}" \
+      org.opencontainers.image.version="${B1K_VERSION}" \
+      org.opencontainers.image.revision="${B1K_GIT_COMMIT}"
+# HOME, OMNIGIBSON_APPDATA_PATH: a cluster may run us as any user, so nothing may be written outside /tmp and the
+# volumes. OMNIGIBSON_DATA_PATH (the licensed assets) is set by the pipeline, as it lies on a volume.
+# XLA_PYTHON_CLIENT_PREALLOCATE: the policy shares the GPU with the simulator and must leave it memory.
+ENV PATH=/opt/b1k/bin:$PATH \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=all \
+    JAX_PLATFORMS=cuda,cpu \
+    XLA_PYTHON_CLIENT_PREALLOCATE=false \
+    OMNI_KIT_ACCEPT_EULA=${OMNI_KIT_ACCEPT_EULA} \
+    OMNIGIBSON_APPDATA_PATH=/tmp/omnigibson \
+    B1K_VERSION=${B1K_VERSION} \
+    B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
+WORKDIR /tmp
+USER 10001:10001
+# The release's own entry point would activate the simulator's environment for our command.
+ENTRYPOINT []
+CMD ["python3", "-m", "components.evaluate", "--help"]

@@ -1,0 +1,57 @@
+# syntax=docker/dockerfile:1
+# Training on NVIDIA GPUs: CUDA and its libraries come with JAX's wheels, the driver from the node.
+# Build with `docker buildx bake -f images/docker-bake.hcl trainer`.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
+
+FROM ${PYTHON_IMAGE} AS dependencies
+WORKDIR /build
+COPY constraints.txt pyproject.toml images/constraints-cuda.txt ./
+COPY model/pyproject.toml model/
+# Our distributions are installed empty here, only to bring in what they need, so that a change of our code
+# does not install or push the libraries (gigabytes of CUDA) again.
+RUN --mount=type=cache,target=/root/.cache/pip \
+    mkdir -p model/src && touch README.md && \
+    python3 -m venv --without-pip /opt/b1k && \
+    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt --constraint constraints-cuda.txt \
+        ./model ".[train]" "jax[cuda12]" && \
+    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
+
+FROM ${PYTHON_IMAGE} AS wheels
+WORKDIR /build
+RUN --mount=type=cache,target=/root/.cache/pip pip install setuptools==84.2.1
+COPY pyproject.toml ./
+COPY components components
+COPY model model
+RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./model .
+
+FROM ${PYTHON_IMAGE} AS trainer
+COPY --from=dependencies /opt/b1k /opt/b1k
+RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
+    pip --python /opt/b1k/bin/python3 install --no-cache-dir --no-deps --no-index /wheels/*.whl && \
+    rm /opt/b1k/bin/b1k
+COPY LICENSE /usr/share/licenses/b1k/LICENSE
+
+ARG PYTHON_IMAGE
+ARG B1K_VERSION
+ARG B1K_GIT_COMMIT
+LABEL b1k.stages="train" \
+      org.opencontainers.image.title="b1k-trainer" \
+      org.opencontainers.image.description="Training stage of the BEHAVIOR challenge pipeline (JAX, CUDA 12)" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
+      org.opencontainers.image.version="${B1K_VERSION}" \
+      org.opencontainers.image.revision="${B1K_GIT_COMMIT}"
+# NVIDIA_*: ask the container runtime for the GPU driver's libraries.
+# HOME: a cluster may run us as any user, so nothing may be written outside /tmp and the volumes.
+# JAX_PLATFORMS: a pod without a working GPU fails at once instead of training on the CPU for weeks.
+ENV PATH=/opt/b1k/bin:$PATH \
+    HOME=/tmp \
+    PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    JAX_PLATFORMS=cuda,cpu \
+    B1K_VERSION=${B1K_VERSION} \
+    B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
+WORKDIR /tmp
+USER 10001:10001
+CMD ["python3", "-m", "components.train", "--help"]
