@@ -113,6 +113,7 @@ class Imports(ast.NodeVisitor):
     def __init__(self, module: str, package: bool) -> None:
         self.parts = module.split(".") if package else module.split(".")[:-1]
         self.found: set[str] = set()
+        self.perhaps: set[str] = set()  # `from a import b`: b may be a module or a name in a
 
     def visit_If(self, node: ast.If) -> None:
         if ast.unparse(node.test) not in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
@@ -125,11 +126,11 @@ class Imports(ast.NodeVisitor):
         prefix = self.parts[: len(self.parts) - node.level + 1] if node.level else []
         base = ".".join([*prefix, *([node.module] if node.module else [])])
         self.found.add(base)
-        self.found.update(f"{base}.{alias.name}" for alias in node.names)
+        self.perhaps.update(f"{base}.{alias.name}" for alias in node.names)
 
 
 def follow(module: str, roots: list[Path]) -> tuple[set[str], set[str]]:
-    """Our modules and the foreign top-level modules that importing `module` may need."""
+    """Our modules and the foreign top-level modules that importing `module` may need; fails on a lost one."""
     ours: set[str] = set()
     foreign: set[str] = set()
     todo = [module]
@@ -140,7 +141,8 @@ def follow(module: str, roots: list[Path]) -> tuple[set[str], set[str]]:
             foreign.add(top)
             continue
         path = resolve(name, roots)
-        if path is None or name in ours:
+        assert path, f"{module} needs {name}, which is not in the image"
+        if name in ours:
             continue
         ours.add(name)
         parents = name.split(".")
@@ -148,6 +150,7 @@ def follow(module: str, roots: list[Path]) -> tuple[set[str], set[str]]:
         visitor = Imports(name, path.name == "__init__.py")
         visitor.visit(ast.parse(path.read_text()))
         todo += visitor.found
+        todo += [one for one in visitor.perhaps if resolve(one, roots)]
     return ours, foreign
 
 
