@@ -72,7 +72,8 @@ class ServerConfig:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the server until it is told to stop. Exit code 2 for a mistake in what was given."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("websockets").setLevel(logging.WARNING)
+    for chatty in ("websockets", "absl", "jax"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = tyro.cli(ServerConfig, args=argv)
         entries = config.entries()

@@ -1,0 +1,223 @@
+"""The JAX predictor with a real, untrained checkpoint, and the server command as a process."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from pi_behavior import checkpoint
+from pi_behavior.config import VisionConfig, model_config
+from pi_behavior.correlation import correlation_matrix
+from pi_behavior.flow import Inpainting, sample
+from pi_behavior.network import PiBehavior
+from pi_behavior.observation import Observation
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.interface import NoiseId, Request
+from pi_behavior.policy.predictor import JaxPredictor
+from pi_behavior.policy.protocol import ProtocolError, pack, unpack
+from pi_behavior.statistics import Statistics
+
+POLICY = PolicyConfig(num_steps=4)
+CONFIG = dataclasses.replace(
+    model_config("tiny"),
+    vision=VisionConfig(image_size=28, patch=14, width=32, depth=1, heads=2, mlp=64),
+    width=64,
+    mlp=64,
+    depth=1,
+    heads=2,
+    expert_width=64,
+    expert_mlp=64,
+)
+
+
+def random_statistics() -> Statistics:
+    rng = np.random.default_rng(3)
+
+    def vector(low, high, *shape):
+        return rng.uniform(low, high, shape or (23,)).astype(np.float32)
+
+    mixing = rng.normal(size=(690, 690)) * 0.03 + np.eye(690)
+    correlation = correlation_matrix(mixing @ mixing.T, np.ones(690))
+    return Statistics(
+        state_mean=vector(-1, 1),
+        state_std=vector(0.5, 1),
+        state_q01=vector(-2, -1),
+        state_q99=vector(1, 2),
+        action_mean=vector(-1, 1),
+        action_std=vector(0.5, 1),
+        action_q01=vector(-2, -1),
+        action_q99=vector(1, 2),
+        action_step_mean=vector(-1, 1, 30, 23),
+        action_step_std=vector(0.5, 1, 30, 23),
+        action_step_q01=vector(-2, -1, 30, 23),
+        action_step_q99=vector(1, 2, 30, 23),
+        correlation_cholesky=np.linalg.cholesky(correlation).astype(np.float32),
+        closure={"0": [[False, True]] * 5},
+    )
+
+
+def make_request(seed: int, *, saved: bool = False, call: int = 0, size: int = 28) -> Request:
+    rng = np.random.default_rng(seed)
+    return Request(
+        images={
+            camera: rng.integers(0, 255, (size, size, 3), dtype=np.uint8)
+            for camera in ("head", "left_wrist", "right_wrist")
+        },
+        state=rng.normal(size=23).astype(np.float32),
+        task=seed % 50,
+        stage=seed % 5,
+        saved=rng.normal(size=(4, 23)).astype(np.float32) if saved else None,
+        noise=NoiseId(0, 0, call),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    model = PiBehavior(CONFIG, nnx.Rngs(0))
+    path = tmp_path_factory.mktemp("policy") / "checkpoint"
+    parameters = checkpoint.flat_parameters(nnx.split(model)[1])
+    checkpoint.save(path, parameters, config=CONFIG, statistics=random_statistics(), step=7)
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(folder) -> JaxPredictor:
+    return JaxPredictor.load(folder, POLICY, [2, 1])
+
+
+def test_answers_do_not_depend_on_the_batch(predictor):
+    assert predictor.batch_sizes == (1, 2)
+    first, second = make_request(1, saved=True), make_request(2)
+    (alone,) = predictor.predict([first])
+    for batch, index in (([first, second], 0), ([second, first], 1)):
+        answer = predictor.predict(batch)[index]
+        np.testing.assert_allclose(answer.chunk, alone.chunk, atol=1e-5)
+        np.testing.assert_allclose(answer.stage_logits, alone.stage_logits, atol=1e-5)
+    np.testing.assert_array_equal(predictor.predict([first])[0].chunk, alone.chunk)
+
+
+def test_answer_is_the_network_in_absolute_units(folder, predictor):
+    """Against the same computation written out, without jit, batches or the predictor's helpers."""
+    loaded = checkpoint.load(folder)
+    statistics = loaded.statistics
+    for request in (make_request(3), make_request(4, saved=True, call=2)):
+        key = jax.random.key(np.uint32(POLICY.seed))
+        for part in request.noise:
+            key = jax.random.fold_in(key, part)
+        factor = statistics.regularised_cholesky(CONFIG.noise_beta)
+        noise = np.asarray(jax.random.normal(key, (960,))) @ factor.T
+        state = np.zeros((1, 32), np.float32)
+        state[0, :23] = (request.state - statistics.state_mean) / (statistics.state_std + 1e-6)
+        observation = Observation(
+            {camera: jnp.asarray(image)[None] for camera, image in request.images.items()},
+            jnp.asarray(state),
+            jnp.array([request.task]),
+            jnp.array([request.stage]),
+        )
+        inpainting = None
+        if request.saved is not None:
+            given = statistics.normalise_initial(request.saved, request.state)
+            inpainting = Inpainting(jnp.asarray(given)[None], jnp.array([True]))
+        prefix = loaded.model.encode(observation)
+        chunk = sample(
+            loaded.model,
+            prefix,
+            jnp.asarray(noise.reshape(1, 30, 32), jnp.float32),
+            steps=POLICY.num_steps,
+            inpainting=inpainting,
+            correction=jnp.asarray(statistics.correction_matrix(CONFIG.noise_beta, POLICY.keep)),
+        )
+        delta = statistics.unnormalise_actions(np.asarray(chunk)[:, :, :23])
+        expected = statistics.undelta(delta, request.state[None])[0]
+        (answer,) = predictor.predict([request])
+        np.testing.assert_allclose(answer.chunk, expected, atol=2e-4)
+        np.testing.assert_allclose(answer.stage_logits, np.asarray(prefix.stage_logits)[0], atol=1e-4)
+
+
+def test_noise_has_an_identity(predictor):
+    request = make_request(5)
+    chunk = predictor.predict([request])[0].chunk
+    for other in (NoiseId(1, 0, 0), NoiseId(0, 1, 0), NoiseId(0, 0, 1)):
+        changed = predictor.predict([dataclasses.replace(request, noise=other)])[0].chunk
+        assert np.abs(changed - chunk).max() > 0.01
+
+
+def test_images_of_any_size_and_unknown_tasks(predictor):
+    chunk = predictor.predict([make_request(7, size=40)])[0].chunk
+    assert chunk.shape == (30, 23)
+    assert chunk.dtype == np.float32
+    assert np.isfinite(chunk).all()
+    with pytest.raises(ProtocolError, match="task 50"):
+        predictor.predict([dataclasses.replace(make_request(7), task=50)])
+    with pytest.raises(ValueError, match="3 requests"):
+        predictor.predict([make_request(7)] * 3)
+
+
+def test_closure_table_comes_from_the_checkpoint(predictor):
+    np.testing.assert_array_equal(predictor.closure(0), [[False, True]] * 5)
+    assert predictor.closure(1) is None
+
+
+def test_without_kept_actions(folder):
+    policy = PolicyConfig(num_steps=1, keep=0)
+    predictor = JaxPredictor.load(folder, policy, [1])
+    assert predictor.predict([make_request(1)])[0].chunk.shape == (30, 23)
+
+
+def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observation):
+    mapping = tmp_path / "mapping.json"
+    mapping.write_text(json.dumps({"checkpoints": {"only": {"path": str(folder), "tasks": [0, 1]}}}))
+    port_file = tmp_path / "port"
+    command = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping), "--port", "0"]
+    command += ["--port-file", str(port_file), "--batch-sizes", "1"]
+    command += ["--policy.execute", "3", "--policy.compress-from", "3", "--policy.num-steps", "2"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 120
+        while not port_file.exists():
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        url = f"ws://127.0.0.1:{int(port_file.read_text())}"
+        with connect(url, max_size=None, compression=None) as socket:
+            metadata = unpack(socket.recv())
+            assert metadata["checkpoints"] == {"only": {"tasks": [0, 1]}}
+            for step in range(2):
+                socket.send(pack(observation(step, task=1) | {"__action_chunk_size__": 30}))
+                answer = unpack(socket.recv(timeout=60))
+                assert answer["action_chunk"].shape == (3, 23)
+            server.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=30)
+            assert closed.value.rcvd.code == 1001
+        assert server.wait(30) == 0, log.read_text()
+        assert any((tmp_path / "cache").iterdir()), "programs were kept for the next start"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_folder_that_is_no_checkpoint_is_the_users_mistake(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pi_behavior.policy.server", "--checkpoint", str(tmp_path)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "not a policy checkpoint" in result.stderr
+    assert "Traceback" not in result.stderr

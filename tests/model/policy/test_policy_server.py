@@ -1,0 +1,291 @@
+"""The service over a real socket, with a predictor that is a formula."""
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import ExitStack, contextmanager
+
+import msgpack
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, PROPRIOCEPTION_KEY
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.protocol import pack, unpack
+
+SHORT = PolicyConfig(execute=5, compress_from=5)
+
+
+@contextmanager
+def client(port, **options):
+    with connect(f"ws://127.0.0.1:{port}", max_size=None, compression=None, **options) as socket:
+        assert unpack(socket.recv())["policy"] == "pi-behavior"
+        yield socket
+
+
+def ask(socket, message):
+    socket.send(pack(message))
+    frame = socket.recv(timeout=20)
+    assert isinstance(frame, bytes), frame
+    return unpack(frame)
+
+
+def reset(socket):
+    socket.send(pack({"reset": True}))
+
+
+def expect_refusal(socket, message, text):
+    """Send a message (bytes, a map or a string); the error comes as text, then the close with 1011."""
+    socket.send(pack(message) if isinstance(message, dict) else message)
+    frame = socket.recv(timeout=20)
+    assert isinstance(frame, str)
+    assert text in frame
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=20)
+    assert closed.value.rcvd.code == 1011
+
+
+def play(port, observations):
+    with client(port) as socket:
+        return np.array([ask(socket, message)["action"] for message in observations])
+
+
+def test_health_metadata_and_actions(serve, formula, observation):
+    with serve(formula(), SHORT) as port:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert answer.status == 200
+            assert answer.read().strip() == b"OK"
+        with client(port) as socket:
+            answer = ask(socket, observation(0))
+            assert answer["action"].shape == (23,)
+            assert answer["action"].dtype == np.float32
+            assert answer["server_timing"]["infer_ms"] > 0
+            assert "action_chunk" not in answer
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            assert b"policy_requests_total 1.0" in answer.read()
+
+
+def test_reset_has_no_answer_and_starts_again(serve, formula, observation):
+    predictor = formula()
+    with serve(predictor, SHORT) as port, client(port) as socket:
+        reset(socket)
+        first = ask(socket, observation(0))["action"]
+        ask(socket, observation(1))
+        reset(socket)
+        second = ask(socket, observation(0))["action"]
+        assert len(predictor.batches) == 2, "the reset threw the queue away"
+        assert not np.array_equal(first, second), "another episode has other noise"
+
+
+def test_same_episodes_same_answers(serve, formula, observation):
+    def session(port, extra_resets):
+        actions = []
+        with client(port) as socket:
+            for _ in range(2):
+                for _ in range(extra_resets):
+                    reset(socket)
+                actions += [ask(socket, observation(step))["action"] for step in range(7)]
+        return np.array(actions)
+
+    with serve(formula(), SHORT) as port:
+        expected = session(port, 1)
+        np.testing.assert_array_equal(session(port, 3), expected)
+
+
+def test_chunk_replay_equals_asking_every_step_and_stops_at_the_boundary(serve, formula, observation):
+    with serve(formula(), SHORT) as port, client(port) as socket:
+        single = [ask(socket, observation(step - step % 5))["action"] for step in range(15)]
+        reset(socket)
+    with serve(formula(), SHORT) as port, client(port) as socket:
+        for size, lengths in ((30, [5, 5, 5]), (3, [3, 2, 3, 2, 3, 2]), (1, [1] * 15)):
+            with client(port) as replaying:
+                actions, got = [], []
+                while len(actions) < 15:
+                    at = len(actions) - len(actions) % 5
+                    answer = ask(replaying, observation(at) | {"__action_chunk_size__": size})
+                    np.testing.assert_array_equal(answer["action_chunk"][0], answer["action"])
+                    got.append(len(answer["action_chunk"]))
+                    actions += list(answer["action_chunk"])
+                assert got == lengths
+                np.testing.assert_array_equal(actions, single)
+        del socket
+
+
+def test_images_are_needed_only_for_a_new_chunk(serve, formula, observation):
+    with serve(formula(), SHORT) as port, client(port) as socket:
+        blind = {
+            key: value for key, value in observation(0).items() if key not in CAMERA_OBSERVATION_KEYS.values()
+        }
+        ask(socket, observation(0))
+        for _ in range(4):
+            ask(socket, blind)
+        expect_refusal(socket, blind, "rgb")
+
+
+def test_batched_environments_are_independent_control_loops(serve, formula, observation):
+    predictor = formula()
+    with serve(predictor, SHORT) as port, client(port) as socket:
+        both = [
+            ask(socket, observation(step, environments=2) | {"__action_chunk_size__": 1})
+            for step in range(10)
+        ]
+        assert both[0]["action"].shape == (2, 23)
+        assert both[0]["action_chunk"].shape == (2, 1, 23)
+        assert predictor.batches == [2, 2]
+        reset(socket)
+        assert ask(socket, observation(0, environments=3))["action"].shape == (3, 23)
+        expect_refusal(socket, observation(1, environments=2), "reset")
+    # environment 0 of the batch is what a session of its own gets
+    with serve(formula(), SHORT) as port:
+        alone = []
+        for step in range(10):
+            batch = observation(step, environments=2)
+            alone.append({key: value[0] if np.ndim(value) > 1 else value for key, value in batch.items()})
+        np.testing.assert_array_equal(play(port, alone), [answer["action"][0] for answer in both])
+
+
+def test_sessions_do_not_mix(serve, formula, observation):
+    scripts = [[observation(100 * n + step, task=n + 1) for step in range(20)] for n in range(4)]
+    predictor = formula()
+    with serve(predictor, SHORT, window=0.05) as port:
+        alone = [play(port, script) for script in scripts]
+        together: list[np.ndarray | None] = [None] * 4
+
+        def run(index):
+            together[index] = play(port, scripts[index])
+
+        predictor.batches.clear()
+        threads = [threading.Thread(target=run, args=(index,)) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert max(predictor.batches) > 1, "requests ran in batches"
+    for expected, got in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_a_changed_task_restarts_the_episode(serve, formula, observation):
+    predictor = formula()
+    with serve(predictor, SHORT) as port, client(port) as socket:
+        ask(socket, observation(0, task=1))
+        ask(socket, observation(1, task=2))
+        assert predictor.batches == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (b"\xc1", "msgpack"),
+        (b"", "msgpack"),
+        ("text", "text frame"),
+        (msgpack.packb([1, 2]), "expected a map"),
+        (msgpack.packb({"x": {b"__ndarray__": True, b"data": b"", b"dtype": "O", b"shape": [0]}}), "refused"),
+        ({}, "proprio"),
+        ({PROPRIOCEPTION_KEY: np.zeros(255, np.float32)}, "256"),
+        ({PROPRIOCEPTION_KEY: np.full(256, np.nan)}, "finite"),
+        ({PROPRIOCEPTION_KEY: np.zeros((0, 256)), "task_id": np.array([1])}, "no environments"),
+        ({PROPRIOCEPTION_KEY: np.zeros(256)}, "task_id"),
+        ({PROPRIOCEPTION_KEY: np.array(["a"] * 256)}, "numbers"),
+    ],
+)
+def test_malformed_messages_close_only_their_session(serve, formula, observation, message, text):
+    with serve(formula(), SHORT) as port, client(port) as good:
+        first = ask(good, observation(0))
+        with client(port) as bad:
+            expect_refusal(bad, message, text)
+        assert ask(good, observation(1))["action"].shape == first["action"].shape
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"__action_chunk_size__": 0}, "__action_chunk_size__"),
+        ({"__action_chunk_size__": 2.5}, "__action_chunk_size__"),
+        ({"task_id": np.array([1, 2, 3])}, "task_id"),
+        ({"task_id": np.array([0.5])}, "task_id"),
+        ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((8, 8, 4), np.float32)}, "uint8"),
+        ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((8, 8), np.uint8)}, "uint8"),
+        ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((0, 8, 3), np.uint8)}, "uint8"),
+        ({"task_id": np.array([49])}, "task 49 breaks this network"),
+    ],
+)
+def test_bad_observations_are_named(serve, formula, observation, change, text):
+    with serve(formula(), SHORT) as port, client(port) as socket:
+        expect_refusal(socket, observation(0) | change, text)
+
+
+def test_a_failing_request_does_not_fail_the_others_of_its_batch(serve, formula, observation):
+    with serve(formula(), SHORT, window=0.5) as port, client(port) as good, client(port) as bad:
+        good.send(pack(observation(0)))
+        bad.send(pack(observation(0, task=49)))
+        assert isinstance(bad.recv(timeout=20), str)
+        assert unpack(good.recv(timeout=20))["action"].shape == (23,)
+
+
+def test_a_client_that_leaves_in_the_middle_disturbs_nobody(serve, formula, observation):
+    with serve(formula(), SHORT, window=0.2) as port, client(port) as good:
+        for _ in range(3):
+            with client(port) as leaving:
+                leaving.send(pack(observation(5)))
+                leaving.socket.close()
+        with client(port) as leaving:
+            leaving.send(pack(observation(5)))
+        assert ask(good, observation(0))["action"].shape == (23,)
+
+
+def test_stop_closes_open_sessions(serve, formula, observation):
+    with ExitStack() as stack:
+        with serve(formula(), SHORT) as port:
+            socket = stack.enter_context(client(port))
+            ask(socket, observation(0))
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=20)
+    assert closed.value.rcvd.code == 1001
+
+
+def test_api_key(serve, formula, observation):
+    with serve(formula(), SHORT, api_key="sesame") as port:
+        for headers in ({}, {"Authorization": "Api-Key wrong"}):
+            with pytest.raises(InvalidStatus, match="401"), client(port, additional_headers=headers):
+                pass
+        with client(port, additional_headers={"Authorization": "Api-Key sesame"}) as socket:
+            ask(socket, observation(0))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "exactly one"),
+        (["--checkpoint", "missing"], "not a folder"),
+        (["--mapping", "missing.json"], "cannot read"),
+        (["--checkpoint", ".", "--policy.execute", "0"], "execute"),
+        (["--checkpoint", ".", "--batch-sizes", "0"], "batch-sizes"),
+        (["--checkpoint", ".", "--api-key-file", "missing"], "api-key-file"),
+        (["--checkpoint", ".", "--no-such-flag"], "no-such-flag"),
+    ],
+)
+def test_mistakes_on_the_command_line_exit_2(tmp_path, arguments, text):
+    result = subprocess.run(
+        [sys.executable, "-m", "pi_behavior.policy.server", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2, result.stderr
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_settings_are_in_the_metadata(serve, formula):
+    with serve(formula(), SHORT) as port, connect(f"ws://127.0.0.1:{port}") as socket:
+        metadata = unpack(socket.recv())
+    assert metadata["settings"]["execute"] == 5
+    assert metadata["checkpoints"] == {"formula": {"tasks": None}}
+    json.dumps(metadata)
