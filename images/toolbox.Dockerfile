@@ -44,10 +44,9 @@ LABEL b1k.stages="dataset statistics plan group leaderboard promote" \
       org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.version="${B1K_VERSION}" \
       org.opencontainers.image.revision="${B1K_GIT_COMMIT}"
-# HOME, DVC: a cluster may run us as any user, so nothing may be written outside /tmp and the volumes.
+# HOME: a cluster may run us as any user, so nothing may be written outside /tmp and the volumes.
 ENV PATH=/opt/b1k/bin:$PATH \
     HOME=/tmp \
-    DVC_SITE_CACHE_DIR=/tmp/dvc \
     PYTHONUNBUFFERED=1 \
     JAX_PLATFORMS=cpu \
     B1K_VERSION=${B1K_VERSION} \

@@ -9,6 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from components.plan.evaluators import EVALUATORS
+
 ROOT = Path(__file__).parents[2]
 HADOLINT = Path(sys.executable).with_name("hadolint")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -141,8 +143,12 @@ def test_bake_file_builds_every_dockerfile(dockerfiles):
     assert arguments - {"condition", "error_message"} <= declared
 
 
-def test_simulator_wrapper_keeps_arguments_apart():
-    """The wrapper hands every argument on unchanged and becomes the simulator's Python."""
-    script = (ROOT / "images" / "omnigibson-python").read_text()
-    assert script.splitlines()[0] == "#!/bin/bash"
+def test_official_evaluator_is_started_by_a_command_of_the_image(dockerfiles):
+    """The plan names the command; the image has it on PATH and the wrapper hands on every argument unchanged."""
+    program = EVALUATORS["omnigibson"].program[0]
+    (image,) = [one for one in dockerfiles if "evaluate" in one.final.merged("LABEL")["b1k.stages"].split()]
+    (copy,) = [one for one in image.final.all("COPY") if one.words[-1] == f"/usr/local/bin/{program}"]
+    assert copy.flags["chmod"] == "755"
+    script = (ROOT / copy.words[0]).read_text()
+    assert script.startswith("#!/bin/bash\n")
     assert script.splitlines()[-1] == 'exec /entrypoint.sh python "$@"'
