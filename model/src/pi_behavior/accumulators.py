@@ -3,6 +3,8 @@
 Accumulators of parts of the data merge into that of the whole, so the pass may be split in any way.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float
 
@@ -141,7 +143,7 @@ class DatasetAccumulator:
         stages: int,
         state: Float[np.ndarray, "n 23"],
         actions: Float[np.ndarray, "n 23"],
-        human: dict[str, float],
+        human: Mapping[str, float],
     ) -> None:
         """Add one demonstration.
 

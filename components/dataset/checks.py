@@ -1,0 +1,133 @@
+"""Checks of a demonstration dataset, episode by episode: what would otherwise fail hours into a training."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import av
+import numpy as np
+
+from pi_behavior.data.lerobot import COLUMN_WIDTHS, DatasetError, Episode, LeRobotDataset
+from pi_behavior.data.video import VideoError, decode, decode_frames
+from pi_behavior.layout import (
+    ACTION_HIGH,
+    ACTION_LOW,
+    CAMERAS,
+    DATASET_ACTION_KEY,
+    DATASET_STATE_KEY,
+    state_from_proprioception,
+)
+
+CHECKS = {
+    "schema": "columns have the challenge's names and widths, and belong to the episode",
+    "frames": "every file of an episode has its number of frames, at the dataset's rate",
+    "videos": "videos decode",
+    "finite": "states and actions are finite numbers",
+    "limits": "actions and measured joints are within the robot's limits",
+}
+_SCALARS = ("timestamp", "episode_index", "index", "task_index")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong in an episode."""
+
+    check: str
+    """A key of CHECKS."""
+    message: str
+    """The file, what it holds, and what was expected."""
+
+
+def check_dataset(
+    dataset: LeRobotDataset,
+    *,
+    decode_all: bool,
+    tolerance: float,
+    on_episode: Callable[[], None],
+) -> list[Finding]:
+    """Check all episodes, on all cores.
+
+    Args:
+        dataset: the dataset.
+        decode_all: decode every frame of every video; otherwise count the frames and decode the first and
+            last.
+        tolerance: how far values may be outside the limits (rad, m/s, or gripper units).
+        on_episode: called after each episode.
+    """
+    check = partial(check_episode, dataset, decode_all=decode_all, tolerance=tolerance)
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for found in pool.map(check, dataset.episodes):
+            findings.extend(found)
+            on_episode()
+    return findings
+
+
+def check_episode(
+    dataset: LeRobotDataset, episode: Episode, *, decode_all: bool, tolerance: float
+) -> list[Finding]:
+    """Check one episode; see `check_dataset`."""
+    findings = _check_columns(dataset, episode, tolerance)
+    for camera in CAMERAS:
+        findings += _check_video(dataset, episode, camera, decode_all)
+    return findings
+
+
+def _check_columns(dataset: LeRobotDataset, episode: Episode, tolerance: float) -> list[Finding]:
+    path = dataset.data_path(episode)
+    try:
+        columns = dataset.read(episode, (*COLUMN_WIDTHS, *_SCALARS))
+    except DatasetError as error:
+        return [Finding("schema", str(error))]
+    findings = []
+    for name, expected in (("episode_index", episode.index), ("task_index", episode.task)):
+        if (columns[name] != expected).any():
+            findings.append(Finding("schema", f"{path}: {name} is not {expected} in all rows"))
+    late = np.abs(columns["timestamp"] - np.arange(episode.length) / dataset.fps).max()
+    if not late < 0.5 / dataset.fps:
+        findings.append(
+            Finding("frames", f"{path}: timestamps are off by {late:.3f} s from {dataset.fps:g} fps")
+        )
+    if broken := [name for name in COLUMN_WIDTHS if not np.isfinite(columns[name]).all()]:
+        return [*findings, Finding("finite", f"{path}: {', '.join(broken)} hold values that are not finite")]
+    state = state_from_proprioception(columns[DATASET_STATE_KEY])
+    for name, values in ((DATASET_ACTION_KEY, columns[DATASET_ACTION_KEY]), (DATASET_STATE_KEY, state)):
+        # a measured base velocity may exceed the commanded one, so it has no limit
+        first = 0 if name == DATASET_ACTION_KEY else 3
+        findings += _check_limits(f"{path}: {name}", values, first, tolerance)
+    return findings
+
+
+def _check_limits(name: str, values: np.ndarray, first: int, tolerance: float) -> Sequence[Finding]:
+    excess = np.maximum(ACTION_LOW - values, values - ACTION_HIGH)
+    excess[:, :first] = 0.0
+    frame, dimension = np.unravel_index(excess.argmax(), excess.shape)
+    if excess[frame, dimension] <= tolerance:
+        return ()
+    return (
+        Finding(
+            "limits",
+            f"{name} at frame {frame}, dimension {dimension} is {values[frame, dimension]:.4f}; expected "
+            f"{ACTION_LOW[dimension]:.4f} to {ACTION_HIGH[dimension]:.4f} (tolerance {tolerance:g})",
+        ),
+    )
+
+
+def _check_video(
+    dataset: LeRobotDataset, episode: Episode, camera: str, decode_all: bool
+) -> Sequence[Finding]:
+    path = dataset.video_path(episode, camera)
+    try:
+        if decode_all:
+            frames = len(decode(path))
+        else:
+            with av.open(str(path)) as container:
+                frames = sum(packet.size > 0 for packet in container.demux(video=0))
+            decode_frames(path, (0, frames - 1))
+    except (VideoError, av.FFmpegError, OSError) as error:
+        return (Finding("videos", str(error)),)
+    if frames != episode.length:
+        return (Finding("frames", f"{path}: {frames} frames; expected {episode.length}"),)
+    return ()

@@ -1,0 +1,172 @@
+"""Puts a dataset under DVC in a git repository of its own.
+
+The project's repository never holds data: a collected dataset lies in a workspace, whose repository tracks
+one small `.dvc` file per version, while the files themselves go to a DVC remote.
+"""
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.shared.artifacts import write_atomic
+from components.shared.errors import UserError
+
+_IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")
+_LEFT_BY_KILLED_WRITERS = ".*.partial*"
+_SITE_CACHE = Path(".dvc/tmp/site")
+
+
+def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message: str) -> str:
+    """Record the present state of a dataset as a version, and push its files to a remote.
+
+    Makes the repository at the first call. Does nothing but check if nothing changed. Killed at any point,
+    the next call completes it: files are pushed before the version that names them is committed.
+
+    Args:
+        workspace_repo: folder of the repository; inside another repository only where that ignores it.
+        data_path: the dataset's folder, relative to the repository.
+        remote: folder of the DVC remote.
+        message: the version's commit message.
+
+    Returns:
+        The git commit of the version, 40 hex digits.
+
+    Raises:
+        UserError: there is no such dataset, it is empty, or the repository would lie in a tracked folder.
+    """
+    repository, remote = workspace_repo.resolve(), remote.resolve()
+    data = repository / data_path
+    if repository not in data.resolve().parents or not data.is_dir() or not any(data.iterdir()):
+        raise UserError(
+            f"{data} is not a folder with files inside {repository}; collect a dataset there first"
+        )
+    _refuse_tracked_place(repository)
+    with _exclusive(repository):
+        _prepare(repository, remote)
+        # what DVC writes for data/demos: data/demos.dvc and an entry in data/.gitignore
+        place = Path(data_path)
+        written = (f"{place.as_posix()}.dvc", (place.parent / ".gitignore").as_posix())
+        _undo_half_written(repository, written)
+        with dvc_environment(repository / _SITE_CACHE):
+            _add_and_push(repository, data)
+        git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
+        if not _succeeds(repository, "diff", "--cached", "--quiet"):
+            git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
+        return git(repository, "rev-parse", "HEAD")
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git in a repository, without the settings of the user or the machine.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        UserError: git failed; the message holds what it said.
+    """
+    answer = _run_git(repository, arguments)
+    if answer.returncode:
+        raise UserError(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
+    return answer.stdout.strip()
+
+
+@contextmanager
+def dvc_environment(site_cache: Path) -> Iterator[None]:
+    """Keep DVC to one folder: no analytics, no caches or settings elsewhere on the machine."""
+    settings = {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(site_cache),
+        "DVC_GLOBAL_CONFIG_DIR": str(site_cache / "config"),
+        "DVC_SYSTEM_CONFIG_DIR": str(site_cache / "config"),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run_git(repository: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    clean |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    command = ["git", "-C", str(repository), "-c", "safe.directory=*", *arguments]
+    try:
+        return subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(
+            "git is not installed; the dataset's versions are kept in a git repository"
+        ) from error
+
+
+def _succeeds(repository: Path, *arguments: str) -> bool:
+    return _run_git(repository, arguments).returncode == 0
+
+
+def _refuse_tracked_place(repository: Path) -> None:
+    parent = repository.parent
+    if _succeeds(parent, "rev-parse", "--is-inside-work-tree") and not _succeeds(
+        parent, "check-ignore", "--quiet", str(repository)
+    ):
+        raise UserError(
+            f"{repository} lies in the git repository {git(parent, 'rev-parse', '--show-toplevel')}, which "
+            "does not ignore it; choose a folder outside or add it to .gitignore"
+        )
+
+
+def _prepare(repository: Path, remote: Path) -> None:
+    """Initialise git and DVC; rewritten only where different, so it repairs what a kill left half done."""
+    remote.mkdir(parents=True, exist_ok=True)
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    # we hold the lock, so a lock of git is what a killed git left
+    (repository / ".git/index.lock").unlink(missing_ok=True)
+    contents = {
+        ".dvc/config": "[core]\n    remote = storage\n    analytics = false\n    check_update = false\n"
+        f"    autostage = true\n['remote \"storage\"']\n    url = {remote}\n",
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+        ".dvcignore": f"# what killed writers leave\n{_LEFT_BY_KILLED_WRITERS}\n",
+    }
+    for name, content in contents.items():
+        path = repository / name
+        if not path.exists() or path.read_text() != content:
+            write_atomic(path, content)
+
+
+def _undo_half_written(repository: Path, names: tuple[str, ...]) -> None:
+    """Restore small files that DVC does not write atomically from the last version; DVC makes them anew."""
+    for name in names:
+        saved = _run_git(repository, ("show", f"HEAD:./{name}"))
+        path = repository / name
+        if saved.returncode == 0:
+            if not path.exists() or path.read_text() != saved.stdout:
+                write_atomic(path, saved.stdout)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _add_and_push(repository: Path, data: Path) -> None:
+    # half a second of imports that other users of this module should not wait for
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(repository)) as repo:
+            repo.add(str(data))
+            repo.push(str(data))
+    except DvcException as error:
+        raise UserError(f"DVC could not add and push {data}: {error}") from error
+
+
+@contextmanager
+def _exclusive(repository: Path) -> Iterator[None]:
+    path = repository.with_name(f".{repository.name}.lock")
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,92 @@
+"""A page that shows the statistics: what the policy's inputs and outputs look like."""
+
+import io
+from base64 import b64encode
+from html import escape
+
+import av
+import numpy as np
+
+from pi_behavior.layout import ACTION_GROUPS
+from pi_behavior.statistics import Statistics
+
+_STYLE = """
+:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
+th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
+th:first-child, td:first-child { text-align: left; }
+img { width: min(100%, 690px); image-rendering: pixelated; border: 1px solid #8884; }
+"""
+
+
+def summary_page(statistics: Statistics) -> str:
+    """A self-contained HTML page with moments, correlation, human means and the closure table."""
+    moments = [
+        [name, str(d), *(f"{v:.4f}" for v in values)]
+        for name, dims in ACTION_GROUPS.items()
+        for d, values in ((d, _moments(statistics, d)) for d in dims)
+    ]
+    human = [[name, *(f"{v:.2f}" for v in row.values())] for name, row in statistics.human.items()]
+    closed = [
+        [task, ("left", "right")[hand], " ".join("closed" if s[hand] else "-" for s in stages)]
+        for task, stages in statistics.closure.items()
+        for hand in (0, 1)
+    ]
+    measurements = list(next(iter(statistics.human.values()), {}))
+    sections = [
+        "<h1>Statistics of the demonstrations</h1>",
+        f"<p>{statistics.num_frames:,} frames, {statistics.num_chunks:,} whole chunks of "
+        f"{statistics.horizon} actions.</p>",
+        "<h2>State and delta actions</h2>",
+        _table(
+            ["group", "dimension", "state mean", "state std", "action mean", "std, step 0", "std, last"],
+            moments,
+        ),
+        "<h2>Correlation of normalised actions</h2><p>690 x 690: step, then dimension. Red is positive, blue "
+        "negative.</p>",
+        f'<img alt="correlation matrix of the action chunks" src="{_correlation_image(statistics)}">',
+        "<h2>Demonstrators, means per task</h2>",
+        _table(["task", *measurements], human),
+        "<h2>Closed grippers by stage</h2>",
+        _table(["task", "hand", "stages, first to last"], closed),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
+        f'content="width=device-width"><title>Statistics</title><style>{_STYLE}</style></head><body>'
+        + "\n".join(sections)
+        + "</body></html>\n"
+    )
+
+
+def _moments(statistics: Statistics, dimension: int) -> tuple[float, ...]:
+    return (
+        float(statistics.state_mean[dimension]),
+        float(statistics.state_std[dimension]),
+        float(statistics.action_mean[dimension]),
+        float(statistics.action_step_std[0, dimension]),
+        float(statistics.action_step_std[-1, dimension]),
+    )
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _correlation_image(statistics: Statistics) -> str:
+    """The correlation matrix as a PNG, white at 0."""
+    factor = statistics.correlation_cholesky
+    value = np.clip(factor @ factor.T, -1.0, 1.0)
+    pale = 255.0 * (1.0 - np.abs(value))
+    red, blue = np.where(value >= 0, 255.0, pale), np.where(value <= 0, 255.0, pale)
+    pixels = np.stack([red, pale, blue], axis=-1).astype(np.uint8)
+    codec = av.CodecContext.create("png", "w")
+    assert isinstance(codec, av.VideoCodecContext)
+    codec.height, codec.width = pixels.shape[:2]
+    codec.pix_fmt = "rgb24"
+    file = io.BytesIO()
+    for packet in [*codec.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")), *codec.encode(None)]:
+        file.write(bytes(packet))
+    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
