@@ -1,0 +1,51 @@
+"""The commands and objects in docs/cluster.md are ones that Helm and Kubernetes accept."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import kubernetes_validate
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "cluster.md").read_text()
+
+
+def test_install_command_renders_and_names_the_objects_of_the_table(helm):
+    (command,) = re.findall(r"^helm install (.*?[^\\])\n", GUIDE, re.MULTILINE | re.DOTALL)
+    release, chart, *options = shlex.split(command.replace("\\\n", " "))
+    done = helm("template", release, ROOT / chart, *options)
+    assert done.returncode == 0, done.stderr
+    names = {one["metadata"]["name"] for one in yaml.safe_load_all(done.stdout) if one}
+    table = set(re.findall(r"^\| (?:service account|claim|config map) `([^`]+)`", GUIDE, re.MULTILINE))
+    assert table == names
+
+
+def test_advice_for_other_accounts_renders(helm):
+    (settings,) = re.findall(r"\(`(serviceAccount\.create=false[^`]*)`\)", GUIDE)
+    done = helm("template", "b1k", ROOT / "charts" / "b1k", "--set", settings)
+    assert done.returncode == 0, done.stderr
+
+
+def test_pod_that_hands_over_the_volumes_is_valid(render):
+    (text,) = re.findall(r"<<'YAML'\n(.*?)^YAML", GUIDE, re.MULTILINE | re.DOTALL)
+    pod = yaml.safe_load(text)
+    kubernetes_validate.validate(pod, "1.28", strict=True)
+    claims = {one["persistentVolumeClaim"]["claimName"] for one in pod["spec"]["volumes"]}
+    assert claims == {name for kind, name in render() if kind == "PersistentVolumeClaim"}
+    command = pod["spec"]["containers"][0]["command"]
+    user = re.findall(r"^USER (\S+)$", (ROOT / "images" / "toolbox.Dockerfile").read_text(), re.MULTILINE)
+    assert command[1:2] == user
+
+
+def test_build_variables_exist():
+    bake = (ROOT / "images" / "docker-bake.hcl").read_text()
+    variables = set(re.findall(r'^variable "(\w+)"', bake, re.MULTILINE))
+    exported = {
+        name
+        for line in re.findall(r"^export (.*)$", GUIDE, re.MULTILINE)
+        for name in re.findall(r"(\w+)=", line)
+    }
+    assert exported <= variables
