@@ -1,0 +1,93 @@
+"""The policy server as a child process, started again when it ended."""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from components.plan.plan import Plan
+from components.shared.artifacts import write_atomic
+from components.shared.errors import UserError
+from components.shared.processes import Child, is_healthy, read_port
+
+HOST = "127.0.0.1"
+_TIMEOUT = 1800.0
+"""Seconds to load a checkpoint and compile: a large one from a shared volume takes many minutes."""
+
+ServerCommand = Callable[[Path, Path], Sequence[str]]
+"""Gives the policy server's command line for a mapping file and a port file."""
+
+
+def policy_server(plan: Plan) -> ServerCommand:
+    """The command line of our policy server with a plan's settings."""
+
+    def command(mapping: Path, port_file: Path) -> Sequence[str]:
+        words = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping)]
+        words += ["--host", HOST, "--port", "0", "--port-file", str(port_file), "--batch-sizes", "1"]
+        settings = plan.settings
+        words += ["--policy.execute", str(settings.execute)]
+        words += ["--policy.compress-from", str(settings.compress_from)]
+        words += ["--policy.num-steps", str(settings.num_steps), "--policy.seed", str(settings.seed)]
+        return words
+
+    return command
+
+
+class PolicyServer:
+    """Serves one policy. Use it as a context manager: leaving stops the server."""
+
+    def __init__(
+        self, name: str, checkpoint: Path, tasks: Sequence[int], command: ServerCommand, log: Path
+    ) -> None:
+        """Prepare; `ensure` starts.
+
+        Args:
+            name: name of the policy.
+            checkpoint: its checkpoint folder.
+            tasks: indices of the tasks to serve.
+            command: the server's command line.
+            log: file for its output.
+
+        Raises:
+            UserError: the checkpoint is missing.
+        """
+        if not checkpoint.is_dir():
+            raise UserError(f"the checkpoint {checkpoint} of {name} is missing; run train and plan again")
+        self._name = name
+        self._mapping = {"checkpoints": {name: {"path": str(checkpoint), "tasks": list(tasks)}}}
+        self._command = command
+        self._log = log
+        self._child: Child | None = None
+        self.port = 0
+
+    def __enter__(self) -> "PolicyServer":
+        self._files = tempfile.TemporaryDirectory(prefix="b1k-server-")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.stop()
+        self._files.cleanup()
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def ensure(self) -> None:
+        """Start it if it does not run, and wait until it answers; `port` is then where.
+
+        Raises:
+            ChildError: it does not start.
+        """
+        if self.alive():
+            return
+        if self._child is not None:
+            self._child.stop()
+        mapping, port_file = Path(self._files.name, "mapping.json"), Path(self._files.name, "port")
+        write_atomic(mapping, json.dumps(self._mapping))
+        port_file.unlink(missing_ok=True)
+        command = self._command(mapping, port_file)
+        child = self._child = Child(f"the policy server of {self._name}", command, self._log)
+        self.port = child.wait_until(lambda: read_port(port_file), _TIMEOUT)
+        child.wait_until(lambda: True if is_healthy(HOST, self.port) else None, 60.0)

@@ -1,0 +1,1 @@
+"""Stage `group`: split the tasks by validation score for fine-tuning."""

@@ -1,0 +1,6 @@
+"""`python -m components.group`."""
+
+from components.group.stage import STAGE
+
+if __name__ == "__main__":
+    STAGE.main()

@@ -1,0 +1,1 @@
+"""Stage `plan`: which rollouts each evaluation worker does."""
