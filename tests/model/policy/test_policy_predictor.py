@@ -84,9 +84,14 @@ def make_request(seed: int, *, saved: bool = False, call: int = 0, size: int = 2
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    model = PiBehavior(CONFIG, nnx.Rngs(0))
+    # random values for the network's shapes: quicker than compiling its initialisers
+    shapes = nnx.to_flat_state(nnx.split(nnx.eval_shape(lambda: PiBehavior(CONFIG, nnx.Rngs(0))))[1])
+    rng = np.random.default_rng(1)
+    parameters = {
+        ".".join(map(str, path)): jnp.asarray(rng.normal(size=leaf.shape) * 0.1, jnp.float32)
+        for path, leaf in shapes
+    }
     path = tmp_path_factory.mktemp("policy") / "checkpoint"
-    parameters = checkpoint.flat_parameters(nnx.split(model)[1])
     checkpoint.save(path, parameters, config=CONFIG, statistics=random_statistics(), step=7)
     return path
 
@@ -108,41 +113,42 @@ def test_answers_do_not_depend_on_the_batch(predictor):
 
 
 def test_answer_is_the_network_in_absolute_units(folder, predictor):
-    """Against the same computation written out, without jit, batches or the predictor's helpers."""
+    """Against the same computation written out, without the predictor's helpers."""
     loaded = checkpoint.load(folder)
     statistics = loaded.statistics
-    for request in (make_request(3), make_request(4, saved=True, call=2)):
-        key = jax.random.key(np.uint32(POLICY.seed))
-        for part in request.noise:
-            key = jax.random.fold_in(key, part)
-        factor = statistics.regularised_cholesky(CONFIG.noise_beta)
-        noise = np.asarray(jax.random.normal(key, (960,))) @ factor.T
-        state = np.zeros((1, 32), np.float32)
-        state[0, :23] = (request.state - statistics.state_mean) / (statistics.state_std + 1e-6)
-        observation = Observation(
-            {camera: jnp.asarray(image)[None] for camera, image in request.images.items()},
-            jnp.asarray(state),
-            jnp.array([request.task]),
-            jnp.array([request.stage]),
-        )
-        inpainting = None
-        if request.saved is not None:
-            given = statistics.normalise_initial(request.saved, request.state)
-            inpainting = Inpainting(jnp.asarray(given)[None], jnp.array([True]))
+    request = make_request(4, saved=True, call=2)
+    key = jax.random.key(np.uint32(POLICY.seed))
+    for part in request.noise:
+        key = jax.random.fold_in(key, part)
+    factor = statistics.regularised_cholesky(CONFIG.noise_beta)
+    noise = np.asarray(jax.random.normal(key, (960,))) @ factor.T
+    state = np.zeros((1, 32), np.float32)
+    state[0, :23] = (request.state - statistics.state_mean) / (statistics.state_std + 1e-6)
+    observation = Observation(
+        {camera: jnp.asarray(image)[None] for camera, image in request.images.items()},
+        jnp.asarray(state),
+        jnp.array([request.task]),
+        jnp.array([request.stage]),
+    )
+    given = statistics.normalise_initial(request.saved, request.state)
+    correction = jnp.asarray(statistics.correction_matrix(CONFIG.noise_beta, POLICY.keep))
+
+    @jax.jit
+    def run():
         prefix = loaded.model.encode(observation)
-        chunk = sample(
-            loaded.model,
-            prefix,
-            jnp.asarray(noise.reshape(1, 30, 32), jnp.float32),
-            steps=POLICY.num_steps,
-            inpainting=inpainting,
-            correction=jnp.asarray(statistics.correction_matrix(CONFIG.noise_beta, POLICY.keep)),
-        )
-        delta = statistics.unnormalise_actions(np.asarray(chunk)[:, :, :23])
-        expected = statistics.undelta(delta, request.state[None])[0]
-        (answer,) = predictor.predict([request])
-        np.testing.assert_allclose(answer.chunk, expected, atol=2e-4)
-        np.testing.assert_allclose(answer.stage_logits, np.asarray(prefix.stage_logits)[0], atol=1e-4)
+        start = jnp.asarray(noise.reshape(1, 30, 32), jnp.float32)
+        inpainting = Inpainting(jnp.asarray(given)[None], jnp.array([True]))
+        options = {"steps": POLICY.num_steps, "inpainting": inpainting, "correction": correction}
+        return sample(loaded.model, prefix, start, **options), prefix.stage_logits
+
+    chunk, logits = run()
+    delta = statistics.unnormalise_actions(np.asarray(chunk)[:, :, :23])
+    expected = statistics.undelta(delta, request.state[None])[0]
+    (answer,) = predictor.predict([request])
+    np.testing.assert_allclose(answer.chunk, expected, atol=2e-4)
+    np.testing.assert_allclose(answer.stage_logits, np.asarray(logits)[0], atol=1e-4)
+    (without,) = predictor.predict([dataclasses.replace(request, saved=None)])
+    assert np.abs(without.chunk - expected).max() > 0.01
 
 
 def test_noise_has_an_identity(predictor):
