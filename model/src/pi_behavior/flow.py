@@ -14,7 +14,6 @@ from jaxtyping import Array, Bool, Float
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, MODEL_DIM
 from pi_behavior.network import PiBehavior, Prefix
-from pi_behavior.observation import Observation
 
 FLAT = ACTION_HORIZON * MODEL_DIM
 INPAINT_UNTIL = 0.3
@@ -123,34 +122,6 @@ def sample(
         return jnp.where(index < corrections, corrected, x)
 
     return jax.lax.fori_loop(0, steps, step, noise)
-
-
-def sample_actions(
-    model: PiBehavior,
-    observation: Observation,
-    white_noise: Float[Array, "b 960"],
-    correlation: Correlation,
-    *,
-    steps: int,
-    inpainting: Inpainting | None = None,
-) -> tuple[Float[Array, "b 30 32"], Float[Array, "b 15"]]:
-    """Predict normalised action chunks and stage logits for a batch of observations.
-
-    Args:
-        model: the network.
-        observation: the batch; `stage` is the voted stage of each session.
-        white_noise: standard normal numbers, drawn by the caller per session, so that an answer does not
-            depend on who else is in the batch.
-        correlation: noise factor and correction matrix.
-        steps: Euler steps.
-        inpainting: what the last chunks left over.
-    """
-    prefix = model.encode(observation)
-    noise = (white_noise @ correlation.cholesky.T).reshape(-1, ACTION_HORIZON, MODEL_DIM)
-    chunks = sample(
-        model, prefix, noise, steps=steps, inpainting=inpainting, correction=correlation.correction
-    )
-    return chunks, prefix.stage_logits
 
 
 def _inpaint(

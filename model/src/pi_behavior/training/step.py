@@ -57,7 +57,7 @@ def make_step(
         updates, moments = transformation.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         average = optax.incremental_update(parameters, state.average, 1.0 - config.ema_decay)
-        metrics = {**metrics, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
         return TrainState(state.step + 1, parameters, average, moments), metrics
 
     shardings = jax.tree.map(lambda a: a.sharding, state)
