@@ -175,10 +175,16 @@ def test_closure_table_comes_from_the_checkpoint(predictor):
     assert predictor.closure(1) is None
 
 
-def test_without_kept_actions(folder):
-    policy = PolicyConfig(num_steps=1, keep=0)
-    predictor = JaxPredictor.load(folder, policy, [1])
-    assert predictor.predict([make_request(1)])[0].chunk.shape == (30, 23)
+def test_one_batch_size_gives_the_same_bits_in_any_company(folder):
+    policy = PolicyConfig(num_steps=2, keep=0)
+    predictor = JaxPredictor.load(folder, policy, [3])
+    first, second, third = (make_request(seed) for seed in (1, 2, 3))
+    (alone,) = predictor.predict([first])
+    assert alone.chunk.shape == (30, 23)
+    for batch, index in (([first, second], 0), ([second, first, third], 1), ([third, second, first], 2)):
+        answer = predictor.predict(batch)[index]
+        np.testing.assert_array_equal(answer.chunk, alone.chunk)
+        np.testing.assert_array_equal(answer.stage_logits, alone.stage_logits)
 
 
 def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observation):
@@ -206,6 +212,10 @@ def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observa
                 socket.send(pack(observation(step, task=1) | {"__action_chunk_size__": 30}))
                 answer = unpack(socket.recv(timeout=60))
                 assert answer["action_chunk"].shape == (3, 23)
+            with connect(url, max_size=None, compression=None) as other:
+                other.recv()
+                other.send(pack(observation(0, task=7)))
+                assert "no checkpoint serves task 7" in other.recv(timeout=60)
             server.send_signal(signal.SIGTERM)
             with pytest.raises(ConnectionClosed) as closed:
                 socket.recv(timeout=30)

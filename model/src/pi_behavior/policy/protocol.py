@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import ml_dtypes
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import numpy as np
 
 RESET = "reset"

@@ -40,7 +40,8 @@ class ServerConfig:
     api_key_file: Path | None = None
     """File whose text clients must send as `Authorization: Api-Key TEXT`."""
     batch_sizes: tuple[int, ...] = (1, 2)
-    """Batch sizes to compile the network for. Batches are padded up to the next one."""
+    """Batch sizes to compile the network for; batches are padded up to the next one. Programs of two sizes
+    may round differently: with a single size, answers are bit for bit the same under any load."""
     window_ms: float = 5.0
     """How long to wait for requests of other sessions before a batch runs."""
     max_loaded: int = 1
