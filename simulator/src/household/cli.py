@@ -22,7 +22,7 @@ def run(main: Callable[[], None]) -> None:
         main: the command.
 
     Raises:
-        SystemExit: code 2 for a `UserError`, 1 for anything that is known to go wrong outside, 130 for Ctrl-C.
+        SystemExit: code 2 for a `UserError`, 1 for what goes wrong outside, 130 for Ctrl-C.
     """
     try:
         main()

@@ -43,7 +43,7 @@ class CollectConfig:
     image_size: int = 56
     """Side of the three cameras' square pictures in pixels (even)."""
     style: Style = "corrected"
-    """clean: the expert undisturbed. corrected: mildly disturbed, labelled with the expert's own corrections."""
+    """clean: the expert undisturbed. corrected: mildly disturbed, labelled with the expert's corrections."""
     seed: int = 0
     """Seed of the disturbance."""
     allow_validation_instances: bool = False
@@ -61,7 +61,7 @@ class CollectConfig:
             raise cli.UserError(str(error)) from None
         limit = len(TRAIN_INSTANCES) if self.allow_validation_instances else _DEMO_INSTANCES
         if not 1 <= self.episodes <= limit:
-            advice = "" if self.allow_validation_instances else " (or give --allow-validation-instances, up to 200)"
+            advice = "" if self.allow_validation_instances else " (--allow-validation-instances: up to 200)"
             raise cli.UserError(f"--episodes is {self.episodes}; expected 1 to {limit}{advice}")
         if self.image_size < 16 or self.image_size > 512 or self.image_size % 2:
             raise cli.UserError(f"--image-size is {self.image_size}; expected an even number from 16 to 512")
@@ -116,7 +116,7 @@ def _check_settings(config: CollectConfig) -> None:
         found = json.loads(path.read_text())
         if found != settings:
             raise cli.UserError(
-                f"{config.output} was collected with {found}, now given {settings}; use another --output folder"
+                f"{config.output} was collected with {found}, now given {settings}; use another --output"
             )
     else:
         write_json(path, settings)

@@ -111,12 +111,12 @@ def write_meta(root: Path, tasks: Iterable[Task], image_size: int) -> dict[str, 
     """
     infos = [json.loads(path.read_text()) for path in sorted((root / "meta/episodes").glob("task-*/*.json"))]
     episodes = [info["episode"] for info in infos]
-    indexes = [{"episode_index": e["episode_index"], "stats": i["stats"]} for e, i in zip(episodes, infos, strict=True)]
+    statistics = [{"episode_index": i["episode"]["episode_index"], "stats": i["stats"]} for i in infos]
     known = sorted(tasks, key=lambda t: t.index)
     rows = [{"task_index": t.index, "task_name": t.name, "task": t.instruction} for t in known]
     write_json_lines(root / "meta/tasks.jsonl", rows)
     write_json_lines(root / "meta/episodes.jsonl", episodes)
-    write_json_lines(root / "meta/episodes_stats.jsonl", indexes)
+    write_json_lines(root / "meta/episodes_stats.jsonl", statistics)
     totals = {"total_episodes": len(episodes), "total_frames": sum(e["length"] for e in episodes)}
     info = {
         "codebase_version": "v2.1",
@@ -245,5 +245,5 @@ def known_tasks(names: Iterable[str]) -> list[Task]:
     chosen = list(dict.fromkeys(names))
     unknown = [name for name in chosen if name not in TASKS]
     if unknown or not chosen:
-        raise ValueError(f"tasks {unknown or chosen} are not in the household simulator; it has {', '.join(TASKS)}")
+        raise ValueError(f"tasks {unknown or chosen} are not in the simulator; it has {', '.join(TASKS)}")
     return [TASKS[name] for name in chosen]

@@ -1,4 +1,4 @@
-"""One demonstration: the expert acts, every frame is recorded, and the labels are the expert's own actions."""
+"""One demonstration: the expert acts, every frame is recorded, labelled with the expert's own action."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,8 +21,18 @@ HOLD_STEPS = 8
 """Frames recorded after success, so that the last chunk shows how to stay."""
 _CORRELATION = 0.93
 """Share of the disturbance that one control step hands to the next: it lasts about half a second."""
-_DISTURBANCE: FloatArray = np.array([0.05, 0.05, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.10])
+_DISTURBANCE: FloatArray = np.array([0.05, 0.05, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.30])
 """Standard deviation of the disturbance per action: m/s, rad/s, rad, gripper units."""
+_GRIPPER_LIMIT = 0.8
+"""Largest disturbance of a gripper: less than what would drop an object that is held."""
+_SLIP_PROBABILITY = 0.03
+_SLIP_STEPS = (5, 20)
+_SLIP_DISTANCE = 0.07
+"""Now and then the empty right gripper closes by itself for a while, and the labels keep telling it to open.
+
+Only the gripper: a label is a joint target near the measured joints, so a chunk of labels follows where the
+arm really went, and a disturbance that drags the arm away would teach just that.
+"""
 
 
 @dataclass
@@ -74,7 +84,13 @@ class Odometer:
 
 
 def record(
-    simulation: Simulation, instance_id: int, *, image_size: int | None, style: Style, seed: int, attempt: int = 0
+    simulation: Simulation,
+    instance_id: int,
+    *,
+    image_size: int | None,
+    style: Style,
+    seed: int,
+    attempt: int = 0,
 ) -> Recording:
     """Let the expert demonstrate one instance.
 
@@ -93,8 +109,7 @@ def record(
     task = simulation.task
     simulation.reset(make_instance(task, instance_id))
     goal, expert, odometer = Goal(simulation), EXPERTS[task.name](simulation), Odometer(simulation)
-    rng = generator("disturbance", seed, task.name, instance_id, attempt)
-    disturbance = rng.normal(size=robot.ACTION_DIM) * _DISTURBANCE
+    disturbance = _Disturbance(simulation, generator("disturbance", seed, task.name, instance_id, attempt))
     result = Recording(frames={camera: [] for camera in robot.CAMERAS})
     hold = 0
     for _ in range(MAX_STEPS):
@@ -102,12 +117,7 @@ def record(
         _see(simulation, result, image_size)
         result.actions.append(command.action)
         result.skills.append((command.skill, command.target))
-        executed = command.action
-        if style == "corrected":
-            executed = executed + disturbance
-            fresh = rng.normal(size=robot.ACTION_DIM) * _DISTURBANCE
-            disturbance = _CORRELATION * disturbance + np.sqrt(1 - _CORRELATION**2) * fresh
-        simulation.step(executed)
+        simulation.step(command.action if style == "clean" else disturbance.apply(command.action))
         odometer.update()
         if goal.satisfied():
             result.success = True
@@ -116,6 +126,38 @@ def record(
                 break
     result.distances = odometer.total
     return result
+
+
+class _Disturbance:
+    """Slowly varying errors of execution, and slips of the empty gripper."""
+
+    def __init__(self, simulation: Simulation, rng: np.random.Generator) -> None:
+        self._simulation, self._rng = simulation, rng
+        self._value = rng.normal(size=robot.ACTION_DIM) * _DISTURBANCE
+        self._slip = 0
+
+    def apply(self, action: FloatArray) -> FloatArray:
+        """The action as it is executed, [23]."""
+        grippers = [robot.LEFT_GRIPPER, robot.RIGHT_GRIPPER]
+        disturbed = action + self._value
+        disturbed[grippers] = action[grippers] + self._value[grippers].clip(-_GRIPPER_LIMIT, _GRIPPER_LIMIT)
+        fresh = self._rng.normal(size=robot.ACTION_DIM) * _DISTURBANCE
+        self._value = _CORRELATION * self._value + np.sqrt(1 - _CORRELATION**2) * fresh
+        if self._slip == 0 and self._rng.random() < _SLIP_PROBABILITY:
+            self._slip = int(self._rng.integers(*_SLIP_STEPS))
+        if self._slip > 0:
+            self._slip -= 1
+            if self._far_from_can():
+                disturbed[robot.RIGHT_GRIPPER] = -1.0
+        return disturbed
+
+    def _far_from_can(self) -> bool:
+        """Whether a closing hand would surely miss: a slip must not become a lucky grasp."""
+        name = self._simulation.task.grasp_object
+        if name is None or self._simulation.grasping is not None:
+            return False
+        offset = self._simulation.object_pose(name)[:3] - self._simulation.hand_position("right")
+        return float(np.hypot(offset[0], offset[1])) > _SLIP_DISTANCE
 
 
 def _see(simulation: Simulation, result: Recording, image_size: int | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from household import cli, robot
+from household import cli
 from household.files import write_json
 from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
 from household.protocol import PolicyClient
@@ -80,12 +80,18 @@ class EvalConfig:
         known = _INSTANCES[self.mode]
         bad = [i for i in self.instance_indices if not 0 <= i < len(known)]
         if bad or not self.instance_indices:
-            raise cli.UserError(f"--instance-indices {bad} do not exist in {self.mode}; expected 0 to {len(known) - 1}")
-        least = {"--num-rollouts": self.num_rollouts, "--video-fps": self.video_fps, "--image-size": self.image_size}
-        least["--max-steps"] = 1 if self.max_steps is None else self.max_steps
-        least["--action-chunk-size"] = 1 if self.action_chunk_size is None else self.action_chunk_size
-        for name, value in least.items():
-            if value < 1:
+            raise cli.UserError(
+                f"--instance-indices {bad} do not exist in {self.mode}; expected 0 to {len(known) - 1}"
+            )
+        counts = {
+            "--num-rollouts": self.num_rollouts,
+            "--video-fps": self.video_fps,
+            "--image-size": self.image_size,
+            "--max-steps": self.max_steps,
+            "--action-chunk-size": self.action_chunk_size,
+        }
+        for name, value in counts.items():
+            if value is not None and value < 1:
                 raise cli.UserError(f"{name} is {value}; expected at least 1")
         return [known[i] for i in self.instance_indices]
 
@@ -144,7 +150,8 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 frames=frames,
             )
             if frames is not None:
-                write_rollout_video(config.output_dir / "videos" / f"{names[rollout]}.mp4", frames, config.video_fps)
+                video = config.output_dir / "videos" / f"{names[rollout]}.mp4"
+                write_rollout_video(video, frames, config.video_fps)
             # The JSON comes last: where it is whole, the rollout is.
             write_json(paths[rollout], outcome_json(task, *rollout, outcome))
             advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")
@@ -155,7 +162,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
 def main() -> None:
     """Run the command."""
     config = tyro.cli(Annotated[EvalConfig, tyro.conf.arg(name="")], description=__doc__)
-    cli.run(lambda: print(f"{len(evaluate(config))} rollouts in {config.output_dir} at {robot.CONTROL_HZ} Hz"))
+    cli.run(lambda: print(f"{len(evaluate(config))} rollouts in {config.output_dir}"))
 
 
 if __name__ == "__main__":

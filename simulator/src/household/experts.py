@@ -24,7 +24,6 @@ _HAND_UP: FloatArray = np.array([-0.3, 0.0, 1.0]) / np.hypot(0.3, 1.0)
 """Where the hand's back points: up and a little backward, so that the wrist camera sees the target early."""
 _STAND: FloatArray = np.array([0.50, -0.18])
 """Where the robot wants a target to be, in its base frame, while the right hand works on it; metres."""
-_STAND_BIN: FloatArray = np.array([0.50, -0.36])
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,7 @@ class PickUpTrash(Expert):
         hand, can, distance = self._positions(self._CAN)
         height = can[2] + self._GRASP_ABOVE_CENTRE
         waypoint = np.array([*can[:2], height + _funnel(distance, 0.015, 4.0, 0.11)])
-        opening = robot.state_from_proprioception(self.simulation.proprioception())[robot.RIGHT_GRIPPER]
-        closing = opening < 0.7
-        reached = distance < (0.04 if closing else 0.028) and hand[2] - height < (0.05 if closing else 0.03)
-        gripper = -1.0 if reached else 1.0
+        gripper = -1.0 if distance < 0.035 and hand[2] - height < 0.04 else 1.0
         skill = "grasp" if distance < 0.03 else "move to"
         return Command(self._compose(waypoint, can[:2] - _STAND, gripper), skill, self._CAN)
 
@@ -143,7 +139,7 @@ class PickUpTrash(Expert):
         waypoint = np.array([*(hand[:2] + lifted * (ashcan[:2] - hand[:2])), self._CARRY_HEIGHT])
         gripper = 1.0 if distance < self._RELEASE_DISTANCE else -1.0
         skill = "release" if gripper > 0 else "carry"
-        return Command(self._compose(waypoint, lifted * (ashcan[:2] - _STAND_BIN), gripper), skill, self._BIN)
+        return Command(self._compose(waypoint, np.zeros(2), gripper), skill, self._BIN)
 
 
 EXPERTS: dict[str, type[Expert]] = {"turning_on_radio": TurnOnRadio, "picking_up_trash": PickUpTrash}

@@ -2,7 +2,12 @@
 
 from typing import Any, cast
 
-from bddl.activity import Conditions, evaluate_goal_conditions, get_goal_conditions, get_ground_goal_state_options
+from bddl.activity import (
+    Conditions,
+    evaluate_goal_conditions,
+    get_goal_conditions,
+    get_ground_goal_state_options,
+)
 from bddl.backend_abc import BDDLBackend
 from bddl.condition_evaluation import create_scope
 from bddl.logic_base import BinaryAtomicFormula, UnaryAtomicFormula
@@ -15,10 +20,10 @@ def _unary(name: str, test: predicates.UnaryTest, simulation: Simulation) -> typ
     class Predicate(UnaryAtomicFormula):
         STATE_NAME = name
 
-        def _evaluate(self, obj: str) -> bool:
+        def _evaluate(self, obj: predicates.Object) -> bool:
             return test(simulation, obj)
 
-        def _sample(self, obj: str, binary_state: bool) -> bool:
+        def _sample(self, obj: predicates.Object, binary_state: bool) -> bool:
             raise NotImplementedError("instances are drawn by household.instances, not sampled from BDDL")
 
     return Predicate
@@ -28,10 +33,10 @@ def _binary(name: str, test: predicates.BinaryTest, simulation: Simulation) -> t
     class Predicate(BinaryAtomicFormula):
         STATE_NAME = name
 
-        def _evaluate(self, obj1: str, obj2: str) -> bool:
+        def _evaluate(self, obj1: predicates.Object, obj2: predicates.Object) -> bool:
             return test(simulation, obj1, obj2)
 
-        def _sample(self, obj1: str, obj2: str, binary_state: bool) -> bool:
+        def _sample(self, obj1: predicates.Object, obj2: predicates.Object, binary_state: bool) -> bool:
             raise NotImplementedError("instances are drawn by household.instances, not sampled from BDDL")
 
     return Predicate

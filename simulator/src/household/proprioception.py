@@ -99,8 +99,9 @@ def proprioception(data: mujoco.MjData, a: Addresses) -> FloatArray:
     effort = joints(base_f, force, a.trunk_v, "arm_v", "finger_v")
     angles = np.array([0.0, 0.0, yaw])
     base_qpos = np.array([position[0], position[1], yaw])
+    heading = np.array([yaw, np.cos(yaw), np.sin(yaw)])
     parts = [qpos, np.sin(qpos), np.cos(qpos), qvel, effort]
-    parts += [position, np.cos(angles), np.sin(angles), [yaw], [np.cos(yaw)], [np.sin(yaw)]]
+    parts += [position, np.cos(angles), np.sin(angles), heading]
     parts += [world_velocity, np.array([0.0, 0.0, turn])]
     for side in robot.SIDES:
         arm = data.qpos[a.arm_q[side]]
@@ -122,7 +123,7 @@ def camera_poses(data: mujoco.MjData, a: Addresses) -> FloatArray:
         a: the joints' addresses.
 
     Returns:
-        [21]: position and quaternion (x, y, z, w) of left wrist, right wrist, head, as the challenge orders them.
+        [21]: position and quaternion (x, y, z, w) of left wrist, right wrist and head, in that order.
     """
     position, rotation = _base_pose(data, a)
     parts: list[FloatArray] = []

@@ -102,7 +102,7 @@ def wait_until_healthy(host: str, port: int, timeout: float) -> None:
             reason = str(error)
         if time.monotonic() >= deadline:
             raise PolicyError(
-                f"no policy server at {url} within {timeout:g} s ({reason}); start it, or raise --connect-timeout"
+                f"no policy server at {url} in {timeout:g} s ({reason}); start it or raise --connect-timeout"
             )
         time.sleep(0.2)
 

@@ -13,8 +13,8 @@ HAND_TO_GRASP = 0.15
 _WHITE = "0.93 0.93 0.95 1"
 _DARK = "0.18 0.19 0.22 1"
 _ACCENT = "0.10 0.45 0.85 1"
-_VISUAL = 'contype="0" conaffinity="0" group="1"'
-_COLLIDING = 'contype="1" conaffinity="1" friction="1.5 0.05 0.001" condim="4"'
+_VISUAL = 'class="visual"'
+_COLLIDING = 'class="hand"'
 
 
 def _joint(name: str, axis: str, low: float, high: float) -> str:
@@ -27,7 +27,8 @@ def _finger(side: str, number: int, sign: int) -> str:
     joint = robot.FINGER_JOINTS[side][number - 1]
     return f"""
     <body name="{side}_finger{number}" pos="0 {sign * 0.008} -0.09" gravcomp="1">
-      <joint name="{joint}" type="slide" axis="0 {sign} 0" range="0 {robot.FINGER_TRAVEL}" damping="10" armature="0.5"/>
+      <joint name="{joint}" type="slide" axis="0 {sign} 0" range="0 {robot.FINGER_TRAVEL}"
+        damping="10" armature="0.5"/>
       <geom name="{side}_finger{number}" type="box" size="0.012 0.007 0.045" pos="0 0 -0.025" rgba="{_DARK}"
         mass="0.05" {_COLLIDING}/>
       <geom type="box" size="0.0125 0.0075 0.010" pos="0 0 -0.061" rgba="{_ACCENT}" mass="0.01" {_VISUAL}/>
@@ -37,7 +38,8 @@ def _finger(side: str, number: int, sign: int) -> str:
 def _hand(side: str) -> str:
     fovy = robot.FIELD_OF_VIEW[f"{side}_wrist"]
     return f"""
-    <geom name="{side}_palm" type="box" size="0.028 0.062 0.028" pos="0 0 -0.06" rgba="{_DARK}" mass="0.3" {_COLLIDING}/>
+    <geom name="{side}_palm" type="box" size="0.028 0.062 0.028" pos="0 0 -0.06" rgba="{_DARK}" mass="0.3"
+      {_COLLIDING}/>
     <geom type="cylinder" size="0.03 0.03" pos="0 0 -0.02" rgba="{_WHITE}" mass="0.2" {_VISUAL}/>
     <geom type="box" size="0.012 0.03 0.012" pos="0.075 0 -0.02" rgba="{_DARK}" mass="0.05" {_VISUAL}/>
     <site name="{side}_eef" pos="0 0 -{HAND_TO_GRASP}" size="0.008" rgba="0 0 0 0"/>
@@ -60,7 +62,8 @@ def _arm(side: str) -> str:
         <body name="{side}_forearm" pos="0 0 -0.34" gravcomp="1">{joints[3]}
           <geom type="sphere" size="0.055" rgba="{_DARK}" mass="0.5" {_VISUAL}/>
           <body name="{side}_wrist_roll" gravcomp="1">{joints[4]}
-            <geom type="capsule" size="0.040" fromto="0 0 -0.04 0 0 -0.29" rgba="{_WHITE}" mass="1" {_VISUAL}/>
+            <geom type="capsule" size="0.040" fromto="0 0 -0.04 0 0 -0.29" rgba="{_WHITE}"
+              mass="1" {_VISUAL}/>
             <body name="{side}_wrist_pitch" pos="0 0 -0.33" gravcomp="1">{joints[5]}
               <geom type="sphere" size="0.042" rgba="{_ACCENT}" mass="0.3" {_VISUAL}/>
               <body name="{side}_hand" gravcomp="1">{joints[6]}{_hand(side)}

@@ -82,13 +82,16 @@ def video_frame(simulation: Simulation) -> npt.NDArray[np.uint8]:
         [448, 672, 3] uint8: left wrist top left, right wrist bottom left, head right.
     """
     left, right = (simulation.render(f"{side}_wrist", _WRIST_SIZE) for side in robot.SIDES)
-    return np.concatenate([np.concatenate([left, right], axis=0), simulation.render("head", _HEAD_SIZE)], axis=1)
+    wrists = np.concatenate([left, right], axis=0)
+    return np.concatenate([wrists, simulation.render("head", _HEAD_SIZE)], axis=1)
 
 
 class _Actions:
     """Actions one by one: from the replay buffer while it lasts, else from the policy."""
 
-    def __init__(self, policy: Policy, simulation: Simulation, image_size: int, chunk_size: int | None) -> None:
+    def __init__(
+        self, policy: Policy, simulation: Simulation, image_size: int, chunk_size: int | None
+    ) -> None:
         self._policy, self._simulation = policy, simulation
         self._image_size, self._chunk_size = image_size, chunk_size
         self._buffer: deque[FloatArray] = deque()
@@ -179,6 +182,7 @@ def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome
         "right": human.right_eef_displacement,
     }
     achieved = dict(zip(means, map(float, outcome.distances), strict=True))
+    normalised = {k: means[k] / v if v > 0 else float("inf") for k, v in achieved.items()}
     return {
         "task": task.name,
         "instance_id": instance_id,
@@ -186,7 +190,7 @@ def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome
         "steps": outcome.steps,
         "success": outcome.success,
         "agent_distance": achieved,
-        "normalized_agent_distance": {k: means[k] / v if v > 0 else float("inf") for k, v in achieved.items()},
+        "normalized_agent_distance": normalised,
         "q_score": {"final": outcome.q},
         "time": {
             "simulator_steps": outcome.steps,

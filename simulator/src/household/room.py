@@ -3,6 +3,8 @@
 World frame: the robot starts near the origin and looks along +x at a coffee table; z is up; metres.
 """
 
+from importlib import resources
+
 from household.robot_model import robot_actuators, robot_body
 
 TABLE_HEIGHT = 0.45
@@ -10,58 +12,21 @@ RADIO_BUTTON_RADIUS = 0.045
 RADIO_HEIGHT = 0.10
 BUTTON_HEIGHT = 0.025
 """How far the button stands above the radio's top."""
-CAN_RADIUS = 0.026
+CAN_RADIUS = 0.024
 CAN_HALF_HEIGHT = 0.055
 BIN_RADIUS = 0.17
 """Inner radius of the ashcan."""
 BIN_HEIGHT = 0.34
 
-_VISUAL = 'contype="0" conaffinity="0"'
-_SOLID = 'contype="2" conaffinity="1"'
-_OBJECT = 'contype="3" conaffinity="3"'
+_VISUAL = 'class="visual"'
+_SOLID = 'class="solid"'
+_OBJECT = 'class="object"'
 
 
 def _furniture() -> str:
-    books = "".join(
-        f'<geom type="box" size="0.09 0.022 0.11" pos="1.72 {-1.25 + 0.055 * i:.3f} {z}" rgba="{c} 1" {_VISUAL}/>'
-        for z in (0.73, 1.13)
-        for i, c in enumerate(("0.7 0.2 0.2", "0.2 0.5 0.3", "0.85 0.7 0.3", "0.3 0.3 0.6", "0.6 0.3 0.5"))
-    )
-    boards = "".join(
-        f'<geom type="box" size="0.16 0.42 0.015" pos="1.72 -1.05 {z}" rgba="0.45 0.30 0.18 1" {_VISUAL}/>'
-        for z in (0.2, 0.6, 1.0, 1.4)
-    )
-    legs = "".join(
-        f'<geom type="cylinder" size="0.022 {TABLE_HEIGHT / 2 - 0.02}" pos="{x} {y} {TABLE_HEIGHT / 2 - 0.02}"'
-        f' rgba="0.35 0.23 0.14 1" {_VISUAL}/>'
-        for x in (0.42, 1.0)
-        for y in (-0.22, 0.72)
-    )
-    return f"""
-  <geom name="floor" type="plane" size="4 4 0.1" material="floor" {_SOLID}/>
-  <geom name="rug" type="box" size="0.95 1.1 0.004" pos="0.9 0.3 0.004" rgba="0.36 0.42 0.52 1" {_VISUAL}/>
-  <geom name="rug_border" type="box" size="1.02 1.17 0.003" pos="0.9 0.3 0.003" rgba="0.82 0.78 0.68 1" {_VISUAL}/>
-  <geom name="back_wall" type="box" size="0.05 3 1.4" pos="2.3 0 1.4" rgba="0.80 0.83 0.80 1" {_VISUAL}/>
-  <geom name="left_wall" type="box" size="3 0.05 1.4" pos="0.5 2.6 1.4" rgba="0.84 0.82 0.78 1" {_VISUAL}/>
-  <geom name="skirting" type="box" size="0.055 3 0.05" pos="2.29 0 0.05" rgba="0.95 0.95 0.93 1" {_VISUAL}/>
-  <geom name="picture" type="box" size="0.02 0.35 0.25" pos="2.24 0.35 1.5" rgba="0.25 0.45 0.55 1" {_VISUAL}/>
-  <geom name="picture_sun" type="ellipsoid" size="0.01 0.1 0.1" pos="2.215 0.45 1.53" rgba="0.95 0.8 0.4 1" {_VISUAL}/>
-  <body name="table" pos="0 0 0">
-    <geom name="table_top" type="box" size="0.34 0.53 0.02" pos="0.71 0.25 {TABLE_HEIGHT - 0.02}" material="wood" {_SOLID}/>
-    {legs}
-  </body>
-  <body name="sofa" pos="1.75 0.55 0">
-    <geom type="box" size="0.38 0.85 0.2" pos="0 0 0.2" rgba="0.30 0.45 0.42 1" {_VISUAL}/>
-    <geom type="box" size="0.12 0.85 0.42" pos="0.3 0 0.42" rgba="0.26 0.40 0.38 1" {_VISUAL}/>
-    <geom type="box" size="0.36 0.1 0.3" pos="0 0.8 0.3" rgba="0.26 0.40 0.38 1" {_VISUAL}/>
-    <geom type="box" size="0.36 0.1 0.3" pos="0 -0.8 0.3" rgba="0.26 0.40 0.38 1" {_VISUAL}/>
-    <geom type="ellipsoid" size="0.08 0.2 0.17" pos="0.1 0.45 0.55" euler="0 0.3 0" rgba="0.92 0.86 0.72 1" {_VISUAL}/>
-  </body>
-  {boards}{books}
-  <body name="plant" pos="1.7 1.9 0">
-    <geom type="cylinder" size="0.14 0.15" pos="0 0 0.15" rgba="0.75 0.72 0.66 1" {_VISUAL}/>
-    <geom type="ellipsoid" size="0.25 0.25 0.38" pos="0 0 0.65" rgba="0.20 0.48 0.25 1" {_VISUAL}/>
-  </body>"""
+    """Floor, walls, rug, table, sofa, shelf and plant; they never change, so they lie in a file."""
+    text = resources.files("household").joinpath("furniture.xml").read_text(encoding="utf-8")
+    return text[text.index("<furniture>") + len("<furniture>") : text.index("</furniture>")]
 
 
 def _radio() -> str:
@@ -72,9 +37,12 @@ def _radio() -> str:
     <geom name="radio_body" type="box" size="0.085 0.14 {half}" rgba="0.93 0.90 0.80 1" mass="2.5"
       friction="1 0.05 0.001" {_OBJECT}/>
     <geom type="box" size="0.003 0.125 0.035" pos="-0.085 0 0" rgba="0.30 0.22 0.18 1" mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.026 0.003" pos="-0.089 0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1" mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.026 0.003" pos="-0.089 -0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1" mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.004 0.16" pos="0.07 0.11 0.2" euler="0.35 0 0" rgba="0.6 0.6 0.62 1" mass="0.01" {_VISUAL}/>
+    <geom type="cylinder" size="0.026 0.003" pos="-0.089 0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1"
+      mass="0.01" {_VISUAL}/>
+    <geom type="cylinder" size="0.026 0.003" pos="-0.089 -0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1"
+      mass="0.01" {_VISUAL}/>
+    <geom type="cylinder" size="0.004 0.16" pos="0.07 0.11 0.2" euler="0.35 0 0" rgba="0.6 0.6 0.62 1"
+      mass="0.01" {_VISUAL}/>
     <geom name="radio_button" type="cylinder" size="{RADIO_BUTTON_RADIUS} {BUTTON_HEIGHT / 2}"
       pos="0 0 {half + BUTTON_HEIGHT / 2}" rgba="0.90 0.06 0.06 1" mass="0.02" {_OBJECT}/>
   </body>"""
@@ -85,9 +53,12 @@ def _can() -> str:
     return f"""
   <body name="can__of__soda.n.01_1" pos="0.6 0 {TABLE_HEIGHT + h}">
     <freejoint name="can__of__soda.n.01_1"/>
-    <geom name="can" type="cylinder" size="{r} {h}" rgba="0.90 0.06 0.06 1" mass="0.2" friction="1 0.02 0.001" {_OBJECT}/>
-    <geom type="cylinder" size="{r + 0.0005} 0.012" pos="0 0 0" rgba="0.97 0.97 0.97 1" mass="0.001" {_VISUAL}/>
-    <geom type="cylinder" size="{r - 0.003} 0.001" pos="0 0 {h}" rgba="0.8 0.8 0.82 1" mass="0.001" {_VISUAL}/>
+    <geom name="can" type="cylinder" size="{r} {h}" rgba="0.90 0.06 0.06 1" mass="0.2"
+      friction="1 0.02 0.001" {_OBJECT}/>
+    <geom type="cylinder" size="{r + 0.0005} 0.012" pos="0 0 0" rgba="0.97 0.97 0.97 1"
+      mass="0.001" {_VISUAL}/>
+    <geom type="cylinder" size="{r - 0.003} 0.001" pos="0 0 {h}" rgba="0.8 0.8 0.82 1"
+      mass="0.001" {_VISUAL}/>
   </body>"""
 
 
@@ -144,13 +115,21 @@ def scene_xml(objects: tuple[str, ...], grasp_object: str | None) -> str:
     <headlight ambient="0.45 0.45 0.45" diffuse="0.35 0.35 0.35" specular="0.05 0.05 0.05"/>
     <global offwidth="512" offheight="512"/>
   </visual>
+  <default>
+    <default class="visual"><geom contype="0" conaffinity="0"/></default>
+    <default class="solid"><geom contype="2" conaffinity="1"/></default>
+    <default class="object"><geom contype="3" conaffinity="3"/></default>
+    <default class="hand"><geom contype="1" conaffinity="1" friction="1.5 0.05 0.001" condim="4"/></default>
+  </default>
   <asset>
-    <texture name="floor" type="2d" builtin="checker" rgb1="0.72 0.58 0.42" rgb2="0.68 0.54 0.39" width="128" height="128"/>
+    <texture name="floor" type="2d" builtin="checker" rgb1="0.72 0.58 0.42" rgb2="0.68 0.54 0.39"
+      width="128" height="128"/>
     <material name="floor" texture="floor" texrepeat="10 10" reflectance="0"/>
     <material name="wood" rgba="0.55 0.38 0.24 1" specular="0.1" shininess="0.1"/>
   </asset>
   <worldbody>
-    <light pos="0.2 0.8 3" dir="0.2 -0.2 -1" directional="true" diffuse="0.45 0.45 0.42" specular="0.1 0.1 0.1"/>
+    <light pos="0.2 0.8 3" dir="0.2 -0.2 -1" directional="true"
+      diffuse="0.45 0.45 0.42" specular="0.1 0.1 0.1"/>
     {_furniture()}
     {"".join(OBJECTS[name]() for name in objects)}
     {robot_body()}

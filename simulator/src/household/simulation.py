@@ -14,7 +14,7 @@ from household.robot import FloatArray
 from household.tasks import Task
 
 _SUBSTEPS = robot.PHYSICS_HZ // robot.CONTROL_HZ
-_GRASP_HALF_SIZE = np.array([0.032, 0.05, 0.05])
+_GRASP_HALF_SIZE = np.array([0.055, 0.05, 0.06])
 """Half-size in metres of the box around the grasp point in which an object's axis must lie to be grasped."""
 _GRASP_SQUEEZE = 0.006
 """Fingers count as closed on an object when they are this close to its surface, in metres."""
@@ -50,9 +50,7 @@ class Simulation:
         self.data = mujoco.MjData(self.model)
         self.addresses = Addresses(self.model)
         self._renderers: dict[int, mujoco.Renderer] = {}
-        self._finger_geoms = {
-            self.model.geom(f"{side}_finger{i}").id for side in robot.SIDES for i in (1, 2)
-        }
+        self._finger_geoms = {self.model.geom(f"{side}_finger{i}").id for side in robot.SIDES for i in (1, 2)}
         self._button = (
             self.model.geom("radio_button").id
             if any(p.name.startswith("radio") for p in task.placements)
@@ -111,7 +109,7 @@ class Simulation:
             raise ValueError(f"action has shape {command.shape}; expected ({robot.ACTION_DIM},)")
         if not np.isfinite(command).all():
             bad = np.flatnonzero(~np.isfinite(command)).tolist()
-            raise ValueError(f"action has values that are not finite at indices {bad}; expected 23 finite numbers")
+            raise ValueError(f"action has non-finite values at indices {bad}; expected 23 finite numbers")
         command = np.clip(command, robot.ACTION_LOW, robot.ACTION_HIGH)
         yaw = self.data.qpos[self.addresses.base_q[2]]
         cos, sin = np.cos(yaw), np.sin(yaw)
@@ -219,7 +217,8 @@ class Simulation:
         if self._button < 0 or self.radio_on:
             return
         for a, b in self.data.contact.geom[: self.data.ncon]:
-            if (a == self._button and b in self._finger_geoms) or (b == self._button and a in self._finger_geoms):
+            other = b if a == self._button else a
+            if self._button in (a, b) and other in self._finger_geoms:
                 self.radio_on = True
                 self.model.geom_rgba[self._button] = (0.10, 0.85, 0.20, 1.0)
                 return

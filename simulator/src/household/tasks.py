@@ -1,7 +1,7 @@
 """The household tasks: reduced forms of BEHAVIOR tasks, in one room with one or two objects.
 
 The goal of each is read from the bddl package (`goals.py`), grounded for the objects that are present.
-What is reduced: the room, the number of objects, the distances; the can stands on the table, not on the floor.
+What is reduced: the room, the number of objects, the distances; the can stands on the table.
 """
 
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ TASKS: dict[str, Task] = {
             instruction="Put the three can of soda from the living room inside the tash can in the kitchen.",
             placements=(
                 Placement("can__of__soda.n.01_1", (0.56, -0.08), (0.05, 0.08, 3.14)),
-                Placement("ashcan.n.01_1", (0.56, -0.50), (0.03, 0.03, 0.1)),
+                Placement("ashcan.n.01_1", (0.54, -0.43), (0.03, 0.03, 0.1)),
             ),
             grasp_object="can__of__soda.n.01_1",
             gripper=1.0,

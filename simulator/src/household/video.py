@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -14,8 +15,9 @@ Frame = npt.NDArray[np.uint8]
 _DATASET_OPTIONS = {
     "preset": "fast",
     "crf": "14",
-    # A closed group of pictures every ten frames makes seeking cheap; one thread, as episodes run in parallel.
-    "x265-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0:bframes=0:pools=none:frame-threads=1:log-level=none",
+    # A closed group of pictures every ten frames makes seeking cheap. One thread: episodes run in parallel.
+    "x265-params": "keyint=10:min-keyint=10:scenecut=0:open-gop=0:bframes=0:pools=none:frame-threads=1"
+    ":log-level=none",
 }
 _ROLLOUT_OPTIONS = {"preset": "veryfast", "crf": "23", "movflags": "+faststart"}
 
@@ -44,10 +46,10 @@ def write_rollout_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
 
 def _encode(path: Path, frames: Iterable[Frame], fps: int, codec: str, options: dict[str, str]) -> None:
     with av.open(str(path), "w") as container:
-        stream = None
+        stream: av.VideoStream | None = None
         for frame in frames:
             if stream is None:
-                stream = container.add_stream(codec, rate=fps, options=options)
+                stream = cast(av.VideoStream, container.add_stream(codec, rate=fps, options=options))
                 stream.height, stream.width = frame.shape[:2]
                 stream.pix_fmt = "yuv420p"
                 if codec == "libx265":
