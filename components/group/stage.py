@@ -1,6 +1,6 @@
 """Group: split the tasks by validation score, so that each group is fine-tuned on its own.
 
-Report, section 6.4: best (highest scores), good (score above 0), bad (score about 0). Where the thresholds put
+Report, section 6.4: best (highest scores), good (score above 0), bad (about 0). Where the thresholds put
 tasks into fewer groups than `minimum`, the tasks are split by rank into that many groups of equal size.
 """
 

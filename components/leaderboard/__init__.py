@@ -1,0 +1,1 @@
+"""Stage `leaderboard`: choose checkpoints, score the reported instances, package the submission, report."""

@@ -1,0 +1,86 @@
+"""Videos of rollouts for the report, with a poster each."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+
+from components.evaluate.rollouts import Rollout
+from components.shared.progress import Progress
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video of the gallery."""
+
+    rollout: Rollout
+    chosen: bool
+    """Whether its policy is the task's chosen one."""
+    file: str
+    """Path of the video relative to the page."""
+    poster: str | None
+    """Path of a JPEG relative to the page."""
+    width: int
+    height: int
+
+    @property
+    def ratio(self) -> str:
+        """Width / height for CSS."""
+        return f"{self.width} / {self.height}"
+
+
+def collect(rollouts: Iterable[tuple[Rollout, bool]], page: Path, progress: Progress) -> list[Clip]:
+    """Put videos beside the report's page, as hard links where the file system allows it.
+
+    Args:
+        rollouts: finished rollouts with a video, and whether their policy is the chosen one.
+        page: the folder of the page; videos go to `videos/` in it.
+        progress: where to show what is done.
+
+    Returns:
+        The clips whose video can be read; a broken video is no reason to fail a leaderboard.
+    """
+    listed = [(rollout, chosen) for rollout, chosen in rollouts if rollout.video]
+    clips = []
+    for rollout, chosen in progress.track(listed, "videos of the report"):
+        source = rollout.folder / str(rollout.video)
+        policy = rollout.key.policy.replace(":", "-")
+        target = page / "videos" / policy / rollout.key.split / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copyfile(source, target)
+        poster = target.with_suffix(".jpg")
+        size = _write_poster(target, poster)
+        if size is not None:
+            place = [path.relative_to(page).as_posix() for path in (target, poster)]
+            clips.append(Clip(rollout, chosen, place[0], place[1], *size))
+    return clips
+
+
+def _write_poster(video: Path, poster: Path) -> tuple[int, int] | None:
+    """Write a frame from the last third, where success or failure shows; returns (width, height)."""
+    try:
+        with av.open(str(video)) as container:
+            stream = container.streams.video[0]
+            wanted = int(stream.frames * 0.8)
+            frame = None
+            for number, candidate in enumerate(container.decode(stream)):
+                frame = candidate
+                if number >= wanted:
+                    break
+        if frame is None:
+            return None
+        with av.open(str(poster), "w", format="image2", options={"update": "1"}) as output:
+            picture = output.add_stream("mjpeg", rate=1, options={"qmin": "4", "qmax": "6"})
+            picture.width, picture.height, picture.pix_fmt = frame.width, frame.height, "yuvj420p"
+            output.mux(picture.encode(frame.reformat(format="yuvj420p")))
+            output.mux(picture.encode(None))
+    except (av.FFmpegError, IndexError, OSError):
+        return None
+    return frame.width, frame.height

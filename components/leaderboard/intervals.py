@@ -1,0 +1,133 @@
+"""Intervals and comparisons of scores.
+
+Episodes are few and scores lie in [0, 1], so an interval goes with every score that we show.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with a two-sided 95 % interval."""
+
+    low: float
+    high: float
+
+
+def clopper_pearson(total: float, count: int, confidence: float = CONFIDENCE) -> Interval:
+    """Clopper-Pearson interval of a mean of `count` scores in [0, 1] with the sum `total`.
+
+    For binary scores this is the exact interval of a proportion. For partial scores the sum takes the place
+    of successes: Beta(S, n-S+1) and Beta(S+1, n-S). Of all variables in [0, 1] with a given mean
+    the binary one varies most, so the interval is wide rather than narrow there.
+
+    Args:
+        total: sum of the scores, from 0 to count.
+        count: number of scores, from 1.
+        confidence: coverage.
+
+    Raises:
+        ValueError: the sum is not between 0 and the count.
+    """
+    if count < 1 or not -1e-9 <= total <= count + 1e-9:
+        raise ValueError(f"sum {total} of {count} scores; expected 0 <= sum <= count and count >= 1")
+    total = min(max(total, 0.0), float(count))
+    tail = (1 - confidence) / 2
+    low = 0.0 if total == 0 else float(stats.beta.ppf(tail, total, count - total + 1))
+    high = 1.0 if total == count else float(stats.beta.ppf(1 - tail, total + 1, count - total))
+    return Interval(low, high)
+
+
+def bootstrap(groups: Sequence[Sequence[float]], seed: int, confidence: float = CONFIDENCE) -> Interval:
+    """Percentile bootstrap interval of the mean of group means; resamples within each group.
+
+    With one group this is the bootstrap of a mean. With one group per task it is that of the overall score,
+    for the given tasks: tasks are not resampled.
+
+    Args:
+        groups: scores per group, none empty.
+        seed: seed of the resampling.
+        confidence: coverage.
+
+    Raises:
+        ValueError: there is no group, or one is empty.
+    """
+    means = _resampled_means(groups, seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def _resampled_means(groups: Sequence[Sequence[float]], seed: int) -> npt.NDArray[np.float64]:
+    """[RESAMPLES] float64: means of group means."""
+    if not groups or any(len(group) == 0 for group in groups):
+        raise ValueError("bootstrap of an empty group; expected at least one score in each")
+    random = np.random.default_rng(seed)
+    total = np.zeros(RESAMPLES)
+    for group in groups:
+        values = np.asarray(group, np.float64)
+        total += values[random.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
+    return total / len(groups)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better the first policy is on the same rollouts."""
+
+    difference: float
+    """Mean difference of q, averaged over tasks."""
+    low: float
+    """Lower end of its 95 % paired bootstrap interval."""
+    high: float
+    p_value: float
+    """Two-sided paired permutation test (signs of the differences)."""
+    pairs: int
+    """Rollouts compared."""
+
+    @property
+    def better(self) -> bool:
+        """Whether the first is better on the evidence: the whole interval is above 0."""
+        return self.low > 0.0
+
+
+def compare(
+    first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]], seed: int
+) -> Comparison:
+    """Paired comparison on the rollouts that both have done: same task, instance and rollout.
+
+    Args:
+        first: q by task and rollout name.
+        second: likewise.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: they have no rollout in common.
+    """
+    groups = [
+        [first[task][name] - second[task][name] for name in sorted(first[task].keys() & second[task].keys())]
+        for task in sorted(first.keys() & second.keys())
+    ]
+    groups = [group for group in groups if group]
+    if not groups:
+        raise ValueError("no rollout in common; expected the same tasks and instances")
+    interval = bootstrap(groups, seed)
+    difference = float(np.mean([np.mean(group) for group in groups]))
+    # every rollout weighs what its task's mean gives it, so that the test is about the same number
+    weighted = np.concatenate([np.asarray(group) / len(group) for group in groups])
+    test = stats.permutation_test(
+        (weighted,),
+        lambda values, axis: np.sum(values, axis=axis),
+        permutation_type="samples",
+        n_resamples=RESAMPLES,
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    )
+    return Comparison(difference, interval.low, interval.high, float(test.pvalue), len(weighted))

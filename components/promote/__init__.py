@@ -1,0 +1,1 @@
+"""Stage `promote`: make the challenger the champion if the evidence says so."""

@@ -1,0 +1,158 @@
+"""Artifacts for the tests of planning and scoring, made by real stages in a temporary workspace."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from components.evaluate.rollouts import Outcome, Rollout, RolloutKey, save
+from components.plan.evaluators import EVALUATORS
+from components.plan.plan import Plan
+from components.shared.artifacts import Artifact
+from components.shared.stage import Result, Stage
+
+
+def outcome_json(task: str, instance: int, rollout: int, q: float, steps: int = 300) -> str:
+    """A rollout's JSON as the 2026 evaluator writes it."""
+    return json.dumps(
+        {
+            "task": task,
+            "instance_id": instance,
+            "rollout_id": rollout,
+            "steps": steps,
+            "success": q == 1.0,
+            "agent_distance": {"base": 2.0, "left": 1.5, "right": 1.2},
+            "normalized_agent_distance": {"base": 1.5, "left": 1.2, "right": 1.1},
+            "q_score": {"final": q},
+            "time": {"simulator_steps": steps, "simulator_time": steps / 30, "normalized_time": 250 / steps},
+        }
+    )
+
+
+def write_video(path: Path, shade: int, frames: int = 12, size: tuple[int, int] = (672, 448)) -> None:
+    """A small H.264 video."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(shade)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        coarse = random.integers(40, 220, (7, 7, 3), dtype=np.uint8)
+        for i in range(frames):
+            image = np.kron(np.roll(coarse, i // 3, 1), np.ones((size[1] // 7, size[0] // 7, 1), np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")))
+        container.mux(stream.encode(None))
+
+
+@dataclass(frozen=True)
+class NoInputs:
+    """No inputs."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Stands for a training run."""
+
+    name: str = "common"
+    """Name."""
+    tasks: tuple[str, ...] = ()
+    """Tasks."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Stands for a worker."""
+
+    worker: int = 0
+    """Worker."""
+    seed: str = ""
+    """Distinguishes evaluations."""
+
+
+@dataclass(frozen=True)
+class WorkerInputs:
+    """The plan."""
+
+    plan: Artifact
+    """Plan."""
+
+
+class Factory:
+    """Makes artifacts in a workspace."""
+
+    human = {"turning_on_radio": 300.0, "picking_up_trash": 600.0}  # noqa: RUF012
+
+    def __init__(self, workspace: Path) -> None:
+        self.workspace = workspace
+
+    def model(self, name: str, tasks: tuple[str, ...], initial: bool = True) -> Artifact:
+        """A train artifact without parameters, which planning and scoring do not read."""
+
+        def run(config, inputs, work):
+            statistics = work.path / "checkpoint" / "statistics"
+            statistics.mkdir(parents=True)
+            rows = {task: {"length": length} for task, length in self.human.items()}
+            (statistics / "human.json").write_text(json.dumps(rows))
+            if initial:
+                (work.path / "initial").mkdir()
+                (work.path / "initial" / "checkpoint.json").write_text("{}")
+            (work.path / "record.json").write_text(json.dumps({"name": name, "tasks": list(tasks)}))
+            random = np.random.default_rng(len(name))
+            with (work.path / "metrics.jsonl").open("w") as file:
+                for step in range(20, 2000, 20):
+                    loss = 0.03 + np.exp(-step / 300) * (1 + 0.1 * random.normal())
+                    accuracy = 1 - np.exp(-step / 200)
+                    row = {"step": step, "loss": float(loss), "stage_accuracy": float(accuracy)}
+                    file.write(json.dumps(row) + "\n")
+            return Result(metadata={"name": name})
+
+        stage = Stage("train", TrainConfig, NoInputs, run, ())
+        return stage.execute(TrainConfig(name, tasks), NoInputs(), self.workspace)[0]
+
+    def evaluations(
+        self, plan: Artifact, q: Callable[[RolloutKey], float | None], *, seed: str = "", videos: bool = False
+    ) -> tuple[Artifact, ...]:
+        """What workers leave behind when each rollout scores `q`; None is a rollout that never finished."""
+        content = Plan.load(plan.path)
+        evaluator = EVALUATORS[content.evaluator]
+
+        def run(config, inputs, work):
+            rollouts = []
+            for job in content.jobs:
+                if job.worker != config.worker:
+                    continue
+                folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
+                for index in job.instances:
+                    for number in range(content.rollouts):
+                        instance = evaluator.instance_id(job.split, index)
+                        key = RolloutKey(job.policy, job.split, job.task, instance, number)
+                        stem = f"{job.task}_{instance}_{number}"
+                        score = q(key)
+                        name = outcome = video = None
+                        if score is not None:
+                            name = f"{folder}/json/{stem}.json"
+                            path = work.path / name
+                            path.parent.mkdir(parents=True, exist_ok=True)
+                            path.write_text(outcome_json(job.task, instance, number, score))
+                            outcome = Outcome.read(path, job.task, instance, number)
+                            if videos and job.video:
+                                video = f"{folder}/videos/{stem}.mp4"
+                                write_video(work.path / video, instance + len(job.policy))
+                        rollouts.append(Rollout(key, 1, name, video, outcome, work.path))
+            save(rollouts, work.path)
+            return Result()
+
+        stage = Stage("evaluate", WorkerConfig, WorkerInputs, run, ())
+        workers = sorted({job.worker for job in content.jobs})
+        return tuple(
+            stage.execute(WorkerConfig(w, seed), WorkerInputs(plan), self.workspace)[0] for w in workers
+        )
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Factory:
+    """Makes artifacts in a temporary workspace."""
+    return Factory(tmp_path / "workspace")
