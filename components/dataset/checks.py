@@ -6,11 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import av
 import numpy as np
 
 from pi_behavior.data.lerobot import COLUMN_WIDTHS, DatasetError, Episode, LeRobotDataset
-from pi_behavior.data.video import VideoError, decode, decode_frames
+from pi_behavior.data.video import VideoError, count_frames, decode, decode_frames
 from pi_behavior.layout import (
     ACTION_HIGH,
     ACTION_LOW,
@@ -123,10 +122,9 @@ def _check_video(
         if decode_all:
             frames = len(decode(path))
         else:
-            with av.open(str(path)) as container:
-                frames = sum(packet.size > 0 for packet in container.demux(video=0))
+            frames = count_frames(path)
             decode_frames(path, (0, frames - 1))
-    except (VideoError, av.FFmpegError, OSError) as error:
+    except VideoError as error:
         return (Finding("videos", str(error)),)
     if frames != episode.length:
         return (Finding("frames", f"{path}: {frames} frames; expected {episode.length}"),)

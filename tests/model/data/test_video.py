@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_behavior.data.video import VideoError, decode, decode_frames
+from pi_behavior.data.video import VideoError, count_frames, decode, decode_frames
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +17,7 @@ def test_whole_video_has_the_pictures_that_were_written(video, writer) -> None:
     frames = decode(video)
     expected = np.stack([writer.frame_picture(10, 0, t, 32) for t in range(95)])
     assert frames.shape == expected.shape
+    assert count_frames(video) == len(expected)
     assert np.abs(frames.astype(int) - expected).max() <= 4
 
 
@@ -58,3 +59,5 @@ def test_errors_name_the_file(video, tmp_path) -> None:
     cut.write_bytes(video.read_bytes()[:500])
     with pytest.raises(VideoError, match=r"cut\.mp4"):
         decode(cut)
+    with pytest.raises(VideoError, match=r"cut\.mp4"):
+        count_frames(cut)

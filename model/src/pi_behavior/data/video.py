@@ -60,6 +60,16 @@ def decode_frames(
     return np.stack([found[index] for index in indices])
 
 
+def count_frames(path: Path) -> int:
+    """Count a video's frames without decoding them.
+
+    Raises:
+        VideoError: the file cannot be read as a video.
+    """
+    with _open(path) as (container, stream):
+        return sum(packet.size > 0 for packet in container.demux(stream))
+
+
 class _Reader:
     """Walks through a video forwards, by decoding or by seeking, whichever is nearer."""
 

@@ -1,0 +1,400 @@
+"""Versions of a dataset, the dataset stage, and its checks."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.dataset import fetch
+from components.dataset.checks import check_dataset
+from components.dataset.stage import STAGE, Config, Inputs
+from components.dataset.versioning import version_dataset
+from components.shared.errors import UserError
+from pi_behavior.data.lerobot import LeRobotDataset
+
+# DVC's dependencies deprecate what DVC still uses
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
+
+_writer_path = Path(__file__).parents[1] / "model" / "data" / "dataset_writer.py"
+_spec = importlib.util.spec_from_file_location("dataset_writer", _writer_path)
+writer = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(writer)
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory) -> Path:
+    return writer.write_dataset(tmp_path_factory.mktemp("demos"), {0: [40, 35], 1: [33]})
+
+
+@pytest.fixture
+def repository(demos, tmp_path) -> Path:
+    shutil.copytree(demos, tmp_path / "repository" / "data")
+    return tmp_path / "repository"
+
+
+def save(repository: Path, message: str = "Demonstrations") -> str:
+    return version_dataset(repository, "data", repository.parent / "remote", message)
+
+
+def git(repository: Path, *words: str) -> str:
+    return subprocess.run(
+        ["git", "-C", repository, *words], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    return {p.relative_to(folder).as_posix(): hashlib.md5(p.read_bytes()).hexdigest() for p in files}
+
+
+# versions
+
+
+def test_a_version_is_made_once_per_state_of_the_data(repository) -> None:
+    first = save(repository)
+    assert save(repository) == first
+    (repository / "data" / "more.txt").write_text("more")
+    second = save(repository)
+    assert second not in ("", first)
+    assert git(repository, "rev-list", "--count", "HEAD").strip() == "2"
+    assert git(repository, "status", "--porcelain") == ""
+    assert "data/meta" not in git(repository, "ls-files")
+
+
+def test_what_killed_writers_leave_is_no_part_of_a_version(repository) -> None:
+    first = save(repository)
+    (repository / "data" / "meta" / ".info.123.partial.json").write_text("half")
+    assert save(repository) == first
+
+
+def test_a_nested_data_path_works(demos, tmp_path) -> None:
+    shutil.copytree(demos, tmp_path / "repository" / "sets" / "demos")
+    arguments = (tmp_path / "repository", "sets/demos", tmp_path / "remote", "Demonstrations")
+    assert version_dataset(*arguments) == version_dataset(*arguments)
+    artifact, _, _ = STAGE.execute(
+        Config(str(tmp_path / "repository"), path="sets/demos"), Inputs(), tmp_path / "workspace"
+    )
+    assert contents(artifact.path / "data") == contents(demos)
+
+
+def test_the_users_settings_are_neither_read_nor_changed(repository, tmp_path, monkeypatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".gitconfig").write_text(
+        "[user]\nname = Somebody\nemail = somebody@example.org\n[commit]\ngpgsign = true\n"
+    )
+    before = contents(home)
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home))
+    save(repository)
+    assert git(repository, "log", "--format=%an <%ae>").strip() == "b1k <b1k@localhost>"
+    assert contents(home) == before
+
+
+def test_a_folder_tracked_by_another_repository_is_refused(demos, tmp_path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in ("tracked", "ignored"):
+        shutil.copytree(demos, tmp_path / name / "data")
+    (tmp_path / ".gitignore").write_text("ignored/\n")
+    with pytest.raises(UserError, match=r"lies in the git repository .*, which does not ignore it"):
+        version_dataset(tmp_path / "tracked", "data", tmp_path / "remote", "no")
+    assert not (tmp_path / "tracked" / ".git").exists()
+    assert len(version_dataset(tmp_path / "ignored", "data", tmp_path / "remote", "yes")) == 40
+
+
+@pytest.mark.parametrize("path", ["nothing", "../elsewhere", "."])
+def test_a_missing_dataset_is_named(repository, path) -> None:
+    (repository.parent / "elsewhere").mkdir()
+    with pytest.raises(UserError, match="is not a folder with files inside"):
+        version_dataset(repository, path, repository.parent / "remote", "no")
+
+
+SAVE = (
+    "import sys; from pathlib import Path; from components.dataset.versioning import version_dataset as v; "
+)
+SAVE += (
+    "r = Path(sys.argv[1]); print('begun', flush=True); v(r, 'data', r.parent / 'remote', 'Demonstrations')"
+)
+
+
+def test_killed_at_any_point_the_next_call_completes(repository, demos, tmp_path) -> None:
+    started = time.monotonic()
+    whole = shutil.copytree(repository, tmp_path / "timing" / "repository")
+    subprocess.run([sys.executable, "-c", SAVE, whole], check=True)
+    duration = time.monotonic() - started
+    for share in np.linspace(0.05, 0.9, 7):
+        process = subprocess.Popen([sys.executable, "-c", SAVE, repository], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(share * duration)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert process.returncode in (0, -signal.SIGKILL)
+    # what a killed git and a killed DVC may leave besides
+    (repository / ".git" / "index.lock").touch()
+    (repository / "data.dvc").write_text("outs:\n- md5: 12")
+    rev = save(repository)
+    assert git(repository, "status", "--porcelain") == ""
+    shutil.rmtree(repository / ".dvc" / "cache")
+    artifact, _, _ = STAGE.execute(Config(str(repository), rev), Inputs(), tmp_path / "workspace")
+    assert contents(artifact.path / "data") == contents(demos)
+
+
+# the stage
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "components.dataset", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_stage_fetches_checks_and_records(repository, demos, tmp_path) -> None:
+    rev = save(repository)
+    artifact, result, cached = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    assert not cached
+    data = contents(demos)
+    assert contents(artifact.path / "data") == data
+    assert json.loads((artifact.path / "dvc.json").read_text()) == data
+    version = json.loads((artifact.path / "version.json").read_text())
+    assert (version["rev"], version["episodes"], version["frames"], version["files"]) == (
+        rev,
+        3,
+        108,
+        len(data),
+    )
+    assert version["tasks"]["turning_on_radio"] == {"episodes": 2, "frames": 75}
+    assert f"md5: {version['md5']}" in (repository / "data.dvc").read_text()
+    checks = json.loads((artifact.path / "checks.json").read_text())
+    assert checks["passed"]
+    assert set(checks["checks"]) == {"schema", "frames", "videos", "finite", "limits"}
+    assert result.metrics["frames"] == 108
+    lineage = json.loads((artifact.path / "lineage.json").read_text())
+    used = lineage["predicate"]["buildDefinition"]["resolvedDependencies"][0]
+    assert used["digest"] == {"gitCommit": rev, "md5": version["md5"].removesuffix(".dir")}
+
+
+def test_head_follows_new_versions_and_old_ones_stay(repository, tmp_path) -> None:
+    first = save(repository)
+    old, _, _ = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    assert STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")[2]
+    (repository / "data" / "meta" / "notes.txt").write_text("new")
+    save(repository)
+    new, _, cached = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    assert not cached
+    assert (new.path / "data" / "meta" / "notes.txt").exists()
+    again, _, cached = STAGE.execute(Config(str(repository), first[:10]), Inputs(), tmp_path / "workspace")
+    assert cached
+    assert again.path == old.path
+
+
+def test_data_come_from_a_remote_alone(repository, demos, tmp_path) -> None:
+    """A clone without DVC's cache, and a remote that has moved."""
+    rev = save(repository)
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", repository, clone], check=True)
+    (tmp_path / "remote").rename(tmp_path / "moved")
+    config = Config(f"file://{clone}", rev, remote=str(tmp_path / "moved"))
+    artifact, _, _ = STAGE.execute(config, Inputs(), tmp_path / "workspace")
+    assert contents(artifact.path / "data") == contents(demos)
+    assert fetch.resolve_revision(f"file://{clone}", "main") == rev
+
+
+def test_a_killed_fetch_continues(repository, demos, tmp_path, monkeypatch) -> None:
+    save(repository)
+    fetched = []
+    original = fetch._fetch_one
+
+    def until_the_fourth(system, source, target, md5):
+        if len(fetched) == 4:
+            raise KeyboardInterrupt
+        there = target.exists()
+        original(system, source, target, md5)
+        if not there:
+            fetched.append(source)
+
+    config, workspace = Config(str(repository)), tmp_path / "workspace"
+    monkeypatch.setattr(fetch, "_THREADS", 1)
+    monkeypatch.setattr(fetch, "_fetch_one", until_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        STAGE.execute(config, Inputs(), workspace)
+    partial = next((workspace / "artifacts/dataset").glob("*.partial")) / "data"
+    before = {p: p.stat().st_mtime_ns for p in partial.rglob("*") if p.is_file()}
+    assert len(before) == 4
+    (partial / "meta").mkdir(exist_ok=True)
+    (partial / "meta" / ".info.json.partial").write_text("half")
+    monkeypatch.setattr(fetch, "_fetch_one", original)
+    artifact, _, _ = STAGE.execute(config, Inputs(), workspace)
+    assert contents(artifact.path / "data") == contents(demos)
+    for path, changed in before.items():
+        assert (artifact.path / "data" / path.relative_to(partial)).stat().st_mtime_ns == changed
+
+
+def test_corrupt_and_missing_objects_are_named(repository, tmp_path) -> None:
+    save(repository)
+    shutil.rmtree(repository / ".dvc" / "cache")
+    video = next((repository / "data").rglob("*.mp4"))
+    md5 = hashlib.md5(video.read_bytes()).hexdigest()
+    stored = tmp_path / "remote" / "files" / "md5" / md5[:2] / md5[2:]
+    stored.chmod(0o644)
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match=rf"DVC recorded {md5}: the cache or remote is corrupt"):
+        STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    stored.unlink()
+    with pytest.raises(UserError, match=r"neither in the DVC cache nor in the remote"):
+        STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+
+
+def test_the_commands_exit_codes(repository, tmp_path) -> None:
+    save(repository)
+    done = run(
+        "--workspace", tmp_path / "w", "--config.repository", repository, "--output", tmp_path / "record"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "record" / "artifact.json").read_text())["stage"] == "dataset"
+    wrong = run("--workspace", tmp_path / "w", "--config.repository", repository, "--config.revision", "nope")
+    assert wrong.returncode == 2
+    assert "nope" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"repository": ""}, "no repository given"),
+        ({"repository": "/nowhere/at/all"}, "neither a folder nor a URL"),
+        ({"path": "nodata"}, "has no 'nodata' under DVC"),
+        ({"path": "data.dvc"}, "is not a folder with files under DVC"),
+        ({"remote": "unknown"}, "unknown"),
+    ],
+)
+def test_wrong_options_are_named(repository, tmp_path, options, message) -> None:
+    save(repository)
+    if "remote" in options:
+        shutil.rmtree(repository / ".dvc" / "cache")
+    config = Config(**{"repository": str(repository), **options})
+    with pytest.raises(UserError, match=message):
+        STAGE.execute(config, Inputs(), tmp_path / "workspace")
+
+
+# the checks
+
+
+def findings(root: Path, *, decode_all: bool = True) -> list[tuple[str, str]]:
+    dataset = LeRobotDataset(root)
+    found = check_dataset(dataset, decode_all=decode_all, tolerance=0.05, on_episode=lambda: None)
+    return [(f.check, f.message) for f in found]
+
+
+def change_column(root: Path, name: str, change) -> None:
+    dataset = LeRobotDataset(root)
+    path = dataset.data_path(dataset.episodes[0])
+    table = pq.read_table(path)
+    column = table[name]
+    if pa.types.is_fixed_size_list(column.type):
+        values = (
+            column.combine_chunks()
+            .flatten()
+            .to_numpy(zero_copy_only=False)
+            .reshape(table.num_rows, -1)
+            .copy()
+        )
+        change(values)
+        new = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+    else:
+        values = column.to_numpy().copy()
+        change(values)
+        new = pa.array(values)
+    pq.write_table(table.set_column(table.column_names.index(name), name, new), path)
+
+
+def put(place: tuple[object, ...] | slice, value: float):
+    return lambda values: values.__setitem__(place, value)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "check", "message"),
+    [
+        ("action", put((3, 7), np.nan), "finite", "action hold values that are not finite"),
+        ("observation.cam_rel_poses", put((0, 0), np.inf), "finite", "cam_rel_poses"),
+        (
+            "action",
+            put((5, 0), 0.9),
+            "limits",
+            "action at frame 5, dimension 0 is 0.9000; expected -0.7500 to",
+        ),
+        (
+            "observation.state",
+            put((9, 158), 2.0),
+            "limits",
+            "observation.state at frame 9, dimension 7 is 2.0",
+        ),
+        ("episode_index", put(slice(None), 20), "schema", "episode_index is not 10 in all rows"),
+        ("task_index", put(slice(3, 4), 1), "schema", "task_index is not 0 in all rows"),
+        ("timestamp", put(slice(20, None), 5.0), "frames", "timestamps are off by"),
+    ],
+)
+def test_wrong_values_are_found(repository, column, change, check, message) -> None:
+    change_column(repository / "data", column, change)
+    ((found, text),) = findings(repository / "data")
+    assert found == check
+    assert "episode_00000010.parquet" in text
+    assert message in text
+
+
+@pytest.mark.parametrize("decode_all", [True, False])
+def test_wrong_videos_are_found(repository, decode_all) -> None:
+    dataset = LeRobotDataset(repository / "data")
+    first, second, third = dataset.episodes
+    assert findings(repository / "data", decode_all=decode_all) == []
+    short = [writer.frame_picture(10, 0, t, 32) for t in range(12)]
+    writer.write_video(dataset.video_path(first, "head"), short, 10)
+    path = dataset.video_path(second, "left_wrist")
+    path.write_bytes(path.read_bytes()[:900])
+    dataset.video_path(third, "right_wrist").unlink()
+    found = findings(repository / "data", decode_all=decode_all)
+    assert [check for check, _ in found] == ["frames", "videos", "videos"]
+    assert "12 frames; expected 40" in found[0][1]
+    assert str(path) in found[1][1]
+
+
+def test_a_broken_dataset_stops_the_stage_and_is_listed(repository, tmp_path) -> None:
+    change_column(repository / "data", "action", put((5, 0), 0.9))
+    save(repository)
+    with pytest.raises(UserError, match=r"(?s)1 problems .*checks\.json.*limits: .*episode_00000010"):
+        STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    report = json.loads(next((tmp_path / "workspace").rglob("checks.json")).read_text())
+    assert (report["passed"], report["checks"]["limits"]["problems"]) == (False, 1)
+    config = Config(str(repository), limit_tolerance=0.2)
+    assert STAGE.execute(config, Inputs(), tmp_path / "workspace")[1].metrics["episodes"] == 3
+
+
+def test_a_folder_that_is_no_dataset_is_named(tmp_path) -> None:
+    (tmp_path / "repository" / "data").mkdir(parents=True)
+    (tmp_path / "repository" / "data" / "x.txt").write_text("x")
+    save(tmp_path / "repository")
+    with pytest.raises(UserError, match=r"expected the root of a LeRobot v2\.1 dataset"):
+        STAGE.execute(Config(str(tmp_path / "repository")), Inputs(), tmp_path / "workspace")
+
+
+def test_nothing_is_written_outside_the_workspace(repository, tmp_path) -> None:
+    save(repository)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "DVC_"))}
+    command = ["-m", "components.dataset", "--workspace", tmp_path / "w", "--config.repository", repository]
+    done = subprocess.run(
+        [sys.executable, *command], env={**environment, "HOME": str(home)}, capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    assert contents(home) == {}
