@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from pi_behavior.data.lerobot import COLUMN_WIDTHS, DatasetError, Episode, LeRobotDataset
-from pi_behavior.data.video import VideoError, count_frames, decode, decode_frames
+from pi_behavior.data.video import VideoError, count_frames, decode_frames
 from pi_behavior.layout import (
     ACTION_HIGH,
     ACTION_LOW,
@@ -120,7 +120,7 @@ def _check_video(
     path = dataset.video_path(episode, camera)
     try:
         if decode_all:
-            frames = len(decode(path))
+            frames = count_frames(path, decoded=True)
         else:
             frames = count_frames(path)
             decode_frames(path, (0, frames - 1))

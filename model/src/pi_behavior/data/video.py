@@ -8,6 +8,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -31,7 +32,8 @@ def decode(path: Path, size: int | None = None, frames: int | None = None) -> UI
         VideoError: the file cannot be decoded, or has another number of frames.
     """
     with _open(path) as (container, stream):
-        result = [_to_array(frame, size) for frame in container.decode(stream)]
+        convert = _Converter(size)
+        result = [convert(frame) for frame in container.decode(stream)]
     if frames is not None and len(result) != frames:
         raise VideoError(f"{path}: {len(result)} frames; expected {frames}")
     if not result:
@@ -54,19 +56,21 @@ def decode_frames(
     """
     found: dict[int, np.ndarray] = {}
     with _open(path) as (container, stream):
-        reader = _Reader(container, stream, path)
+        reader, convert = _Reader(container, stream, path), _Converter(size)
         for index in sorted(set(indices)):
-            found[index] = _to_array(reader.frame(index), size)
+            found[index] = convert(reader.frame(index))
     return np.stack([found[index] for index in indices])
 
 
-def count_frames(path: Path) -> int:
-    """Count a video's frames without decoding them.
+def count_frames(path: Path, *, decoded: bool = False) -> int:
+    """Count a video's frames, in the file or those that decode.
 
     Raises:
-        VideoError: the file cannot be read as a video.
+        VideoError: the file cannot be read as a video, or not decoded.
     """
     with _open(path) as (container, stream):
+        if decoded:
+            return sum(1 for _ in container.decode(stream))
         return sum(packet.size > 0 for packet in container.demux(stream))
 
 
@@ -100,21 +104,32 @@ class _Reader:
         raise VideoError(f"{self.path}: no frame {index}")
 
 
-def _to_array(frame: VideoFrame, size: int | None) -> np.ndarray:
-    """RGB at the wanted size; what is not square gets black bars, as the policy's preprocessing does."""
-    if size is None or (frame.height == size and frame.width == size):
-        return frame.to_ndarray(format="rgb24")
-    scale = size / max(frame.height, frame.width)
-    height, width = max(1, round(frame.height * scale)), max(1, round(frame.width * scale))
-    resized = frame.reformat(
-        width=width, height=height, format="rgb24", interpolation="BILINEAR"
-    ).to_ndarray()
-    if height == width:
-        return resized
-    result = np.zeros((size, size, 3), np.uint8)
-    top, left = (size - height) // 2, (size - width) // 2
-    result[top : top + height, left : left + width] = resized
-    return result
+class _Converter:
+    """Makes RGB arrays of one size; what is not square gets black bars, as in the policy's preprocessing.
+
+    Args:
+        size: height and width; the frame's own if not given.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        self.size = size
+        # shared by all frames: setting one up costs more than converting a small frame
+        self.reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+        height, width, size = frame.height, frame.width, self.size
+        if size is not None:
+            scale = size / max(height, width)
+            height, width = max(1, round(height * scale)), max(1, round(width * scale))
+        converted = self.reformatter.reformat(
+            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR"
+        ).to_ndarray()
+        if size is None or height == width:
+            return converted
+        result = np.zeros((size, size, 3), np.uint8)
+        top, left = (size - height) // 2, (size - width) // 2
+        result[top : top + height, left : left + width] = converted
+        return result
 
 
 @contextmanager
