@@ -42,7 +42,13 @@ def resolve_revision(repository: str, revision: str) -> str:
         return revision
     folder = Path(repository)
     if folder.is_dir():
-        return git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+        try:
+            return git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
+        except UserError as error:
+            raise UserError(
+                f"{repository} has no revision {revision!r}; expected a branch, tag or commit of a git "
+                f"repository ({error})"
+            ) from error
     if "://" not in repository and "@" not in repository:
         raise UserError(
             f"repository {repository!r} is neither a folder nor a URL; expected a git and DVC repository"

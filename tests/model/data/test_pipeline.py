@@ -152,6 +152,11 @@ def test_cache_is_built_once_by_concurrent_users_and_survives_a_kill(demos, stat
     assert len(reports) == 3
 
 
+def test_a_cache_that_does_not_fit_is_refused(demos, statistics, tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"task-0000\.20000000px\..* bytes, .* are free; make space"):
+        make_loader(demos, statistics, image_size=20_000_000, batch_size=1, seed=0, frame_cache=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,7 +7,9 @@ for datasets of some thousand frames to some million; beyond that videos are dec
 import fcntl
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -134,6 +136,14 @@ def _build(
     # the lock is held, so a file of this name is what a killed process left
     aside = path.with_name(f".{path.name}.partial")
     shape = (sum(e.length for e in episodes), len(CAMERAS), size, size, 3)
+    # a full disk would kill the process at a write to the memory map
+    aside.unlink(missing_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if math.prod(shape) > free:
+        raise ValueError(
+            f"the frame cache {path} needs {math.prod(shape):,} bytes, {free:,} are free; make space, or "
+            "train without a frame cache"
+        )
     frames = np.lib.format.open_memmap(aside, "w+", np.uint8, shape)
 
     def fill(episode: Episode, start: int) -> None:
