@@ -4,7 +4,7 @@ A stage does not know who looks at it. A person at a terminal gets a bar. A log 
 The local runner (``b1k run``) names a file in ``B1K_EVENTS`` and gets one JSON line per update, from which it
 draws its live tree of tasks::
 
-    {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 120, "total": 900, "note": "0.41"}
+    {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "note": ""}
 
 Lines are appended with ``O_APPEND`` in one ``write``, so several processes may share the file.
 """
@@ -83,7 +83,7 @@ class TaskProgress:
     def update(
         self, completed: float | None = None, note: str | None = None, total: float | None = None
     ) -> None:
-        """Sets what is given: how much is done, how much there is to do, and a short note such as the loss."""
+        """Set what is given: how much is done, how much there is to do, a note such as the loss."""
         with self._lock:
             self.completed = self.completed if completed is None else completed
             self.total = self.total if total is None else total
