@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,9 @@ def resolve_revision(repository: str, revision: str) -> str:
     raise UserError(f"{repository} has no branch, tag or full commit {revision!r}")
 
 
-def open_version(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Version]:
-    """Open a version of a dataset.
+@contextmanager
+def open_version(repository: str, rev: str, path: str, remote: str) -> Iterator[tuple[Any, Version]]:
+    """Open a version of a dataset; a clone that this needs is removed at the end.
 
     Args:
         repository: folder or URL.
@@ -71,12 +73,22 @@ def open_version(repository: str, rev: str, path: str, remote: str) -> tuple[Any
         path: the dataset's folder in the repository.
         remote: name of a DVC remote, or where it is (folder or URL); empty for the repository's default.
 
-    Returns:
+    Yields:
         DVC's file system of the repository, and the version.
 
     Raises:
         UserError: repository, revision, path or remote do not exist.
     """
+    from dvc.repo.open_repo import clean_repos
+
+    try:
+        yield _open(repository, rev, path, remote)
+    finally:
+        clean_repos()
+
+
+def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Version]:
+    # imports of half a second, which --help and a cached stage should not wait for
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError

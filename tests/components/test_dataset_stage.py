@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -198,16 +199,20 @@ def test_head_follows_new_versions_and_old_ones_stay(repository, tmp_path) -> No
     assert again.path == old.path
 
 
-def test_data_come_from_a_remote_alone(repository, demos, tmp_path) -> None:
+def test_data_come_from_a_remote_alone(repository, demos, tmp_path, monkeypatch) -> None:
     """A clone without DVC's cache, and a remote that has moved."""
     rev = save(repository)
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", repository, clone], check=True)
     (tmp_path / "remote").rename(tmp_path / "moved")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     config = Config(f"file://{clone}", rev, remote=str(tmp_path / "moved"))
     artifact, _, _ = STAGE.execute(config, Inputs(), tmp_path / "workspace")
     assert contents(artifact.path / "data") == contents(demos)
     assert fetch.resolve_revision(f"file://{clone}", "main") == rev
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_killed_fetch_continues(repository, demos, tmp_path, monkeypatch) -> None:
