@@ -39,7 +39,7 @@ class Checkpoint:
 
 def flat_parameters(state: State) -> dict[str, jax.Array]:
     """Parameters by dotted path."""
-    return {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(state)}
+    return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
 def update_parameters(state: State, parameters: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ def update_parameters(state: State, parameters: Mapping[str, Any]) -> None:
     if problems:
         raise ValueError("the checkpoint does not fit the network:\n  " + "\n  ".join(sorted(problems)))
     for name, leaf in flat.items():
-        leaf[...] = parameters[name]
+        leaf.set_value(parameters[name])
 
 
 def save(
@@ -138,7 +138,8 @@ def load(path: Path) -> Checkpoint:
         ValueError: the folder is not a checkpoint, or does not fit its own configuration.
     """
     config, step = read_config(path)
-    model = PiBehavior(config, nnx.Rngs(0))
+    # shapes only: the values are read, and initialising them costs seconds and the memory twice
+    model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
     restore_parameters(path, state)
     return Checkpoint(nnx.merge(graph, state), config, Statistics.load(path / STATISTICS), step)
