@@ -9,7 +9,7 @@ from pathlib import Path
 
 _POINTS = 240
 _LOG_FROM = 8.0
-"""Ratio of largest to smallest value above which the axis is logarithmic."""
+"""Ratio of largest to smallest loss above which the axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | No
         return None
     steps, values = zip(*points, strict=True)
     low, high = min(values), max(values)
-    logarithmic = low > 0 and high / low > _LOG_FROM
+    logarithmic = "loss" in metric and low > 0 and high / low > _LOG_FROM
     y_values = _log_ticks(low, high) if logarithmic else _ticks(min(low, 0.0), high)
     bottom, top = min(y_values[0], low), max(y_values[-1], high)
     x_values = [x for x in _ticks(0.0, steps[-1]) if x <= steps[-1]]

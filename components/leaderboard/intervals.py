@@ -12,6 +12,8 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+_ROUNDING = 1e-9
+"""Sums this close to 0 or to the count are that: so thirds that add up to 1 count as 1."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ def clopper_pearson(total: float, count: int, confidence: float = CONFIDENCE) ->
     Raises:
         ValueError: the sum is not between 0 and the count.
     """
-    if count < 1 or not -1e-9 <= total <= count + 1e-9:
+    if count < 1 or not -_ROUNDING <= total <= count + _ROUNDING:
         raise ValueError(f"sum {total} of {count} scores; expected 0 <= sum <= count and count >= 1")
-    total = min(max(total, 0.0), float(count))
+    total = 0.0 if total < _ROUNDING else float(count) if total > count - _ROUNDING else total
     tail = (1 - confidence) / 2
     low = 0.0 if total == 0 else float(stats.beta.ppf(tail, total, count - total + 1))
     high = 1.0 if total == count else float(stats.beta.ppf(1 - tail, total + 1, count - total))
@@ -94,8 +96,11 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the first is better on the evidence: the whole interval is above 0."""
-        return self.low > 0.0
+        """Whether the first is better on the evidence: the whole interval is above 0, and the test agrees.
+
+        The bootstrap alone would be sure after a single pair, as it cannot imagine what it has not seen.
+        """
+        return self.low > 0.0 and self.p_value <= 1 - CONFIDENCE
 
 
 def compare(
@@ -122,12 +127,15 @@ def compare(
     difference = float(np.mean([np.mean(group) for group in groups]))
     # every rollout weighs what its task's mean gives it, so that the test is about the same number
     weighted = np.concatenate([np.asarray(group) / len(group) for group in groups])
-    test = stats.permutation_test(
-        (weighted,),
-        lambda values, axis: np.sum(values, axis=axis),
-        permutation_type="samples",
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    )
-    return Comparison(difference, interval.low, interval.high, float(test.pvalue), len(weighted))
+    p_value = 1.0  # of a single pair: both signs are as likely
+    if len(weighted) > 1:
+        test = stats.permutation_test(
+            (weighted,),
+            lambda values, axis: np.sum(values, axis=axis),
+            permutation_type="samples",
+            n_resamples=RESAMPLES,
+            vectorized=True,
+            rng=np.random.default_rng(seed),
+        )
+        p_value = float(test.pvalue)
+    return Comparison(difference, interval.low, interval.high, p_value, len(weighted))

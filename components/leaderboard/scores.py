@@ -70,11 +70,16 @@ class Overall:
 
     q: float
     low: float
-    """Bootstrap interval, 95 %, resampled within tasks."""
+    """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores. It takes the rollouts of
+    all tasks for one sample, which makes it wider, not narrower, where tasks differ (Hoeffding 1956)."""
     high: float
     success: float
+    bootstrap_low: float
+    """Percentile bootstrap interval of q, 95 %, resampled within tasks."""
+    bootstrap_high: float
     tasks: int
     n: int
+    """Prescribed rollouts."""
 
 
 Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
@@ -82,7 +87,7 @@ Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
 
 
 def collect(rollouts: Iterable[Rollout], plan: Plan) -> dict[str, dict[str, dict[str, list[Rollout]]]]:
-    """Sort rollouts by task, policy and split; what the plan prescribes and nobody did comes as unfinished."""
+    """Sort rollouts by task, policy and split; what was planned and never done comes as unfinished."""
     table: dict[RolloutKey, Rollout] = {rollout.key: rollout for rollout in rollouts}
     evaluator = EVALUATORS[plan.evaluator]
     for job in plan.jobs:
@@ -123,11 +128,16 @@ def choose(policies: Mapping[str, Mapping[str, Sequence[Rollout]]]) -> str:
 def overall(per_task: Sequence[Sequence[Rollout]], seed: int) -> Overall:
     """The overall score over tasks."""
     groups = [[r.q for r in rollouts] for rollouts in per_task]
-    interval = bootstrap(groups, seed)
+    q = sum(sum(group) / len(group) for group in groups) / len(groups)
+    # tasks weigh the same whatever their number of rollouts, so the smallest decides how much is known
+    count = len(groups) * min(map(len, groups))
+    interval, resampled = clopper_pearson(q * count, count), bootstrap(groups, seed)
     return Overall(
-        q=sum(sum(group) / len(group) for group in groups) / len(groups),
+        q=q,
         low=interval.low,
         high=interval.high,
+        bootstrap_low=resampled.low,
+        bootstrap_high=resampled.high,
         success=sum(sum(r.success for r in rs) / len(rs) for rs in per_task) / len(per_task),
         tasks=len(groups),
         n=sum(map(len, groups)),

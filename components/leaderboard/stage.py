@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from pathlib import Path
 
 from components.evaluate.rollouts import Rollout, load
 from components.leaderboard import gallery, report
 from components.leaderboard.curves import Curve, draw, read_metrics
 from components.leaderboard.scores import Scores, collect
 from components.leaderboard.submission import Identity, package
-from components.plan.plan import REPORTED, Plan
+from components.plan.plan import COMMON, GROUP, REPORTED, Plan
 from components.shared.artifacts import Artifact, write_atomic
 from components.shared.errors import UserError
 from components.shared.stage import Result, Stage, Work
@@ -127,9 +126,8 @@ def _row(rollout: Rollout) -> dict[str, object]:
 
 def _curves(models: Sequence[Artifact]) -> list[Curve]:
     curves = []
-    for model in models:
-        record = model.path / "record.json"
-        name = json.loads(record.read_text())["name"] if record.is_file() else Path(model.uri).name
+    for number, model in enumerate(models):
+        name = COMMON if number == 0 else GROUP + json.loads((model.path / "record.json").read_text())["name"]
         rows = read_metrics(model.path / "metrics.jsonl")
         curves += [draw(name, metric, rows) for metric in _METRICS]
     return [curve for curve in curves if curve is not None]

@@ -1,7 +1,8 @@
 """Promote: compare the challenger with the champion on the same instances; replace it on evidence only.
 
 The first champion has to beat its own untrained policy. Later ones need a paired bootstrap interval of the
-difference in q, over the rollouts that both have done, that lies wholly above 0. A tie changes nothing.
+difference in q, over the rollouts that both have done, that lies wholly above 0, and a paired permutation
+test that agrees. A tie changes nothing.
 """
 
 import dataclasses

@@ -1,0 +1,356 @@
+"""Supervision of evaluators and policy servers, with real processes.
+
+The evaluator is a command line, so a small program that crashes, hangs and writes half files stands in for
+the simulator; the supervisor is the real one.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.evaluate import supervisor as supervisor_module
+from components.evaluate.rollouts import Outcome, load, save
+from components.evaluate.server import policy_server
+from components.evaluate.stage import Config
+from components.evaluate.supervisor import Supervisor
+from components.plan.evaluators import EVALUATORS
+from components.plan.plan import Job, Plan, PolicySettings
+from components.shared.errors import UserError
+from components.shared.processes import ChildError
+from components.shared.progress import Progress
+
+TASK = "turning_on_radio"
+EVALUATOR = """
+    import argparse, json, os, sys, time, urllib.request
+    from pathlib import Path
+    parser = argparse.ArgumentParser()
+    for name in ("task-name", "host", "port", "mode", "output-dir", "image-size", "action-chunk-size"):
+        parser.add_argument("--" + name)
+    parser.add_argument("--instance-indices", nargs="+", type=int)
+    parser.add_argument("--num-rollouts", type=int)
+    parser.add_argument("--headless", action="store_true")
+    parser.add_argument("--write-video", action="store_true")
+    args = parser.parse_args()
+    here, output = Path(__file__).parent, Path(args.output_dir)
+    faults = json.loads((here / "faults.json").read_text())
+    with (here / "starts").open("a") as file:
+        file.write(json.dumps({"pid": os.getpid(), "indices": args.instance_indices}) + "\\n")
+    for folder in ("json", "videos"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    for instance in (301 + i for i in args.instance_indices):
+        for rollout in range(args.num_rollouts):
+            name = f"{args.task_name}_{instance}_{rollout}"
+            path = output / "json" / f"{name}.json"
+            if path.exists():
+                continue
+            assert urllib.request.urlopen(f"http://{args.host}:{args.port}/healthz").read() == b"OK"
+            time.sleep(faults.get("seconds", 0))
+            marks = sorted(here.glob(f"fault-{name}-*"))
+            todo = faults.get(str(instance), [])
+            if len(marks) < len(todo):
+                (here / f"fault-{name}-{len(marks)}").touch()
+                fault = todo[len(marks)]
+                print("fault", fault, flush=True)
+                if fault == "crash":
+                    os.kill(os.getpid(), 11)
+                if fault == "hang":
+                    time.sleep(100)
+                if fault == "half":
+                    path.write_text('{"task": ')
+                    continue
+                if fault == "usage":
+                    sys.exit(2)
+                if fault == "server":
+                    urllib.request.urlopen(f"http://{args.host}:{args.port}/die")
+            if args.write_video:
+                (output / "videos" / f"{name}.mp4").write_bytes(b"video")
+            print("rollout", name, flush=True)
+            text = (here / "outcome.json").read_text()
+            aside = path.with_suffix(".aside")
+            aside.write_text(text.replace("666", str(instance)).replace("777", str(rollout)))
+            aside.rename(path)
+    if faults.get("linger"):
+        time.sleep(100)
+"""
+SERVER = """
+    import http.server, json, os, sys
+    from pathlib import Path
+    mapping, port_file = map(Path, sys.argv[1:])
+    (entry,) = json.loads(mapping.read_text())["checkpoints"].values()
+    assert Path(entry["path"]).is_dir() and entry["tasks"] == [0], entry
+    if (Path(__file__).parent / "broken").exists():
+        sys.exit("cannot load the checkpoint")
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            if self.path == "/die":
+                os._exit(1)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"OK")
+        def log_message(self, *_):
+            pass
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    aside = port_file.with_suffix(".aside")
+    aside.write_text(f"{server.server_port}\\n")
+    aside.rename(port_file)
+    server.serve_forever()
+"""
+DRIVER = """
+    import sys
+    sys.path.insert(0, {tests!r})
+    from pathlib import Path
+    from test_evaluate import Bench
+    Bench(Path({folder!r})).supervisor().run()
+"""
+
+
+class Bench:
+    """A worker with a fake evaluator and a fake policy server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+
+    def prepare(self, faults: dict) -> None:
+        (self.folder / "evaluator.py").write_text(textwrap.dedent(EVALUATOR))
+        (self.folder / "server.py").write_text(textwrap.dedent(SERVER))
+        (self.folder / "faults.json").write_text(json.dumps(faults))
+        (self.folder / "outcome.json").write_text(outcome(666, 777))
+        (self.folder / "checkpoint").mkdir()
+
+    @property
+    def evaluator(self):
+        program = (sys.executable, str(self.folder / "evaluator.py"))
+        return dataclasses.replace(EVALUATORS["household"], program=program, stall_seconds=2.0)
+
+    def supervisor(self, **changes) -> Supervisor:
+        job = Job(0, "common", "checkpoint", TASK, 0, "reported", (0, 1, 2), False, 1.0)
+        video = dataclasses.replace(job, instances=(3,), video=True)
+        values = {"jobs": (video, job), "rollouts": 1, **changes}
+        plan = Plan(
+            edition="2026",
+            evaluator="household",
+            tasks=(TASK,),
+            image_size=56,
+            action_chunk_size=10,
+            settings=PolicySettings(20, 26, 20, 0),
+            **values,
+        )
+        return Supervisor(
+            plan,
+            0,
+            self.evaluator,
+            lambda mapping, port: [
+                sys.executable, str(self.folder / "server.py"), str(mapping), str(port)
+            ],
+            folder=self.output,
+            workspace=self.folder,
+            progress=Progress(),
+        )  # fmt: skip
+
+    def starts(self) -> list[dict]:
+        return [json.loads(line) for line in (self.folder / "starts").read_text().splitlines()]
+
+
+def outcome(instance: int, rollout: int) -> str:
+    return json.dumps(
+        {
+            "task": TASK,
+            "instance_id": instance,
+            "rollout_id": rollout,
+            "steps": 10,
+            "success": False,
+            "agent_distance": {"base": 2.0, "left": 1.5, "right": 1.2},
+            "normalized_agent_distance": {"base": float("inf"), "left": 1.2, "right": 1.1},
+            "q_score": {"final": 0.5},
+            "time": {"simulator_steps": 10, "simulator_time": 0.3, "normalized_time": 1.6},
+        }
+    )
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+def attempts(rollouts):
+    return {r.key.instance: r.attempts for r in rollouts}
+
+
+def test_all_good(bench):
+    bench.prepare({})
+    rollouts = bench.supervisor(rollouts=2).run()
+    assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
+    assert len(rollouts) == 8
+    assert all(r.q == 0.5 for r in rollouts)
+    assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2]]
+    assert {r.key.instance for r in rollouts if r.video} == {304}
+    save(rollouts, bench.output)
+    assert list(load(bench.output)) == rollouts
+
+
+@pytest.mark.parametrize("fault", ["crash", "hang", "half", "server"])
+def test_one_fault_costs_one_more_attempt(bench, fault, capsys):
+    bench.prepare({"302": [fault]})
+    supervisor = bench.supervisor()
+    rollouts = supervisor.run()
+    assert attempts(rollouts) == {301: 1, 302: 2, 303: 1, 304: 1}
+    assert all(r.q == 0.5 for r in rollouts)
+    assert supervisor.restarts == 1
+    # finished rollouts are not asked for again; after a half file the evaluator itself went on
+    assert bench.starts()[-1]["indices"] == ([1] if fault == "half" else [1, 2])
+    assert f"{TASK}_302_0: " in capsys.readouterr().err
+
+
+def test_a_rollout_that_always_crashes_is_given_up(bench):
+    bench.prepare({"301": ["crash"] * 9})
+    rollouts = bench.supervisor().run()
+    assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
+    (lost,) = [r for r in rollouts if r.outcome is None]
+    assert (lost.key.instance, lost.q, lost.json) == (301, 0.0, None)
+    save(rollouts, bench.output)
+    assert [r.q for r in load(bench.output)] == [0.5, 0.0, 0.5, 0.5]
+
+
+def test_nothing_finished_is_a_failure_not_a_score(bench):
+    bench.prepare({str(i): ["crash"] * 3 for i in range(301, 305)})
+    with pytest.raises(ChildError, match="none of 4 rollouts could be finished"):
+        bench.supervisor().run()
+    # the next try starts afresh
+    assert attempts(bench.supervisor().run()) == {301: 1, 302: 1, 303: 1, 304: 1}
+
+
+def test_wrong_command_line_is_not_tried_again(bench):
+    bench.prepare({"304": ["usage"] * 9})
+    with pytest.raises(UserError, match=r"does not accept its command line(.|\n)*fault usage"):
+        bench.supervisor().run()
+    assert len(bench.starts()) == 1
+
+
+def test_an_evaluator_that_does_not_end_is_ended(bench, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "_CLOSING", 0.5)
+    bench.prepare({"linger": True})
+    started = time.monotonic()
+    supervisor = bench.supervisor()
+    assert attempts(supervisor.run()) == {301: 1, 302: 1, 303: 1, 304: 1}
+    assert supervisor.restarts == 0
+    assert time.monotonic() - started < 30
+
+
+def test_server_that_does_not_start(bench):
+    bench.prepare({})
+    (bench.folder / "broken").touch()
+    with pytest.raises(ChildError, match=r"policy server of common ended(.|\n)*cannot load the checkpoint"):
+        bench.supervisor().run()
+
+
+def test_missing_checkpoint(bench):
+    bench.prepare({})
+    (bench.folder / "checkpoint").rmdir()
+    with pytest.raises(UserError, match="run train and plan again"):
+        bench.supervisor().run()
+
+
+def test_kill_9_and_again(bench):
+    bench.prepare({"seconds": 0.5})
+    tests = str(Path(__file__).parent)
+    command = [sys.executable, "-c", textwrap.dedent(DRIVER.format(tests=tests, folder=str(bench.folder)))]
+    worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    folder = bench.output / "rollouts" / "common" / "reported" / "json"
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.json"))) < 2:
+        assert time.monotonic() < deadline
+        assert worker.poll() is None
+        time.sleep(0.05)
+    children = psutil.Process(worker.pid).children(recursive=True)
+    assert len(children) == 2
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert 2 <= len(finished) < 4
+    rollouts = bench.supervisor().run()
+    assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
+    assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
+
+
+def test_no_such_worker(bench):
+    bench.prepare({})
+    with pytest.raises(UserError, match="has no worker 0"):
+        bench.supervisor(jobs=())
+    with pytest.raises(ValueError, match="expected a number"):
+        Config(worker="first")
+
+
+def test_policy_server_takes_its_command_line():
+    """The words that we give are options of the real server."""
+    import tyro
+
+    from pi_behavior.policy.server import ServerConfig
+
+    plan = Plan("2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, 7), ())
+    words = policy_server(plan)(Path("mapping.json"), Path("port"))
+    assert words[1:3] == ["-m", "pi_behavior.policy.server"]
+    config = tyro.cli(ServerConfig, args=list(words[3:]))
+    policy = config.policy
+    assert (policy.execute, policy.compress_from, policy.num_steps, policy.seed) == (10, 13, 5, 7)
+    assert (config.mapping, config.port_file, config.port) == (Path("mapping.json"), Path("port"), 0)
+
+
+def test_household_takes_its_command_line(tmp_path):
+    """The words that we give are options of the real evaluator."""
+    import tyro
+
+    from household.eval import EvalConfig
+
+    evaluator = EVALUATORS["household"]
+    words = evaluator.command(
+        task=TASK,
+        split="validation",
+        indices=(100, 101),
+        rollouts=2,
+        video=True,
+        host="localhost",
+        port=1234,
+        output=tmp_path,
+        image_size=56,
+        action_chunk_size=10,
+    )
+    config = tyro.cli(EvalConfig, args=words[3:])
+    assert config.instance_ids() == [evaluator.instance_id("validation", i) for i in (100, 101)]
+    assert (config.task_name, config.host, config.port, config.num_rollouts) == (TASK, "localhost", 1234, 2)
+    assert (config.mode, config.write_video, config.headless) == ("train", True, True)
+    assert (config.image_size, config.action_chunk_size, config.output_dir) == (56, 10, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"success": True}, "do not fit"),
+        ({"q_score": {"final": 1.5}}, "do not fit"),
+        ({"q_score": {}}, "not a whole result"),
+        ({"instance_id": 5}, "expected"),
+        ({"steps": -1}, "cannot be"),
+        ({"normalized_agent_distance": {"base": 1}}, "not a whole result"),
+    ],
+)
+def test_wrong_outcomes(tmp_path, change, message):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**json.loads(outcome(301, 0)), **change}))
+    with pytest.raises(ValueError, match=message):
+        Outcome.read(path, TASK, 301, 0)
+
+
+def test_not_an_evaluation(tmp_path):
+    with pytest.raises(UserError, match="give artifacts of the stage evaluate"):
+        list(load(tmp_path))

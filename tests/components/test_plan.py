@@ -1,0 +1,161 @@
+"""The plan: complete, balanced, deterministic."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.plan import stage as plan_stage
+from components.plan.evaluators import EVALUATORS
+from components.plan.plan import Plan
+from components.plan.shards import Unit, shard
+from components.shared.errors import UserError
+
+TASKS = ("turning_on_radio", "picking_up_trash")
+
+
+@st.composite
+def units(draw):
+    count = draw(st.integers(1, 8))
+    return [
+        Unit(
+            policy=draw(st.sampled_from(["common", "group:best"])),
+            checkpoint="c",
+            task=f"task{i}",
+            task_index=i,
+            split="reported",
+            video=False,
+            instances=tuple(range(draw(st.integers(1, 30)))),
+            startup=draw(st.floats(0, 300)),
+            each=draw(st.floats(0.5, 600)),
+        )
+        for i in range(count)
+    ]
+
+
+@given(units(), st.integers(1, 12))
+def test_shards_are_complete_and_balanced(work, workers):
+    shards = shard(work, workers)
+    assert 1 <= len(shards) <= workers
+    assert all(shards)
+    wanted = Counter((unit.task, i) for unit in work for i in unit.instances)
+    assert Counter((unit.task, i) for part in shards for unit in part for i in unit.instances) == wanted
+    # at most one cut per border between workers: few evaluator processes
+    assert sum(map(len, shards)) <= len(work) + len(shards) - 1
+    # no worker does more than its even share, one instance and one start more than that
+    even = sum(unit.seconds for unit in work) / workers
+    most = max(unit.each + unit.startup for unit in work)
+    assert max(sum(unit.seconds for unit in part) for part in shards) <= even + 2 * most + 1e-6
+    assert shard(work, workers) == shards
+
+
+def test_one_long_task_is_spread():
+    unit = Unit("common", "c", "t", 0, "reported", False, tuple(range(10)), 10.0, 100.0)
+    shards = shard([unit], 4)
+    assert sorted(len(part[0].instances) for part in shards) == [1, 3, 3, 3]
+
+
+def config(**changes):
+    values = {"validation_instances": 6, "reported_instances": 5, "workers": 2, "videos": 2}
+    return plan_stage.Config(**{**values, **changes})
+
+
+def rollouts(plan: Plan):
+    return Counter((j.policy, j.task, j.split, i, j.video) for j in plan.jobs for i in j.instances)
+
+
+def test_first_evaluation(factory):
+    common = factory.model("common", TASKS)
+    inputs = plan_stage.Inputs((common,))
+    artifact, result, _ = plan_stage.STAGE.execute(config(sets=("validation",)), inputs, factory.workspace)
+    plan = Plan.load(artifact.path)
+    assert result.parameters["Output"] == [{"worker": "0"}, {"worker": "1"}]
+    # unseen training instances: the demonstrations use the first 100
+    assert rollouts(plan) == {
+        ("common", t, "validation", i, False): 1 for t in TASKS for i in range(100, 106)
+    }
+    assert plan.tasks == TASKS
+    assert {job.checkpoint for job in plan.jobs} == {f"{common.uri}/checkpoint"}
+    assert (factory.workspace / plan.jobs[0].checkpoint).is_dir()
+    assert Plan.from_json(plan.to_json()) == plan
+    seconds = [sum(j.seconds for j in plan.jobs if j.worker == w) for w in range(2)]
+    assert max(seconds) <= 1.5 * min(seconds)
+
+
+def test_second_evaluation(factory):
+    models = (
+        factory.model("common", TASKS),
+        factory.model("best", TASKS[:1]),
+        factory.model("bad", TASKS[1:]),
+    )
+    artifact, _, _ = plan_stage.STAGE.execute(
+        config(untrained=True, workers=3), plan_stage.Inputs(models), factory.workspace
+    )
+    plan = Plan.load(artifact.path)
+    expected = Counter()
+    for group, task in (("group:best", TASKS[0]), ("group:bad", TASKS[1])):
+        expected.update((group, task, "validation", i, False) for i in range(100, 106))
+        for policy in (group, "common", "untrained"):
+            expected.update((policy, task, "reported", i, i < 2) for i in range(5))
+    assert rollouts(plan) == expected
+    assert {j.checkpoint for j in plan.jobs if j.policy == "untrained"} == {f"{models[0].uri}/initial"}
+
+
+def test_fewer_rollouts_than_workers(factory):
+    inputs = plan_stage.Inputs((factory.model("common", TASKS[:1]),))
+    only = config(sets=("reported",), reported_instances=1, workers=5, videos=0)
+    _, result, _ = plan_stage.STAGE.execute(only, inputs, factory.workspace)
+    assert result.parameters["Output"] == [{"worker": "0"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": ("turning_on_radios",)}, "did you mean 'turning_on_radio'"),
+        ({"sets": ("test",)}, "expected validation, reported or both"),
+        ({"evaluator": "gym"}, "expected one of household, omnigibson"),
+        ({"edition": "2024"}, "expected one of 2025, 2026"),
+        ({"workers": 0}, "expected at least 1"),
+        ({"execute": 25, "compress_from": 20}, "compress_from"),
+    ],
+)
+def test_bad_config(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+def test_no_initial_checkpoint(factory):
+    inputs = plan_stage.Inputs((factory.model("common", TASKS, initial=False),))
+    with pytest.raises(UserError, match="train the common policy with keep_initial"):
+        plan_stage.STAGE.execute(config(untrained=True), inputs, factory.workspace)
+
+
+def test_command_line_of_the_official_evaluator(tmp_path):
+    words = EVALUATORS["omnigibson"].command(
+        task="turning_on_radio",
+        split="validation",
+        indices=(10, 11),
+        rollouts=1,
+        video=True,
+        host="127.0.0.1",
+        port=8000,
+        output=tmp_path,
+        image_size=224,
+        action_chunk_size=10,
+    )
+    assert words == [
+        *("omnigibson-python", "-m", "omnigibson.eval.eval", "--task-name", "turning_on_radio"),
+        *("--host", "127.0.0.1", "--port", "8000", "--instance-indices", "10", "11", "--num-rollouts", "1"),
+        *("--mode", "public_test", "--output-dir", str(tmp_path), "--headless", "--write-video"),
+    ]
+    assert EVALUATORS["omnigibson"].instance_id("reported", 0) == 301
+    assert EVALUATORS["household"].instance_id("validation", 100) == 101
+
+
+def test_broken_plan(tmp_path):
+    with pytest.raises(UserError, match="give the artifact of the stage plan"):
+        Plan.load(tmp_path)
+    (tmp_path / "plan.json").write_text('{"jobs": [{}]}')
+    with pytest.raises(UserError, match="cannot be read"):
+        Plan.load(tmp_path)
