@@ -23,7 +23,7 @@ _CORRELATION = 0.93
 """Share of the disturbance that one control step hands to the next: it lasts about half a second."""
 _DISTURBANCE: FloatArray = np.array([0.05, 0.05, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.30])
 """Standard deviation of the disturbance per action: m/s, rad/s, rad, gripper units."""
-_GRIPPER_LIMIT = 0.8
+_GRIPPER_LIMIT = 0.5
 """Largest disturbance of a gripper: less than what would drop an object that is held."""
 _SLIP_PROBABILITY = 0.03
 _SLIP_STEPS = (5, 20)

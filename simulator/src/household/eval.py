@@ -8,6 +8,7 @@ BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -135,9 +136,13 @@ def evaluate(config: EvalConfig) -> list[Path]:
     missing = [rollout for rollout in rollouts if not is_whole(paths[rollout])]
     if not missing:
         return list(paths.values())
-    simulation = Simulation(task)
-    client = PolicyClient(config.host, config.port, config.connect_timeout, config.response_timeout)
-    with cli.progress(f"{task.name} rollouts", len(rollouts), len(rollouts) - len(missing)) as advance:
+    label, done = f"{task.name} rollouts", len(rollouts) - len(missing)
+    policy = PolicyClient(config.host, config.port, config.connect_timeout, config.response_timeout)
+    with (
+        closing(Simulation(task)) as simulation,
+        policy as client,
+        cli.progress(label, len(rollouts), done) as advance,
+    ):
         for rollout in missing:
             frames: list[npt.NDArray[np.uint8]] | None = [] if config.write_video else None
             outcome = roll_out(
@@ -155,7 +160,6 @@ def evaluate(config: EvalConfig) -> list[Path]:
             # The JSON comes last: where it is whole, the rollout is.
             write_json(paths[rollout], outcome_json(task, *rollout, outcome))
             advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")
-    client.close()
     return list(paths.values())
 
 

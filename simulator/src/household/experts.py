@@ -24,6 +24,8 @@ _HAND_UP: FloatArray = np.array([-0.3, 0.0, 1.0]) / np.hypot(0.3, 1.0)
 """Where the hand's back points: up and a little backward, so that the wrist camera sees the target early."""
 _STAND: FloatArray = np.array([0.50, -0.18])
 """Where the robot wants a target to be, in its base frame, while the right hand works on it; metres."""
+_STAND_BIN: FloatArray = np.array([0.48, -0.50])
+"""The same for the ashcan: about where it is when the can is in its place, so that the base hardly moves."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class TurnOnRadio(Expert):
         _, radio, distance = self._positions(self._RADIO)
         top = radio[2] + room.RADIO_HEIGHT / 2 + room.BUTTON_HEIGHT
         # A funnel: the farther from the button's axis, the higher.
-        waypoint = np.array([*radio[:2], top - 0.03 + _funnel(distance, 0.02, 1.6, 0.12)])
+        waypoint = np.array([*radio[:2], top - 0.03 + _funnel(distance, 0.03, 1.6, 0.12)])
         skill = "press" if distance < 0.03 else "move to"
         return Command(self._compose(waypoint, radio[:2] - _STAND, -1.0), skill, self._RADIO)
 
@@ -113,7 +115,7 @@ class PickUpTrash(Expert):
     _BIN = "ashcan.n.01_1"
     _CARRY_HEIGHT = 0.63
     _GRASP_ABOVE_CENTRE = 0.02
-    _RELEASE_DISTANCE = 0.06
+    _RELEASE_DISTANCE = 0.08
 
     def act(self) -> Command:
         """See `Expert.act`."""
@@ -139,7 +141,8 @@ class PickUpTrash(Expert):
         waypoint = np.array([*(hand[:2] + lifted * (ashcan[:2] - hand[:2])), self._CARRY_HEIGHT])
         gripper = 1.0 if distance < self._RELEASE_DISTANCE else -1.0
         skill = "release" if gripper > 0 else "carry"
-        return Command(self._compose(waypoint, np.zeros(2), gripper), skill, self._BIN)
+        stand = lifted * (ashcan[:2] - _STAND_BIN)
+        return Command(self._compose(waypoint, stand, gripper), skill, self._BIN)
 
 
 EXPERTS: dict[str, type[Expert]] = {"turning_on_radio": TurnOnRadio, "picking_up_trash": PickUpTrash}

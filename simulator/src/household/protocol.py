@@ -6,7 +6,7 @@ The evaluator is the client. Source: the challenge's evaluator and the published
 import time
 import urllib.error
 import urllib.request
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import numpy as np
@@ -108,7 +108,7 @@ def wait_until_healthy(host: str, port: int, timeout: float) -> None:
 
 
 class PolicyClient:
-    """One connection to a policy server.
+    """One connection to a policy server; a context manager that closes it.
 
     Args:
         host: server's name or address.
@@ -120,10 +120,19 @@ class PolicyClient:
     def __init__(self, host: str, port: int, connect_timeout: float, response_timeout: float) -> None:
         wait_until_healthy(host, port, connect_timeout)
         self._timeout = response_timeout
-        self._socket: ClientConnection = connect(
+        # No pings: a server that compiles its model for minutes may not answer them.
+        self._opening = connect(
             f"ws://{host}:{port}", compression=None, max_size=None, proxy=None, ping_interval=None
         )
+        self.metadata: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._socket: ClientConnection = self._opening.__enter__()
         self.metadata = self._receive()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._socket.close()
 
     def reset(self) -> None:
         """Tell the server that a new rollout begins; it does not answer."""
@@ -143,10 +152,6 @@ class PolicyClient:
         """
         self._send(observation)
         return self._receive()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
 
     def _send(self, message: dict[str, Any]) -> None:
         try:

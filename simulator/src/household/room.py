@@ -105,6 +105,10 @@ def scene_xml(objects: tuple[str, ...], grasp_object: str | None) -> str:
             for side in ("left", "right")
         )
         welds += "</equality>"
+        # The assisted grasp holds the object; fingers that also pushed it would tip it over before.
+        pairs = [(f"{side}_finger{i}", grasp_object) for side in ("left", "right") for i in (1, 2)]
+        excluded = "".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in pairs)
+        welds += f"<contact>{excluded}</contact>"
     return f"""
 <mujoco model="household">
   <compiler angle="radian" autolimits="true"/>

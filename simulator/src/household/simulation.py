@@ -117,9 +117,9 @@ class Simulation:
         self.data.ctrl[:3] = (cos * forward - sin * sideways, sin * forward + cos * sideways, turn)
         self.data.ctrl[3:7] = command[robot.TRUNK]
         self.data.ctrl[7:14] = command[robot.LEFT_ARM]
-        self.data.ctrl[14:16] = robot.gripper_to_finger(command[robot.LEFT_GRIPPER])
+        self.data.ctrl[14:16] = self._finger_target("left", command[robot.LEFT_GRIPPER])
         self.data.ctrl[16:23] = command[robot.RIGHT_ARM]
-        self.data.ctrl[23:25] = robot.gripper_to_finger(command[robot.RIGHT_GRIPPER])
+        self.data.ctrl[23:25] = self._finger_target("right", command[robot.RIGHT_GRIPPER])
         for _ in range(_SUBSTEPS):
             mujoco.mj_step(self.model, self.data)
             self._press_button()
@@ -222,6 +222,11 @@ class Simulation:
                 self.radio_on = True
                 self.model.geom_rgba[self._button] = (0.10, 0.85, 0.20, 1.0)
                 return
+
+    def _finger_target(self, side: str, command: float) -> float:
+        """Target of a hand's finger joints in metres; fingers stop at the surface of what they hold."""
+        target = robot.gripper_to_finger(float(command))
+        return max(target, room.CAN_RADIUS) if self.grasping == side else target
 
     def _assist_grasp(self, command: FloatArray) -> None:
         """Weld the object to a hand whose fingers close on it; let go when they are told to open."""

@@ -1,0 +1,273 @@
+"""`household.eval` against a real websocket server that replays the expert's actions or holds still."""
+
+import http
+import json
+import math
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from household import cli, robot
+from household.episode import Odometer
+from household.eval import EvalConfig, evaluate
+from household.experts import EXPERTS
+from household.goals import Goal
+from household.instances import make_instance
+from household.protocol import PolicyError, pack, unpack, wait_until_healthy
+from household.simulation import Simulation
+from household.tasks import TASKS
+
+RADIO = TASKS["turning_on_radio"]
+Answer = Callable[[dict[str, Any], int], dict[str, Any]]
+
+
+class PolicyServer:
+    """A policy server that answers with what a function of observation and step number says."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.requests: list[dict[str, Any]] = []
+        self.resets = 0
+        self._server = serve(
+            self._session, "127.0.0.1", 0, process_request=self._health, compression=None, max_size=None
+        )
+        self.port = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def _health(self, connection: ServerConnection, request: Request) -> Response | None:
+        return connection.respond(http.HTTPStatus.OK, "OK\n") if request.path == "/healthz" else None
+
+    def _session(self, connection: ServerConnection) -> None:
+        connection.send(pack({"server": "test"}))
+        step = 0
+        for frame in connection:
+            assert isinstance(frame, bytes)
+            message = unpack(frame)
+            if message.get("reset"):
+                self.resets += 1
+                step = 0
+                continue
+            self.requests.append(message)
+            try:
+                answer = self.answer(message, step)
+            except RuntimeError as error:
+                connection.send(f"Traceback: {error}")
+                connection.close(1011)
+                return
+            step += len(answer.get("action_chunk", [0]))
+            connection.send(pack(answer))
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+
+def hold(message: dict[str, Any], step: int) -> dict[str, Any]:
+    del step
+    action = robot.state_from_proprioception(message[robot.PROPRIOCEPTION_KEY].astype(float))
+    action[:3] = 0
+    answer: dict[str, Any] = {"action": action.astype(np.float32), "server_timing": {"infer_ms": 1.0}}
+    if "__action_chunk_size__" in message:
+        answer["action_chunk"] = np.repeat(answer["action"][None], message["__action_chunk_size__"], axis=0)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def expert_actions() -> np.ndarray:
+    simulation = Simulation(RADIO)
+    simulation.reset(make_instance(RADIO, 301))
+    goal, expert = Goal(simulation), EXPERTS[RADIO.name](simulation)
+    actions = []
+    while not goal.satisfied():
+        actions.append(expert.act().action.astype(np.float32))
+        simulation.step(actions[-1])
+    return np.array(actions)
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[Answer], PolicyServer]]:
+    servers: list[PolicyServer] = []
+
+    def start(answer: Answer) -> PolicyServer:
+        servers.append(PolicyServer(answer))
+        return servers[-1]
+
+    yield start
+    for one in servers:
+        one.close()
+
+
+def config(port: int, output: Path, **changes: Any) -> EvalConfig:
+    base = EvalConfig(RADIO.name, output, port=port, instance_indices=(0,), image_size=32, connect_timeout=20)
+    return replace(base, **changes)
+
+
+def test_the_experts_actions_score_one_and_the_files_are_the_challenges(
+    server: Callable[[Answer], PolicyServer], expert_actions: np.ndarray, tmp_path: Path
+) -> None:
+    policy = server(lambda _, step: {"action": expert_actions[step]})
+    (path,) = evaluate(config(policy.port, tmp_path, write_video=True))
+    assert path == tmp_path / "json" / "turning_on_radio_301_0.json"
+    result = json.loads(path.read_text())
+    steps = len(expert_actions)
+    assert list(result) == [
+        *("task", "instance_id", "rollout_id", "steps", "success"),
+        *("agent_distance", "normalized_agent_distance", "q_score", "time"),
+    ]
+    assert (result["task"], result["instance_id"], result["rollout_id"]) == (RADIO.name, 301, 0)
+    assert (result["steps"], result["success"], result["q_score"]) == (steps, True, {"final": 1.0})
+    distance = result["agent_distance"]
+    normalised = result["normalized_agent_distance"]
+    assert normalised["base"] == pytest.approx(RADIO.human.distance_traveled / distance["base"])
+    assert normalised["right"] == pytest.approx(RADIO.human.right_eef_displacement / distance["right"])
+    assert result["time"]["simulator_time"] == pytest.approx(steps / 30)
+    assert result["time"]["normalized_time"] == pytest.approx(RADIO.human.length / steps)
+    with av.open(str(tmp_path / "videos" / "turning_on_radio_301_0.mp4")) as video:
+        frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
+    assert len(frames) == steps
+    assert frames[0].shape == (448, 672, 3)
+
+
+def test_observations_follow_the_protocol(server: Callable[[Answer], PolicyServer], tmp_path: Path) -> None:
+    policy = server(hold)
+    evaluate(config(policy.port, tmp_path, max_steps=2))
+    first = policy.requests[0]
+    assert policy.resets == 1
+    assert first[robot.PROPRIOCEPTION_KEY].shape == (256,)
+    assert first[robot.PROPRIOCEPTION_KEY].dtype == np.float32
+    assert (first["task_id"].dtype, first["task_id"].tolist()) == (np.int64, [0])
+    for key in robot.CAMERA_OBSERVATION_KEYS.values():
+        assert (first[key].shape, first[key].dtype) == ((32, 32, 4), np.uint8)
+    assert first[robot.CAMERA_POSES_KEY].shape == (21,)
+
+
+def test_chunks_are_replayed_without_asking_and_change_nothing(
+    server: Callable[[Answer], PolicyServer], expert_actions: np.ndarray, tmp_path: Path
+) -> None:
+    def answer(message: dict[str, Any], step: int) -> dict[str, Any]:
+        size = message.get("__action_chunk_size__")
+        chunk = expert_actions[step : step + size] if size else None
+        reply: dict[str, Any] = {"action": expert_actions[step]}
+        return reply if chunk is None else {**reply, "action_chunk": chunk}
+
+    one, many = server(answer), server(answer)
+    (a,) = evaluate(config(one.port, tmp_path / "a"))
+    (b,) = evaluate(config(many.port, tmp_path / "b", action_chunk_size=10))
+    assert json.loads(a.read_text()) == json.loads(b.read_text())
+    assert len(one.requests) == len(expert_actions)
+    assert len(many.requests) == math.ceil(len(expert_actions) / 10)
+
+
+def test_only_missing_rollouts_are_done_again(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path
+) -> None:
+    policy = server(hold)
+    asked = config(policy.port, tmp_path, instance_indices=(0, 1), num_rollouts=2, max_steps=3)
+    paths = evaluate(asked)
+    assert len(paths) == 4
+    assert policy.resets == 4
+    assert json.loads(paths[0].read_text())["q_score"]["final"] == 0.0
+    whole = paths[0].read_bytes()
+    paths[0].write_bytes(whole[: len(whole) // 2])
+    paths[3].unlink()
+    stamps = [paths[i].stat().st_mtime_ns for i in (1, 2)]
+    evaluate(asked)
+    assert policy.resets == 6
+    assert [paths[i].stat().st_mtime_ns for i in (1, 2)] == stamps
+    assert paths[0].read_bytes() == whole  # deterministic
+
+
+def test_the_modes_choose_the_instances(tmp_path: Path) -> None:
+    def ids(mode: str, *indices: int) -> list[int]:
+        return replace(config(1, tmp_path), mode=mode, instance_indices=indices).instance_ids()  # type: ignore[arg-type]
+
+    assert ids("public_test", 0, 19) == [301, 320]
+    assert ids("hidden_test", 0, 19) == [321, 340]
+    assert ids("train", 0, 100) == [1, 101]
+    with pytest.raises(cli.UserError, match="do not exist in public_test"):
+        ids("public_test", 20)
+
+
+def test_a_policy_that_fails_or_answers_nonsense_is_an_error(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path
+) -> None:
+    def failing(message: dict[str, Any], step: int) -> dict[str, Any]:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(PolicyError, match="out of memory"):
+        evaluate(config(server(failing).port, tmp_path))
+    with pytest.raises(ConnectionError, match="not finite"):
+        evaluate(config(server(lambda *_: {"action": np.full(23, np.nan, np.float32)}).port, tmp_path))
+    with pytest.raises(ConnectionError, match="no 'action'"):
+        evaluate(config(server(lambda *_: {"actions": 1}).port, tmp_path))
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_the_command_crashes_once_on_demand_and_then_finishes(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOUSEHOLD_CRASH_AT_STEP", "2")
+    monkeypatch.setenv("HOUSEHOLD_FAULT_MARKER", str(tmp_path / "crashed"))
+    command = [sys.executable, "-m", "household.eval", "--task-name", RADIO.name, "--port"]
+    command += [str(server(hold).port), "--instance-indices", "0", "--num-rollouts", "1", "--max-steps", "4"]
+    command += ["--output-dir", str(tmp_path), "--headless", "--image-size", "32"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 139
+    assert not list(tmp_path.rglob("*.json"))
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    assert len(list(tmp_path.rglob("*.json"))) == 1
+
+
+def test_mistakes_exit_with_two_and_a_missing_server_with_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "household.eval", "--output-dir", str(tmp_path), "--task-name"]
+    unknown = subprocess.run([*command, "cooking"], capture_output=True, text=True, check=False)
+    assert unknown.returncode == 2
+    assert "turning_on_radio" in unknown.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        late = [*command, RADIO.name, "--port", port, "--connect-timeout", "0.3"]
+        absent = subprocess.run(late, capture_output=True, text=True, check=False)
+    assert absent.returncode == 1
+    assert "no policy server" in absent.stderr
+    with pytest.raises(PolicyError, match="no policy server"):
+        wait_until_healthy("127.0.0.1", int(port), 0.1)
+
+
+def test_arrays_survive_the_wire_and_objects_are_refused() -> None:
+    message = {"a": np.arange(6, dtype=np.int16).reshape(2, 3), "s": np.float32(1.5), "t": "text", "n": None}
+    back = unpack(pack(message))
+    np.testing.assert_array_equal(back["a"], message["a"])
+    assert back["a"].dtype == np.int16
+    assert (back["s"], back["t"], back["n"]) == (np.float32(1.5), "text", None)
+    with pytest.raises(ValueError, match="cannot be sent"):
+        pack({"a": np.array([object()])})
+    with pytest.raises(ValueError, match="not a msgpack message"):
+        unpack(b"\xc1")
+
+
+def test_the_odometer_adds_up_paths() -> None:
+    simulation = Simulation(RADIO)
+    simulation.reset(make_instance(RADIO, 1))
+    odometer = Odometer(simulation)
+    action = robot.state_from_proprioception(simulation.proprioception())
+    for sign in (1, -1):
+        action[:3] = (0.3 * sign, 0, 0)
+        for _ in range(30):
+            simulation.step(action)
+            odometer.update()
+    base, left, right = odometer.total
+    assert 0.45 < base < 0.65
+    assert left == pytest.approx(base, abs=0.06)
+    assert right == pytest.approx(base, abs=0.06)

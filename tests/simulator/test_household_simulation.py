@@ -1,0 +1,247 @@
+"""The simulated robot and its world: layouts, limits, determinism, predicates on hand-placed scenes."""
+
+import mujoco
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import household  # noqa: F401  (chooses the renderer before MuJoCo is imported)
+from household import robot, room
+from household.experts import EXPERTS
+from household.goals import Goal
+from household.instances import make_instance
+from household.simulation import Simulation
+from household.tasks import TASKS
+
+RADIO, TRASH = TASKS["turning_on_radio"], TASKS["picking_up_trash"]
+CAN, BIN = "can__of__soda.n.01_1", "ashcan.n.01_1"
+
+
+@pytest.fixture(scope="module")
+def trash() -> Simulation:
+    return Simulation(TRASH)
+
+
+@pytest.fixture(scope="module")
+def radio() -> Simulation:
+    return Simulation(RADIO)
+
+
+def hold(simulation: Simulation) -> np.ndarray:
+    """The action that keeps the robot where it is."""
+    action = robot.state_from_proprioception(simulation.proprioception())
+    action[robot.BASE] = 0.0
+    return action
+
+
+def place(simulation: Simulation, name: str, position: np.ndarray) -> None:
+    """Put an object upright somewhere, at rest."""
+    start = simulation.model.jnt_qposadr[simulation.model.body(name).jntadr[0]]
+    simulation.data.qpos[start : start + 7] = [*position, 1, 0, 0, 0]
+    simulation.data.qvel[:] = 0
+    mujoco.mj_forward(simulation.model, simulation.data)
+
+
+def test_the_slices_cover_the_256_values_once() -> None:
+    covered = np.concatenate([np.arange(256)[s] for s in robot.PROPRIOCEPTION.values()])
+    assert sorted(covered) == list(range(256))
+    assert (robot.ACTION_LOW < robot.ACTION_HIGH).all()
+
+
+def test_proprioception_is_what_physics_says(trash: Simulation) -> None:
+    trash.reset(make_instance(TRASH, 7))
+    action = hold(trash)
+    action[:3] = (0.2, -0.1, 0.3)
+    for _ in range(10):
+        trash.step(action)
+    values = trash.proprioception()
+    assert values.shape == (256,)
+
+    def part(name: str) -> np.ndarray:
+        return values[robot.PROPRIOCEPTION[name]]
+
+    joints = [trash.data.joint(n).qpos[0] for n in robot.ARM_JOINTS["right"]]
+    np.testing.assert_allclose(part("arm_right_qpos"), joints)
+    np.testing.assert_allclose(part("arm_right_qpos_sin"), np.sin(joints))
+    np.testing.assert_allclose(part("joint_qpos")[10:24:2], part("arm_left_qpos"))
+    np.testing.assert_allclose(part("joint_qpos")[11:24:2], joints)
+    np.testing.assert_allclose(part("joint_qpos")[6:10], part("trunk_qpos"))
+    np.testing.assert_allclose(part("joint_qpos")[[0, 1, 5]], part("base_qpos"))
+    np.testing.assert_allclose(part("joint_qpos_cos"), np.cos(part("joint_qpos")))
+    np.testing.assert_allclose(part("base_qvel"), (0.2, -0.1, 0.3), atol=0.05)
+    np.testing.assert_allclose(part("eef_right_pos"), trash.to_base(trash.hand_position("right")))
+    assert np.linalg.norm(part("eef_left_quat")) == pytest.approx(1.0)
+    assert trash.camera_poses().shape == (21,)
+
+
+def test_base_velocity_is_in_the_robots_own_frame(trash: Simulation) -> None:
+    trash.reset(make_instance(TRASH, 3))
+    trash.data.qpos[trash.addresses.base_q] = (0.0, 0.0, np.pi / 2)
+    action = hold(trash)
+    action[0] = 0.3
+    for _ in range(30):
+        trash.step(action)
+    x, y, _ = trash.data.qpos[trash.addresses.base_q]
+    assert abs(x) < 0.02
+    assert 0.2 < y < 0.35
+
+
+@settings(max_examples=10, deadline=None)
+@given(left=st.floats(-1, 1), right=st.floats(-1, 1))
+def test_a_gripper_command_comes_back_in_the_state(left: float, right: float) -> None:
+    simulation = Simulation(RADIO)
+    simulation.reset(make_instance(RADIO, 1))
+    action = hold(simulation)
+    action[robot.LEFT_GRIPPER], action[robot.RIGHT_GRIPPER] = left, right
+    for _ in range(40):
+        simulation.step(action)
+    state = robot.state_from_proprioception(simulation.proprioception())
+    assert state[robot.LEFT_GRIPPER] == pytest.approx(left, abs=0.02)
+    assert state[robot.RIGHT_GRIPPER] == pytest.approx(right, abs=0.02)
+
+
+def test_joint_commands_are_reached_and_clipped(radio: Simulation) -> None:
+    radio.reset(make_instance(RADIO, 1))
+    action = hold(radio)
+    action[robot.LEFT_ARM] += 0.05
+    action[3] += 0.1
+    action[robot.RIGHT_ARM.start] = 99.0
+    for _ in range(60):
+        radio.step(action)
+    state = robot.state_from_proprioception(radio.proprioception())
+    np.testing.assert_allclose(state[robot.LEFT_ARM], action[robot.LEFT_ARM], atol=0.01)
+    assert state[3] == pytest.approx(action[3], abs=0.02)
+    assert state[robot.RIGHT_ARM.start] <= robot.ACTION_HIGH[robot.RIGHT_ARM.start] + 0.01
+
+
+@pytest.mark.parametrize("bad", [np.zeros(22), np.full(23, np.nan), np.full(23, np.inf)])
+def test_bad_actions_are_refused(radio: Simulation, bad: np.ndarray) -> None:
+    radio.reset(make_instance(RADIO, 1))
+    with pytest.raises(ValueError, match="action has"):
+        radio.step(bad)
+
+
+def test_same_instance_and_actions_give_the_same_states() -> None:
+    def states(simulation: Simulation) -> list[bytes]:
+        simulation.reset(make_instance(TRASH, 11))
+        expert = EXPERTS[TRASH.name](simulation)
+        seen = []
+        for _ in range(60):
+            simulation.step(expert.act().action)
+            seen.append(simulation.proprioception().tobytes())
+        picture = simulation.render("right_wrist", 32).tobytes()
+        simulation.close()
+        return [*seen, picture]
+
+    used = Simulation(TRASH)
+    used.reset(make_instance(TRASH, 12))
+    for _ in range(20):
+        used.step(EXPERTS[TRASH.name](used).act().action)
+    assert states(used) == states(Simulation(TRASH))
+
+
+def test_instances_are_fixed_differ_and_exist() -> None:
+    first, second = make_instance(TRASH, 1), make_instance(TRASH, 2)
+    np.testing.assert_array_equal(first.base, make_instance(TRASH, 1).base)
+    assert not np.array_equal(first.poses[CAN], second.poses[CAN])
+    for number in (0, 201, 300, 341):
+        with pytest.raises(ValueError, match="does not exist"):
+            make_instance(TRASH, number)
+    with pytest.raises(ValueError, match="given to a simulation of"):
+        Simulation(RADIO).reset(first)
+
+
+@pytest.mark.parametrize(
+    ("offset", "expected"),
+    [
+        ((0.0, 0.0, 0.1), True),
+        ((room.BIN_RADIUS - 0.03, 0.0, 0.2), True),
+        ((room.BIN_RADIUS + 0.03, 0.0, 0.2), False),
+        ((0.0, 0.0, room.BIN_HEIGHT + 0.05), False),
+    ],
+)
+def test_inside(trash: Simulation, offset: tuple[float, ...], expected: bool) -> None:
+    trash.reset(make_instance(TRASH, 5))
+    goal = Goal(trash)
+    assert not goal.satisfied()
+    assert goal.q() == 0.0
+    place(trash, CAN, trash.object_pose(BIN)[:3] + np.array(offset))
+    assert goal.satisfied() is expected
+    assert goal.q() == float(expected)
+
+
+def test_what_held_at_the_start_earns_nothing(trash: Simulation) -> None:
+    trash.reset(make_instance(TRASH, 5))
+    place(trash, CAN, trash.object_pose(BIN)[:3] + np.array([0.0, 0.0, 0.1]))
+    goal = Goal(trash)
+    place(trash, CAN, np.array([0.6, 0.0, 0.6]))
+    assert goal.q() == 0.0
+
+
+def test_only_a_finger_turns_the_radio_on_and_it_stays_on(radio: Simulation) -> None:
+    radio.reset(make_instance(RADIO, 5))
+    goal = Goal(radio)
+    for _ in range(10):
+        radio.step(hold(radio))
+    assert not radio.radio_on
+    button = room.RADIO_HEIGHT / 2 + room.BUTTON_HEIGHT
+    place(radio, "radio_receiver.n.01_1", radio.hand_position("right") - np.array([0, 0, button]))
+    radio.step(hold(radio))
+    assert radio.radio_on
+    assert goal.q() == 1.0
+    place(radio, "radio_receiver.n.01_1", np.array([0.6, 0.5, 0.5]))
+    radio.step(hold(radio))
+    assert goal.satisfied()
+    radio.reset(make_instance(RADIO, 5))
+    assert not radio.radio_on
+
+
+def test_goals_come_from_bddl_grounded_for_the_objects_present(trash: Simulation, radio: Simulation) -> None:
+    trash.reset(make_instance(TRASH, 1))
+    radio.reset(make_instance(RADIO, 1))
+    assert [[c.terms for c in option] for option in Goal(trash).options] == [[["inside", CAN, BIN]]]
+    terms = [[c.terms for c in option] for option in Goal(radio).options]
+    assert terms == [[["toggled_on", "radio_receiver.n.01_1"]]]
+
+
+def test_a_closed_gripper_carries_the_can_and_an_open_one_drops_it(trash: Simulation) -> None:
+    trash.reset(make_instance(TRASH, 9))
+    expert = EXPERTS[TRASH.name](trash)
+    for _ in range(100):
+        trash.step(expert.act().action)
+        if trash.grasping:
+            break
+    assert trash.grasping == "right"
+    before = trash.object_pose(CAN)[:3] - trash.hand_position("right")
+    action = hold(trash)
+    action[robot.RIGHT_GRIPPER] = -1.0
+    action[3] -= 0.15
+    for _ in range(30):
+        trash.step(action)
+    after = trash.object_pose(CAN)[:3] - trash.hand_position("right")
+    assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), abs=0.02)
+    assert trash.object_pose(CAN)[2] > room.TABLE_HEIGHT + room.CAN_HALF_HEIGHT + 0.02
+    state = robot.state_from_proprioception(trash.proprioception())
+    assert -0.3 < state[robot.RIGHT_GRIPPER] < 0.1  # the fingers stop at the can
+    action[robot.RIGHT_GRIPPER] = 1.0
+    for _ in range(30):
+        trash.step(action)
+    assert trash.grasping is None
+    assert trash.object_pose(CAN)[2] < room.TABLE_HEIGHT + room.CAN_HALF_HEIGHT + 0.02
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_the_expert_solves_train_and_test_instances(name: str) -> None:
+    task = TASKS[name]
+    simulation = Simulation(task)
+    solved = []
+    for number in (*range(1, 9), *range(301, 305)):
+        simulation.reset(make_instance(task, number))
+        goal, expert = Goal(simulation), EXPERTS[name](simulation)
+        for _ in range(task.time_limit):
+            simulation.step(expert.act().action)
+            if goal.satisfied():
+                break
+        solved.append(goal.q())
+    assert np.mean(solved) == 1.0
