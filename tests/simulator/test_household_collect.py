@@ -1,5 +1,6 @@
 """The dataset that `household.collect` writes: format, labels, resuming after a kill."""
 
+import itertools
 import json
 import os
 import signal
@@ -54,7 +55,7 @@ def test_meta_describes_the_files(dataset: Path) -> None:
         spans = [s["frame_duration"] for s in note["skill_annotation"]]
         assert spans[0][0] == 0
         assert spans[-1][1] == episode["length"]
-        assert all(a[1] == b[0] for a, b in zip(spans[:-1], spans[1:], strict=True))
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(spans))
 
 
 def test_columns_and_labels(dataset: Path) -> None:

@@ -95,7 +95,7 @@ def write_episode(root: Path, task: Task, instance_id: int, recording: Recording
         "task_name": task.name,
         "instance_id": instance_id,
     }
-    write_json(metainfo_path(root, index), metainfo)
+    write_json(metainfo_path(root, index), metainfo, indent=None)
 
 
 def write_meta(root: Path, tasks: Iterable[Task], image_size: int) -> dict[str, int]:

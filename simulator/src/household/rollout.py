@@ -17,6 +17,7 @@ from household.instances import Instance
 from household.robot import FloatArray
 from household.simulation import Simulation
 from household.tasks import Task
+from household.video import through_camera
 
 _HEAD_SIZE = 448
 _WRIST_SIZE = 224
@@ -66,7 +67,7 @@ def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
         "task_id": np.array([simulation.task.index], np.int64),
     }
     for camera, key in robot.CAMERA_OBSERVATION_KEYS.items():
-        picture = simulation.render(camera, image_size)
+        picture = through_camera(simulation.render(camera, image_size))
         alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
         message[key] = np.concatenate([picture, alpha], axis=-1)
     return message
