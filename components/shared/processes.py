@@ -1,9 +1,10 @@
 """Child processes that cannot outlive us: start, wait until ready, stop, and the end of their log."""
 
-import ctypes
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,9 +15,16 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-# loaded before any fork: between fork and exec a child may hardly do anything, loading a library included
-_LIBC = ctypes.CDLL(None, use_errno=True)
+# Runs in the child before the program: asks the kernel for a SIGKILL when its parent ends (prctl with
+# PR_SET_PDEATHSIG, which survives exec). Popen's preexec_fn would do it in a fork of ourselves, which may
+# deadlock where other threads run, such as those of JAX.
+_LAUNCHER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):  # it ended before the call above
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _POLL = 0.1
 
 
@@ -55,26 +63,17 @@ class Child:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-            if os.getppid() != parent:  # it died before the call above
-                os._exit(1)
-
+        if shutil.which(command[0]) is None:
+            raise ChildError(f"{name}: cannot start {command[0]!r}: there is no such program")
         with log.open("ab") as file:
-            try:
-                self._process = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=file,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,
-                )
-            except OSError as error:
-                raise ChildError(f"{name}: cannot start {command[0]!r}: {error.strerror}") from error
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
