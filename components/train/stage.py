@@ -7,14 +7,14 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.artifacts import Artifact, write_atomic
 from components.shared.errors import UserError
-from components.shared.progress import Progress
+from components.shared.progress import Progress, TaskProgress
 from components.shared.stage import Result, Stage, Work
 from pi_behavior.challenge import task
 from pi_behavior.config import TrainConfig, model_config
@@ -107,6 +107,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             seed=config.seed,
             frame_cache=cache,
             start_batch=start,
+            on_progress=_show_decoding(work.progress),
         )
 
     metrics_file = work.path / "metrics.jsonl"
@@ -132,6 +133,18 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     write_atomic(work.path / "record.json", json.dumps(record) + "\n")
     last = _last_metrics(metrics_file)
     return Result(metrics=last, metadata={"name": config.name, "model": config.model, "steps": config.steps})
+
+
+def _show_decoding(progress: Progress) -> Callable[[str, int, int], None]:
+    """A callback that shows how far the frame cache is; the task appears with the first call."""
+    shown: dict[str, TaskProgress] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in shown:
+            shown[what] = progress.task(what, total=total)
+        shown[what].update(completed=done)
+
+    return report
 
 
 class _Display:

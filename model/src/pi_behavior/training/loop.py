@@ -114,10 +114,12 @@ def _run(
 
 
 def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
-    arrays = TrainBatch(
-        Observation(images=batch.images, state=batch.state, task=batch.task, stage=batch.stage), batch.actions
-    )
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, np.asarray(a)), arrays)
+    def put(array: np.ndarray) -> jax.Array:
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    images = {camera: put(image) for camera, image in batch.images.items()}
+    observation = Observation(images, put(batch.state), put(batch.task), put(batch.stage))
+    return TrainBatch(observation, put(batch.actions))
 
 
 def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook]) -> None:
