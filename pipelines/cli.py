@@ -1,0 +1,154 @@
+"""The command `b1k`.
+
+Subcommands import what they need when they run: an image without kfp can still do `b1k train`.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from components.shared.errors import UserError
+
+T = TypeVar("T")
+STAGES = ("dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
+
+
+def _options(kind: type[T], command: str, words: list[str]) -> T:
+    return tyro.cli(kind, args=words, prog=f"b1k {command}", config=(tyro.conf.CascadeSubcommandArgs,))
+
+
+def _demo(words: list[str]) -> int:
+    from pipelines import demo
+
+    return demo.run(_options(demo.Options, "demo", words))
+
+
+def _run(words: list[str]) -> int:
+    from pipelines import local
+
+    return local.run(_options(local.Options, "run", words))
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Compile a pipeline for a cluster; prints the path of the YAML file, to be uploaded as it is."""
+
+    profile: str = "h200x8"
+    """How large, and what the steps need of the cluster: h200x8, one_gpu, laptop or smoke."""
+    pipeline: str = "train_and_evaluate"
+    """Which pipeline: train_and_evaluate or evaluate."""
+    registry: str = ""
+    """Registry and path before the names of the images, such as registry.example.org/robots."""
+    output: Path | None = None
+    """File to write; <pipeline>-<profile>.yaml here when not given."""
+
+
+def _compile(words: list[str]) -> int:
+    from pipelines.compiling import compile_pipeline
+
+    options = _options(CompileOptions, "compile", words)
+    output = options.output or Path(f"{options.pipeline}-{options.profile}.yaml")
+    compile_pipeline(options.pipeline, options.profile, output, options.registry)
+    print(output)
+    return 0
+
+
+def _serve(words: list[str]) -> int:
+    return _module("pi_behavior.policy.server", words)
+
+
+def _module(name: str, words: list[str]) -> int:
+    """Run a module's `main` as if it were called by its own name."""
+    sys.argv = [f"python -m {name}", *words]
+    importlib.import_module(name).main()
+    return 0
+
+
+def _lineage(words: list[str]) -> int:
+    """Print or check the chain of artifacts behind one."""
+    usage = (
+        "usage: b1k lineage show|verify ARTIFACT\n\n"
+        "show    print what an artifact was made from, up to the raw demonstrations\n"
+        "verify  recompute all digests of that chain; names what does not match, and exits with 1"
+    )
+    if len(words) != 2 or words[0] not in ("show", "verify"):
+        print(usage)
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    from components.shared.artifacts import Artifact
+    from pipelines import provenance
+
+    if words[0] == "show":
+        return provenance.show(Artifact.load(words[1]))
+    return provenance.verify(Path(words[1]))
+
+
+def _stage(name: str) -> Callable[[list[str]], int]:
+    def run(words: list[str]) -> int:
+        stage: Any = importlib.import_module(f"components.{name}.stage").STAGE
+        stage.main(words)
+        return 0
+
+    return run
+
+
+COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
+    "demo": ("run the whole pipeline on this machine, from demonstrations to leaderboard", _demo),
+    "run": ("run a pipeline on this machine, or continue one (--resume)", _run),
+    "compile": ("compile a pipeline for a cluster", _compile),
+    "lineage": ("show or verify what an artifact was made from", _lineage),
+    "serve": ("serve trained policies to an evaluator", _serve),
+    "dataset": ("fetch and check a version of the demonstrations", _stage("dataset")),
+    "statistics": ("compute the statistics of the demonstrations", _stage("statistics")),
+    "train": ("train or fine-tune a policy", _stage("train")),
+    "plan": ("plan an evaluation", _stage("plan")),
+    "evaluate": ("do one worker's share of a plan", _stage("evaluate")),
+    "group": ("split tasks into groups by validation score", _stage("group")),
+    "leaderboard": ("score, package the submission, write the report", _stage("leaderboard")),
+    "promote": ("replace the champion on evidence", _stage("promote")),
+}
+
+
+def usage() -> str:
+    """The text of `b1k --help`."""
+    width = max(map(len, COMMANDS))
+
+    def lines(names: tuple[str, ...]) -> str:
+        return "\n".join(f"  {name:<{width}}  {COMMANDS[name][0]}" for name in names)
+
+    others = tuple(name for name in COMMANDS if name not in STAGES)
+    return (
+        "usage: b1k COMMAND [OPTIONS]; `b1k COMMAND --help` explains each\n\n"
+        f"commands:\n{lines(others)}\n\n"
+        "stages of the pipeline, also run one by one (in the order of the pipeline):\n"
+        f"{lines(STAGES)}\n\n"
+        "exit codes: 0 done, 1 a defect or failed task, 2 a mistake in the input, 130 interrupted"
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if words else 2)
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"b1k: there is no command {name!r}\n\n{usage()}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        sys.exit(COMMANDS[name][1](rest))
+    except UserError as error:
+        print(f"b1k {name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"b1k {name}: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Compile a pipeline for a profile to the IR that the cluster and kfp.local run."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import dsl
+from kfp.compiler import Compiler
+
+from components.shared.errors import UserError
+from components.shared.images import image
+from pipelines import evaluate, train_and_evaluate
+from pipelines.dag_rules import violations
+from pipelines.profiles import load_profile
+from pipelines.profiles.profile import Profile
+
+BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
+    "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
+    "evaluate": evaluate.evaluate_pipeline,
+}
+"""The pipelines by the name that `b1k` gives them."""
+_TYPES: Mapping[str, Callable[[str], Any]] = {
+    "STRING": str,
+    "NUMBER_INTEGER": int,
+    "NUMBER_DOUBLE": float,
+}
+
+
+def compile_pipeline(name: str, profile_name: str, output: Path, registry: str = "") -> dict[str, Any]:
+    """Compile a pipeline, check it against the DAG rules, and write the IR.
+
+    Args:
+        name: name of the pipeline, a key of `BUILDERS`.
+        profile_name: name of the profile.
+        output: YAML file to write; its second document, if any, holds the Kubernetes settings.
+        registry: registry and path before the names of our images; empty keeps `localhost/b1k`.
+
+    Returns:
+        The IR as a dictionary.
+
+    Raises:
+        UserError: there is no such pipeline or profile.
+    """
+    if name not in BUILDERS:
+        raise UserError(f"there is no pipeline {name!r}; expected one of {', '.join(BUILDERS)}")
+    profile = _with_images(load_profile(profile_name), registry)
+    pipeline = BUILDERS[name](profile)
+    inputs = pipeline.component_spec.inputs or {}
+    defaults = {key: value for key, value in profile.arguments.items() if key in inputs}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    Compiler().compile(pipeline, str(output), pipeline_parameters=defaults)
+    spec: dict[str, Any] = next(yaml.safe_load_all(output.read_text()))
+    found = violations(spec)
+    if found:
+        raise RuntimeError("the pipeline breaks the DAG rules:\n  " + "\n  ".join(found))
+    return spec
+
+
+def _with_images(profile: Profile, registry: str) -> Profile:
+    """Turn the roles that steps name (toolbox, trainer, evaluator) into image references."""
+
+    def reference(role: str) -> str:
+        return f"{registry.rstrip('/')}/{image(role).rpartition('/')[2]}" if registry else image(role)
+
+    steps = {
+        stage: dataclasses.replace(step, image=reference(step.image) if step.image else "")
+        for stage, step in profile.steps.items()
+    }
+    return dataclasses.replace(profile, steps=steps)
+
+
+def parse_settings(spec: Mapping[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Read `name=value` words as arguments of a pipeline, by the types of its inputs.
+
+    Raises:
+        UserError: a word has another form, the pipeline has no such input, or the value another type.
+    """
+    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    arguments: dict[str, Any] = {}
+    for word in settings:
+        name, sign, text = word.partition("=")
+        if not sign:
+            raise UserError(f"--set got {word!r}; expected name=value")
+        if name not in inputs:
+            raise UserError(f"--set {name}: no input of the pipeline; expected one of {', '.join(inputs)}")
+        arguments[name] = _parse(name, text, inputs[name]["parameterType"])
+    return arguments
+
+
+def _parse(name: str, text: str, kind: str) -> Any:
+    if kind == "BOOLEAN":
+        if text.lower() not in ("true", "false"):
+            raise UserError(f"--set {name}={text}: expected true or false")
+        return text.lower() == "true"
+    try:
+        return _TYPES[kind](text)
+    except ValueError as error:
+        raise UserError(f"--set {name}={text}: expected a {kind.lower().replace('_', ' ')}") from error

@@ -1,0 +1,104 @@
+"""Rules of our DAGs, checked on the compiled IR: what kfp.local and the cluster's engine do alike.
+
+With kfp 2.17 a pipeline that breaks one of them runs, without an error, with other values on a laptop than on
+a cluster, or fails on one of the two.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Spec = Mapping[str, Any]
+
+
+def violations(spec: Spec) -> list[str]:
+    """Walk a compiled pipeline and list what breaks a rule, one line each.
+
+    Args:
+        spec: the pipeline's IR, the first document of the compiled YAML.
+    """
+    return list(_walk(spec, spec["root"], "root", inside_loop=False))
+
+
+def _walk(spec: Spec, component: Spec, place: str, *, inside_loop: bool) -> Iterator[str]:
+    """Check one DAG and those inside it."""
+    tasks: Mapping[str, Any] = component["dag"]["tasks"]
+    loops = {name for name, task in tasks.items() if _is_loop(task)}
+    conditional = {name for name, task in tasks.items() if _condition(task)}
+    for name, task in tasks.items():
+        where = f"{place}/{name}"
+        child = spec["components"].get(task["componentRef"]["name"], {})
+        if name in loops:
+            yield from _check_loop(task, where, inside_loop=inside_loop)
+            yield from _whole_items(child, where)
+        if "'" in _condition(task).replace("== '", "").replace("!= '", "").removesuffix("'"):
+            yield f"{where}: a quote inside a condition's text is not escaped by kfp.local"
+        yield from _check_inputs(child, where)
+        yield from _check_collected(task, where, loops, conditional)
+        if "dag" in child:
+            yield from _walk(spec, child, where, inside_loop=inside_loop or name in loops)
+            yield from _check_one_of(child, where)
+
+
+def _is_loop(task: Spec) -> bool:
+    return "parameterIterator" in task or "artifactIterator" in task
+
+
+def _condition(task: Spec) -> str:
+    return str(task.get("triggerPolicy", {}).get("condition", ""))
+
+
+def _check_loop(task: Spec, where: str, *, inside_loop: bool) -> Iterator[str]:
+    if inside_loop:
+        yield f"{where}: a loop inside a loop; kfp.local mixes up the items. Loop once over a list of dicts"
+    if "artifactIterator" in task:
+        yield f"{where}: a loop over artifacts; loop over a list of dicts that a task returns"
+        return
+    items = task["parameterIterator"]["items"]
+    source = items.get("inputParameter", "")
+    inputs = task.get("inputs", {}).get("parameters", {})
+    for name, value in inputs.items():
+        if "taskOutputParameter" not in value:
+            continue
+        key = value["taskOutputParameter"]["outputParameterKey"]
+        producer = value["taskOutputParameter"]["producerTask"]
+        if name != source:
+            yield (
+                f"{where}: the loop's body uses the parameter {key} of the task {producer}; kfp.local puts "
+                "the loop's item in its place. Carry it in the items"
+            )
+        elif key != "Output":
+            yield f"{where}: loops over the output {key} of {producer}; kfp.local finds only the name Output"
+    if "raw" in items and not items["raw"].startswith("[{"):
+        yield f"{where}: the items are not dicts; use dicts that carry every parameter of an iteration"
+
+
+def _whole_items(child: Spec, where: str) -> Iterator[str]:
+    for name, task in child.get("dag", {}).get("tasks", {}).items():
+        for value in task.get("inputs", {}).get("parameters", {}).values():
+            source = value.get("componentInputParameter", "")
+            if "-loop-item" in source and "parameterExpressionSelector" not in value:
+                yield f"{where}/{name}: uses the whole item; items are dicts, use their fields"
+
+
+def _check_inputs(child: Spec, where: str) -> Iterator[str]:
+    for name, value in child.get("inputDefinitions", {}).get("parameters", {}).items():
+        number = value.get("parameterType") in ("NUMBER_INTEGER", "NUMBER_DOUBLE")
+        if number and value.get("isOptional") and "defaultValue" not in value:
+            yield f"{where}: the optional number {name} has no default; kfp.local fails on it. Give a default"
+
+
+def _check_collected(task: Spec, where: str, loops: set[str], conditional: set[str]) -> Iterator[str]:
+    inputs = task.get("inputs", {})
+    for kind, key in (("parameters", "taskOutputParameter"), ("artifacts", "taskOutputArtifact")):
+        for name, value in inputs.get(kind, {}).items():
+            producer = value.get(key, {}).get("producerTask", "")
+            if producer in conditional:
+                yield f"{where}: the input {name} comes from the condition {producer}, which may not run"
+            if producer in loops and kind == "parameters":
+                yield f"{where}: the input {name} collects parameters of a loop; collect artifacts"
+
+
+def _check_one_of(child: Spec, where: str) -> Iterator[str]:
+    for name, value in child["dag"].get("outputs", {}).get("artifacts", {}).items():
+        if len(value.get("artifactSelectors", [])) > 1:
+            yield f"{where}: the output {name} is one of several artifacts; kfp.local cannot choose"

@@ -1,0 +1,115 @@
+"""Shows a run: a live tree of tasks on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+from rich.tree import Tree as RichTree
+
+from components.shared.progress import format_count, format_seconds
+from pipelines.tree import CACHED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tree
+
+_MARKS = {
+    WAITING: ("·", "dim"),
+    STARTED: ("▶", "cyan"),
+    DONE: ("✓", "green"),
+    CACHED: ("=", "green"),
+    FAILURE: ("✗", "bold red"),
+    SKIPPED: ("-", "dim"),
+}
+_BAR = 20
+_LINE_INTERVAL = 15.0
+
+
+class Display:
+    """Shows a tree of tasks while it changes; a context manager.
+
+    Args:
+        tree: the tasks.
+        title: the first line.
+        stream: where to; the standard output when None.
+    """
+
+    def __init__(self, tree: Tree, title: str, stream: TextIO | None = None) -> None:
+        self.tree = tree
+        self.title = title
+        self.console = Console(file=sys.stdout if stream is None else stream, highlight=False)
+        self._live: Live | None = None
+        self._shown: dict[str, float] = {}
+
+    def __enter__(self) -> "Display":
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self.render, console=self.console, refresh_per_second=4, transient=False
+            )
+            self._live.start()
+        else:
+            self._print(self.title)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def changed(self, node: Node, event: str) -> None:
+        """Tell of a change where there is no live tree."""
+        if self._live is not None:
+            return
+        if event == "progress":
+            now = time.monotonic()
+            if now - self._shown.get(node.key, 0.0) < _LINE_INTERVAL:
+                return
+            self._shown[node.key] = now
+        self._print(f"{self._label(node)}: {_state(node)}")
+
+    def render(self) -> Group:
+        """The tree as it is now."""
+        root = RichTree(Text(self.title, style="bold"), guide_style="dim")
+        for node in self.tree.nodes.values():
+            branch = root.add(_line(node))
+            for child in node.children.values():
+                branch.add(_line(child))
+        return Group(root)
+
+    def _label(self, node: Node) -> str:
+        for parent in self.tree.nodes.values():
+            if node.key in parent.children:
+                return f"{parent.label} / {node.label}"
+        return node.label
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, soft_wrap=True)
+
+
+def _line(node: Node) -> Text:
+    mark, style = _MARKS[node.state]
+    line = Text.assemble((f"{mark} ", style), (f"{node.label:<18} ", "" if node.state != WAITING else "dim"))
+    return line.append(_state(node), style=style if node.state == FAILURE else "dim")
+
+
+def _state(node: Node) -> str:
+    """A task's state in words: `running 0:12 steps ━━━━ 120/900 loss 0.42`."""
+    spent = format_seconds(node.seconds(time.time()))
+    if node.state == FAILURE:
+        return f"failed after {spent}"
+    if node.state in (DONE, CACHED):
+        return f"{node.state} {spent}"
+    if node.state != STARTED or not node.progress:
+        return node.state if node.state != STARTED else f"running {spent}"
+    step = node.progress
+    words = [f"running {spent}", str(step["description"])]
+    if step["total"]:
+        filled = min(_BAR, round(_BAR * step["completed"] / step["total"]))
+        words += ["━" * filled + "╌" * (_BAR - filled)]
+        words += [f"{format_count(step['completed'])}/{format_count(step['total'])}"]
+    else:
+        words.append(format_count(step["completed"]))
+    if step["note"]:
+        words.append(str(step["note"]))
+    return " ".join(words)

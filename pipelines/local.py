@@ -1,0 +1,262 @@
+"""Runs a pipeline on this machine: `b1k run`.
+
+A child process (`pipelines/engine.py`) runs the compiled pipeline with kfp.local; here we show what it does
+and record it. Nothing outlives us: the child and its tasks get SIGKILL from the kernel when we end.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.shared.errors import UserError
+from components.shared.processes import Child, describe_exit, log_tail
+from pipelines.compiling import compile_pipeline, parse_settings
+from pipelines.display import Display
+from pipelines.engine import Request
+from pipelines.runs import (
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    SUCCEEDED,
+    Run,
+    exclusive,
+    new_run,
+    now,
+    resumed,
+    unfinished_run,
+)
+from pipelines.tree import CACHED, DONE, Node, Tree
+
+_REFRESH = 0.1
+_GRACE = 15.0
+LEADERBOARD = "leaderboard"
+REPORT = "report/index.html"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run a pipeline on this machine."""
+
+    profile: str = "laptop"
+    """How large: laptop or smoke. The others are for clusters (b1k compile)."""
+    pipeline: str = "train_and_evaluate"
+    """Which pipeline: train_and_evaluate or evaluate."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that the run makes."""
+    set: tuple[str, ...] = ()
+    """Inputs of the pipeline that differ from the profile's: name=value ..."""
+    resume: bool = False
+    """Continue the last run, which failed or was interrupted, with its inputs; finished stages are kept."""
+
+
+def run(options: Options) -> int:
+    """Run a pipeline, or continue the last run, and show it.
+
+    Returns:
+        Exit code: 0 done, 1 a task failed, 2 a task refused its input, 130 interrupted.
+
+    Raises:
+        UserError: unknown names or inputs, nothing to resume, or the workspace is in use.
+    """
+    workspace = options.workspace.resolve()
+    with exclusive(workspace):
+        return start(options, workspace)[1]
+
+
+def start(options: Options, workspace: Path) -> tuple[Run, int]:
+    """As `run`, for a caller who holds the workspace's lock.
+
+    Returns:
+        The run's record and the exit code.
+    """
+    run = _choose(options, workspace)
+    folder = run.folder(workspace)
+    spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml")
+    if not options.resume:
+        given = parse_settings(spec, options.set)
+        run = dataclasses.replace(run, arguments={"workspace": str(workspace), **given})
+    else:
+        run = _resume(run, workspace, Tree(spec))
+    _check_required(spec, run)
+    run.save(workspace)
+    tree = Tree(spec)
+    code = _execute(run, workspace, tree)
+    run = _record(run, workspace, tree, code)
+    _conclude(run, workspace, tree, code)
+    return run, code
+
+
+def _choose(options: Options, workspace: Path) -> Run:
+    if not options.resume:
+        return new_run(workspace, options.pipeline, options.profile, {})
+    if options.set:
+        raise UserError("--resume continues with the run's own inputs; leave --set out, or start a new run")
+    last = unfinished_run(workspace)
+    if last is None:
+        raise UserError(f"{workspace} has no unfinished run to resume; leave --resume out")
+    return last
+
+
+def _resume(run: Run, workspace: Path, tree: Tree) -> Run:
+    """The next attempt of a run; where the last one was killed, what it did is recorded first."""
+    if run.status == RUNNING:
+        reader = _Events(_events_file(run, workspace))
+        for _ in reader.feed(tree):
+            pass
+        tree.close()
+        run = _record(run, workspace, tree, 130)
+    return resumed(run)
+
+
+def _events_file(run: Run, workspace: Path) -> Path:
+    return run.folder(workspace) / f"events-{run.attempts}.jsonl"
+
+
+def _check_required(spec: Mapping[str, Any], run: Run) -> None:
+    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    missing = [n for n, i in inputs.items() if not i.get("isOptional") and n not in run.arguments]
+    repository = inputs.get("repository", {}).get("defaultValue", "")
+    if "repository" in inputs and not run.arguments.get("repository", repository):
+        missing.append("repository")
+    if missing:
+        raise UserError(
+            f"the pipeline {run.pipeline} needs {', '.join(missing)}; give --set {missing[0]}=..."
+        )
+
+
+def _environment(workspace: Path) -> dict[str, str]:
+    """Variables for the stages; what the user has set counts more."""
+    folder = str(Path(sys.executable).parent)
+    defaults = {
+        "JAX_COMPILATION_CACHE_DIR": str(workspace / "cache" / "jax"),
+        "MUJOCO_GL": "egl",
+        "WANDB_MODE": "offline",
+    }
+    chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    return {**chosen, "PATH": f"{folder}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1"}
+
+
+def _execute(run: Run, workspace: Path, tree: Tree) -> int:
+    folder = run.folder(workspace)
+    events = _events_file(run, workspace)
+    request = Request(
+        str(folder / "pipeline.yaml"), run.arguments, str(folder), str(events), _environment(workspace)
+    )
+    request_file = folder / "request.json"
+    request.save(request_file)
+    command = [sys.executable, "-m", "pipelines.engine", str(request_file)]
+    title = f"{run.pipeline}, profile {run.profile}, run {run.id}"
+    with _terminations(), Child("the pipeline engine", command, folder / "engine.log") as engine:
+        reader = _Events(events)
+        with Display(tree, title) as display:
+            try:
+                code = engine.poll()
+                while code is None:
+                    _show(reader, tree, display)
+                    time.sleep(_REFRESH)
+                    code = engine.poll()
+            except KeyboardInterrupt:
+                engine.stop(_GRACE)
+                code = 130
+            _show(reader, tree, display)
+            tree.close()
+    return code
+
+
+def _show(reader: "_Events", tree: Tree, display: Display) -> None:
+    for node, event in reader.feed(tree):
+        display.changed(node, event)
+
+
+@contextmanager
+def _terminations() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Events:
+    """Reads a growing file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+
+    def feed(self, tree: Tree) -> Iterator[tuple[Node, str]]:
+        """Hand the whole lines that are new to the tree; yields the tasks and kinds of event."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        for line in whole.splitlines():
+            event = json.loads(line)
+            node = tree.update(event)
+            if node is not None:
+                yield node, event.get("event", "progress")
+
+
+def _record(run: Run, workspace: Path, tree: Tree, code: int) -> Run:
+    seconds, outputs = dict(run.seconds), dict(run.outputs)
+    for node in tree.nodes.values():
+        spent = node.seconds(time.time())
+        # a stage that was there already took its time in an earlier attempt
+        if node.started is not None and not (node.state == CACHED and node.name in seconds):
+            seconds[node.name] = round(seconds.get(node.name, 0.0) + spent, 1)
+    for leaf in tree.leaves():
+        if leaf.state in (DONE, CACHED):
+            outputs[leaf.key] = leaf.artifact
+    status = {0: SUCCEEDED, 130: INTERRUPTED}.get(code, FAILED)
+    run = dataclasses.replace(run, status=status, finished=now(), seconds=seconds, outputs=outputs)
+    run.save(workspace)
+    return run
+
+
+def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
+    """Folder of the run's leaderboard artifact, if it came so far."""
+    for key, place in run.outputs.items():
+        if key.startswith(LEADERBOARD):
+            return workspace / place
+    return None
+
+
+def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
+    """Say how it ended and where to look."""
+    again = f"b1k run --resume --workspace {workspace}"
+    if code == 0:
+        board = leaderboard_folder(run, workspace)
+        print(f"done; record: {run.folder(workspace) / 'run.json'}")
+        if board is not None:
+            print(f"report: {board / REPORT}")
+        return
+    if code == 130:
+        print(f"interrupted; continue with: {again}", file=sys.stderr)
+        return
+    failures = tree.failures()
+    for node in failures:
+        print(_failure(node), file=sys.stderr)
+    if not failures:
+        log = run.folder(workspace) / "engine.log"
+        print(f"the pipeline engine ended with {describe_exit(code)}{log_tail(log)}", file=sys.stderr)
+    print(f"finished stages are kept; when mended, continue with: {again}", file=sys.stderr)
+
+
+def _failure(node: Node) -> str:
+    return f"{node.label} failed with {describe_exit(node.code)}{log_tail(Path(node.log))}"

@@ -1,0 +1,20 @@
+"""Profiles: how large a run is and what it runs on. One module per profile, each with a `PROFILE`."""
+
+from importlib import import_module
+
+from components.shared.errors import UserError
+from pipelines.profiles.profile import Profile
+
+PROFILES = ("laptop", "smoke", "one_gpu", "h200x8")
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of a name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in PROFILES:
+        raise UserError(f"there is no profile {name!r}; expected one of {', '.join(PROFILES)}")
+    profile: Profile = import_module(f"pipelines.profiles.{name}").PROFILE
+    return profile

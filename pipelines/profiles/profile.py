@@ -1,0 +1,175 @@
+"""What a profile is: arguments of the pipelines, images, and what each step needs of the cluster.
+
+kfp.local ignores everything about the cluster, so the same pipeline runs on a laptop.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kfp import dsl, kubernetes
+
+Scalar = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Toleration:
+    """A taint that a pod accepts."""
+
+    key: str
+    effect: str = "NoSchedule"
+    operator: str = "Exists"
+    value: str | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A persistent volume claim and where it is mounted."""
+
+    claim: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Keys of a Kubernetes secret that become environment variables of the same names."""
+
+    name: str
+    keys: tuple[str, ...]
+    optional: bool = False
+    """Whether a pod starts without it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Keys of a config map that become environment variables of the same names, where they are set."""
+
+    name: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a failed step is tried again, with growing pauses."""
+
+    count: int = 2
+    wait: str = "30s"
+    factor: float = 2.0
+    longest_wait: str = "600s"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage needs of a cluster."""
+
+    image: str = ""
+    """Image reference; empty keeps the component's."""
+    cpu: str = ""
+    """CPU request, such as 4 or 500m; no limit is set, which would only slow a pod down."""
+    memory: str = ""
+    """Memory request and limit, such as 16Gi."""
+    gpus: int = 0
+    """GPUs of one pod."""
+    shared_memory: str = ""
+    """Size of /dev/shm in memory (it counts to `memory`); empty keeps the runtime's 64 MiB."""
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a node must have."""
+    gpu_products: tuple[str, ...] = ()
+    """GPU products that a node may have, as NVIDIA's GPU feature discovery labels them."""
+    tolerations: tuple[Toleration, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+    settings: tuple[Settings, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    retry: Retry | None = None
+    hours: float = 0.0
+    """Longest run of one attempt in hours; 0 sets no limit."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A size of run."""
+
+    name: str
+    summary: str
+    """One line for `b1k run --help`."""
+    arguments: Mapping[str, Scalar] = field(default_factory=dict)
+    """Arguments of the pipelines that differ from their defaults."""
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    """What each stage needs, by the stage's name."""
+    pull_secret: str = ""
+    """Image pull secret; empty for public images."""
+    evaluations: int = 2
+    """Most evaluation workers at the same time; kfp.local runs at most two."""
+    trainings: int = 1
+    """Most groups that train at the same time."""
+
+    def apply(self, task: dsl.PipelineTask, stage: str, display_name: str) -> None:
+        """Give a task its name, its image and what it needs, at compile time.
+
+        Args:
+            task: the task in the pipeline under construction.
+            stage: name of its stage.
+            display_name: name in the Kubeflow UI and in our own display.
+        """
+        task.set_display_name(display_name)
+        # the stages have their own cache, keyed by content and code; KFP's would miss changed data
+        task.set_caching_options(False)
+        step = self.steps.get(stage)
+        if step is None:
+            return
+        if step.image:
+            task.set_container_image(step.image)
+        _resources(task, step)
+        _placement(task, step)
+        _mounts(task, step)
+        if step.retry is not None:
+            task.set_retry(step.retry.count, step.retry.wait, step.retry.factor, step.retry.longest_wait)
+        if step.hours:
+            kubernetes.set_timeout(task, round(step.hours * 3600))
+        if self.pull_secret:
+            kubernetes.set_image_pull_secrets(task, [self.pull_secret])
+
+
+def _resources(task: dsl.PipelineTask, step: Step) -> None:
+    if step.cpu:
+        task.set_cpu_request(step.cpu)
+    if step.memory:
+        task.set_memory_request(step.memory)
+        task.set_memory_limit(step.memory)
+    if step.gpus:
+        task.set_accelerator_type("nvidia.com/gpu")
+        task.set_accelerator_limit(step.gpus)
+    if step.shared_memory:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=step.shared_memory)  # noqa: S108
+
+
+def _placement(task: dsl.PipelineTask, step: Step) -> None:
+    for key, value in step.node_labels.items():
+        kubernetes.add_node_selector(task, key, value)
+    if step.gpu_products:
+        kubernetes.add_node_affinity(
+            task,
+            match_expressions=[
+                {"key": "nvidia.com/gpu.product", "operator": "In", "values": list(step.gpu_products)}
+            ],
+        )
+    for toleration in step.tolerations:
+        kubernetes.add_toleration(
+            task,
+            key=toleration.key,
+            operator=toleration.operator,
+            value=toleration.value,
+            effect=toleration.effect,
+        )
+
+
+def _mounts(task: dsl.PipelineTask, step: Step) -> None:
+    for volume in step.volumes:
+        kubernetes.mount_pvc(task, volume.claim, volume.path)
+    for secret in step.secrets:
+        kubernetes.use_secret_as_env(task, secret.name, {key: key for key in secret.keys}, secret.optional)
+    for settings in step.settings:
+        keys = {key: key for key in settings.keys}
+        kubernetes.use_config_map_as_env(task, settings.name, keys, optional=True)
+    for name, value in step.environment.items():
+        task.set_env_variable(name, value)

@@ -1,0 +1,157 @@
+"""The state of a run as a tree of tasks, from the compiled pipeline and the events of a run."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import Any
+
+WAITING = "waiting"
+STARTED = "running"
+DONE = "done"
+CACHED = "cached"
+FAILURE = "failed"
+SKIPPED = "skipped"
+
+
+@dataclass
+class Node:
+    """A task, or a loop with the tasks of its iterations."""
+
+    key: str
+    """Place in the pipeline, such as `train` or `for-loop-1-iteration-0/evaluate`."""
+    label: str
+    state: str = WAITING
+    is_loop: bool = False
+    children: dict[str, "Node"] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    """The last progress event: description, completed, total, note."""
+    log: str = ""
+    code: int = 0
+    """Exit code once it has ended."""
+    artifact: str = ""
+    """Folder of the artifact relative to the workspace, once it is done."""
+    started: float | None = None
+    """Time of the start, seconds since the epoch."""
+    ended: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The label as a key of records: `train_common`."""
+        return self.label.lower().replace(" ", "_")
+
+    def seconds(self, now: float) -> float:
+        """Seconds of work until it ended, or until now."""
+        if self.started is None:
+            return 0.0
+        return (self.ended if self.ended is not None else now) - self.started
+
+
+class Tree:
+    """All tasks of a run.
+
+    Args:
+        spec: the compiled pipeline's IR.
+    """
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
+        self.nodes: dict[str, Node] = {}
+        self._places: dict[str, Node] = {}
+        self._last = 0.0
+        for name in _ordered(tasks):
+            component = tasks[name]["componentRef"]["name"]
+            if _is_importer(spec, component):
+                continue
+            is_loop = "parameterIterator" in tasks[name]
+            label = tasks[name].get("taskInfo", {}).get("name", name)
+            node = Node(name, label, is_loop=is_loop)
+            self.nodes[name] = node
+            # kfp.local names the folder of a task by its component, that of a loop by its task
+            self._places[name if is_loop else component.removeprefix("comp-")] = node
+
+    def update(self, event: Mapping[str, Any]) -> Node | None:
+        """Take in one event.
+
+        Returns:
+            The task that it is about; None for one that is not in the tree.
+        """
+        node = self._find(str(event["task"]), str(event.get("detail", "")))
+        if node is None:
+            return None
+        self._last = max(self._last, float(event["time"]))
+        kind = event.get("event", "progress")
+        if kind == "started":
+            node.state, node.log, node.started, node.ended = STARTED, event["log"], event["time"], None
+        elif kind == "finished":
+            node.code, node.ended = event["code"], event["time"]
+            node.artifact = event["artifact"]
+            node.state = FAILURE if node.code else CACHED if event["cached"] else DONE
+        else:
+            node.progress = dict(event)
+        self._roll_up()
+        return node
+
+    def close(self) -> None:
+        """The run has ended: what waits was skipped, what runs was stopped."""
+        for node in self.leaves():
+            if node.state == STARTED:
+                node.state, node.ended = FAILURE, self._last
+        self._roll_up()
+        for node in self.nodes.values():
+            if node.state == WAITING:
+                node.state = SKIPPED
+            elif node.state == STARTED:  # a loop after its last iteration
+                node.state = DONE
+
+    def leaves(self) -> Iterator[Node]:
+        """The tasks themselves, in order."""
+        for node in self.nodes.values():
+            yield from node.children.values() if node.is_loop else (node,)
+
+    def failures(self) -> list[Node]:
+        """Tasks that failed."""
+        return [node for node in self.leaves() if node.state == FAILURE]
+
+    def _find(self, place: str, detail: str) -> Node | None:
+        first, _, rest = place.partition("/")
+        loop = first.rpartition("-iteration-")[0]
+        node = self._places.get(loop or first)
+        if node is None or not rest:
+            return node
+        if place not in node.children:
+            number = first.rpartition("-")[2]
+            node.children[place] = Node(place, detail or f"{node.label} {number}")
+        return node.children[place]
+
+    def _roll_up(self) -> None:
+        """Give loops the state of their iterations. The number of iterations is known to kfp alone."""
+        order = list(self.nodes.values())
+        for place, node in enumerate(order):
+            if not node.is_loop or not node.children:
+                continue
+            states = [child.state for child in node.children.values()]
+            starts = [child.started for child in node.children.values() if child.started is not None]
+            ends = [child.ended for child in node.children.values() if child.ended is not None]
+            node.started = min(starts, default=None)
+            node.ended = max(ends) if len(ends) == len(states) else None
+            if FAILURE in states:
+                node.state = FAILURE
+            elif STARTED in states:
+                node.state = STARTED
+            elif all(state == CACHED for state in states):
+                node.state = CACHED
+            else:
+                # between two iterations nothing runs; the loop is done when a later task has started
+                later = any(other.state != WAITING for other in order[place + 1 :])
+                node.state = DONE if later else STARTED
+
+
+def _ordered(tasks: Mapping[str, Any]) -> list[str]:
+    """Names of tasks, each after those that it depends on."""
+    graph = {name: tasks[name].get("dependentTasks", []) for name in sorted(tasks)}
+    return list(TopologicalSorter(graph).static_order())
+
+
+def _is_importer(spec: Mapping[str, Any], component: str) -> bool:
+    label = spec["components"][component].get("executorLabel", "")
+    return "importer" in spec["deploymentSpec"]["executors"].get(label, {})
