@@ -28,6 +28,11 @@ _STAND_BIN: FloatArray = np.array([0.48, -0.50])
 """The same for the ashcan: about where it is when the can is in its place, so that the base hardly moves."""
 
 
+_REACH_LOW: FloatArray = np.array([0.36, -0.64, 0.0])
+_REACH_HIGH: FloatArray = np.array([0.56, 0.05, 2.0])
+"""Where the right hand works comfortably, base frame, metres: it waits at the edge until the base is near."""
+
+
 @dataclass(frozen=True)
 class Command:
     """What an expert wants to do now.
@@ -81,7 +86,8 @@ class Expert:
         action[robot.TRUNK] = _towards(state[robot.TRUNK], robot.TRUNK_POSTURE)
         action[robot.LEFT_ARM] = _towards(state[robot.LEFT_ARM], robot.ARM_POSTURE["left"])
         action[robot.LEFT_GRIPPER] = 1.0
-        goal = self._arm.solve(state[robot.TRUNK], waypoint, _HAND_UP)
+        comfortable = np.clip(waypoint, _REACH_LOW, _REACH_HIGH)
+        goal = self._arm.solve(state[robot.TRUNK], comfortable, _HAND_UP)
         action[robot.RIGHT_ARM] = _towards(state[robot.RIGHT_ARM], goal)
         action[robot.RIGHT_GRIPPER] = gripper
         return np.clip(action, robot.ACTION_LOW, robot.ACTION_HIGH)

@@ -88,7 +88,7 @@ TASKS: dict[str, Task] = {
             gripper=-1.0,
             base_centre=(-0.32, 0.0),
             base_range=_BASE_RANGE,
-            human=HumanMeans(63.1, 0.398, 0.424, 0.539),
+            human=HumanMeans(63.0, 0.401, 0.426, 0.540),
         ),
         Task(
             name="picking_up_trash",
@@ -103,7 +103,7 @@ TASKS: dict[str, Task] = {
             gripper=1.0,
             base_centre=(-0.15, 0.0),
             base_range=_BASE_RANGE,
-            human=HumanMeans(110.1, 0.366, 0.425, 0.772),
+            human=HumanMeans(109.3, 0.362, 0.422, 0.765),
         ),
     )
 }
