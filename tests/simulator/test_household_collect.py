@@ -142,14 +142,17 @@ def test_after_a_kill_it_continues(tmp_path: Path) -> None:
     command += ["--episodes", "4", "--workers", "1", "--image-size", "16"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while not list(root.glob("meta/episodes/*/*.json")) and time.monotonic() < deadline:
+    while not list(root.glob("meta/episodes/*/episode_*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (root / "meta/info.json").exists()
-    kept = {p: p.stat().st_mtime_ns for p in root.glob("meta/episodes/*/*.json")}
+    kept = {p: p.stat().st_mtime_ns for p in root.glob("meta/episodes/*/episode_*.json")}
     assert 1 <= len(kept) < 4
+    (root / "data").mkdir(exist_ok=True)
+    (root / "data/.episode_1.7.partial.parquet").write_text("what a kill in the middle of a write leaves")
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "4 episodes" in done.stdout
+    assert not list(root.rglob(".*"))
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
     assert len(lines(root / "meta/episodes.jsonl")) == 4

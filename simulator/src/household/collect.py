@@ -85,6 +85,8 @@ def collect(config: CollectConfig) -> dict[str, int]:
     config.check()
     tasks = known_tasks(config.tasks)
     _check_settings(config)
+    for leftover in config.output.rglob(".*.partial.*"):  # of a process that was killed while writing
+        leftover.unlink(missing_ok=True)
     jobs = [
         (task.name, instance)
         for task in tasks

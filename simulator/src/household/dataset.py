@@ -109,7 +109,10 @@ def write_meta(root: Path, tasks: Iterable[Task], image_size: int) -> dict[str, 
     Returns:
         {"total_episodes", "total_frames"}.
     """
-    infos = [json.loads(path.read_text()) for path in sorted((root / "meta/episodes").glob("task-*/*.json"))]
+    infos = [
+        json.loads(path.read_text())
+        for path in sorted((root / "meta/episodes").glob("task-*/episode_*.json"))
+    ]
     episodes = [info["episode"] for info in infos]
     statistics = [{"episode_index": i["episode"]["episode_index"], "stats": i["stats"]} for i in infos]
     known = sorted(tasks, key=lambda t: t.index)
