@@ -26,10 +26,11 @@ from household.simulation import Simulation
 from household.tasks import task_named
 from household.video import write_rollout_video
 
-Mode = Literal["public_test", "hidden_test", "train"]
+Mode = Literal["public_test", "hidden_test", "all_test", "train"]
 _INSTANCES: dict[str, Sequence[int]] = {
     "public_test": PUBLIC_TEST_INSTANCES,
     "hidden_test": TEST_INSTANCES[len(PUBLIC_TEST_INSTANCES) :],
+    "all_test": TEST_INSTANCES,
     "train": TRAIN_INSTANCES,
 }
 
@@ -47,13 +48,14 @@ class EvalConfig:
     port: int = 8000
     """Policy server's port."""
     instance_indices: tuple[int, ...] = tuple(range(10))
-    """Indices into the mode's instances: 0 is instance 301 (public_test), 321 (hidden_test), 1 (train)."""
+    """Indices into the mode's instances: 0 is instance 301 (public_test, all_test), 321 (hidden_test) or
+    1 (train)."""
     num_rollouts: int = 1
     """Rollouts per instance."""
     max_steps: int | None = None
     """Time limit in control steps; default 1.5 times the human mean."""
     mode: Mode = "public_test"
-    """Which instances."""
+    """Which instances; all_test, public and hidden ones together, is not in the official evaluator."""
     write_video: bool = False
     """Write an MP4 of every rollout, 672 x 448."""
     video_fps: int = 30

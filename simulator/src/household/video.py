@@ -47,7 +47,7 @@ def write_rollout_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
 def through_camera(frame: Frame) -> Frame:
     """Pass a rendered picture through 4:2:0 colour, as a camera's stream and every video does.
 
-    At 56 pixels halving the colours' resolution changes a picture visibly. The dataset's videos have it, so
+    At 56 pixels halving the colours' resolution shows. The dataset's videos have it, so
     the evaluator adds it too: a policy sees the same kind of picture in both.
 
     Args:
