@@ -4,6 +4,7 @@ Collects demonstrations in the household simulator (reduced tasks: one room, one
 under DVC in the workspace, and runs `train_and_evaluate`. Interrupted or killed, the same command continues.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -72,9 +73,7 @@ def run(options: Options) -> int:
         if code:
             return code
         print("putting the demonstrations under version control (DVC)")
-        commit = version_dataset(
-            workspace / DEMONSTRATIONS, DATA, workspace / "remote", f"{options.episodes} episodes per task"
-        )
+        commit = _version(options, workspace)
         settings = (f"repository={workspace / DEMONSTRATIONS}", f"revision={commit}")
         record, code = local.start(_run_options(options, workspace, settings), workspace)
         if code:
@@ -90,6 +89,16 @@ def run(options: Options) -> int:
         print(f"report: {result['report']}")
         print(path)
     return 0
+
+
+def _version(options: Options, workspace: Path) -> str:
+    """Put the dataset under DVC; returns the commit of its version."""
+    repository = workspace / DEMONSTRATIONS
+    # DVC also reads a dvc.yaml of the working directory, which would be that of our own repository
+    with contextlib.chdir(repository):
+        return version_dataset(
+            repository, DATA, workspace / "remote", f"{options.episodes} episodes per task"
+        )
 
 
 def check_rendering() -> None:

@@ -24,6 +24,7 @@ from pipelines.engine import Request
 from pipelines.runs import (
     FAILED,
     INTERRUPTED,
+    RUN,
     RUNNING,
     SUCCEEDED,
     Run,
@@ -68,7 +69,13 @@ def run(options: Options) -> int:
     """
     workspace = options.workspace.resolve()
     with exclusive(workspace):
-        return start(options, workspace)[1]
+        record, code = start(options, workspace)
+    if code == 0:
+        print(f"done; record: {record.folder(workspace) / RUN}")
+        board = leaderboard_folder(record, workspace)
+        if board is not None:
+            print(f"report: {board / REPORT}")
+    return code
 
 
 def start(options: Options, workspace: Path) -> tuple[Run, int]:
@@ -238,13 +245,9 @@ def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
 
 
 def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
-    """Say how it ended and where to look."""
+    """Say how it ended and how to go on."""
     again = f"b1k run --resume --workspace {workspace}"
     if code == 0:
-        board = leaderboard_folder(run, workspace)
-        print(f"done; record: {run.folder(workspace) / 'run.json'}")
-        if board is not None:
-            print(f"report: {board / REPORT}")
         return
     if code == 130:
         print(f"interrupted; continue with: {again}", file=sys.stderr)
