@@ -1,5 +1,6 @@
 """The policy server as a child process, started again when it ended."""
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -25,10 +26,8 @@ def policy_server(plan: Plan) -> ServerCommand:
     def command(mapping: Path, port_file: Path) -> Sequence[str]:
         words = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping)]
         words += ["--host", HOST, "--port", "0", "--port-file", str(port_file), "--batch-sizes", "1"]
-        settings = plan.settings
-        words += ["--policy.execute", str(settings.execute)]
-        words += ["--policy.compress-from", str(settings.compress_from)]
-        words += ["--policy.num-steps", str(settings.num_steps), "--policy.seed", str(settings.seed)]
+        for name, value in dataclasses.asdict(plan.settings).items():
+            words += [f"--policy.{name.replace('_', '-')}", str(value)]
         return words
 
     return command

@@ -40,11 +40,14 @@ class Job:
 
 @dataclass(frozen=True)
 class PolicySettings:
-    """How the policy server executes chunks; see pi_behavior.policy.config."""
+    """How the policy server executes chunks: fields of pi_behavior.policy.config.PolicyConfig."""
 
     execute: int
     compress_from: int
     num_steps: int
+    voting: str
+    gripper: str
+    task_rules: str
     seed: int
 
 

@@ -5,9 +5,11 @@ a run), every group's policy runs the splits of its own tasks, and the common po
 before, only the reported instances; so does the untrained policy where it is asked for.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from components.plan.evaluators import EVALUATORS, Evaluator
 from components.plan.plan import COMMON, GROUP, REPORTED, UNTRAINED, VALIDATION, Job, Plan, PolicySettings
@@ -21,6 +23,10 @@ from pi_behavior.policy.config import PolicyConfig
 CHECKPOINT = "checkpoint"
 INITIAL = "initial"
 _FPS = 30
+_CHOICES = {
+    name: get_args(hint) for name, hint in get_type_hints(PolicyConfig).items() if get_origin(hint) is Literal
+}
+"""What PolicyConfig's fields of text may be."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,12 @@ class Config:
     """Predicted steps that are compressed to the executed ones."""
     num_steps: int = 20
     """Euler steps of the flow."""
+    voting: str = "published"
+    """Stage tracking: published (vote of three predictions) or off (the last prediction)."""
+    gripper: str = "data"
+    """Gripper rule: data (table from the demonstrations), published (made by hand) or off."""
+    task_rules: str = "off"
+    """Rules for single tasks: published or off."""
     seed: int = 0
     """Seed of the policy's noise."""
 
@@ -74,9 +86,17 @@ class Config:
             raise ValueError(f"evaluator is {self.evaluator!r}; expected one of {', '.join(EVALUATORS)}")
         if self.edition not in EDITIONS:
             raise ValueError(f"edition is {self.edition!r}; expected one of {', '.join(EDITIONS)}")
-        PolicyConfig(self.execute, self.compress_from, num_steps=self.num_steps, seed=self.seed)
+        PolicyConfig(**dataclasses.asdict(self.settings()))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
         for name in self.tasks:
             task(name)
+
+    def settings(self) -> PolicySettings:
+        """The part that the policy server reads."""
+        names = (f.name for f in dataclasses.fields(PolicySettings))
+        return PolicySettings(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -140,7 +160,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         rollouts=config.rollouts,
         image_size=config.image_size,
         action_chunk_size=config.action_chunk_size,
-        settings=PolicySettings(config.execute, config.compress_from, config.num_steps, config.seed),
+        settings=config.settings(),
         jobs=jobs,
     ).save(work.path)
     rollouts = config.rollouts * sum(len(job.instances) for job in jobs)

@@ -142,7 +142,7 @@ class Bench:
             tasks=(TASK,),
             image_size=56,
             action_chunk_size=10,
-            settings=PolicySettings(20, 26, 20, 0),
+            settings=PolicySettings(20, 26, 20, "published", "data", "off", 0),
             **values,
         )
         return Supervisor(
@@ -298,7 +298,9 @@ def test_policy_server_takes_its_command_line():
 
     from pi_behavior.policy.server import ServerConfig
 
-    plan = Plan("2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, 7), ())
+    plan = Plan(
+        "2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, "off", "published", "off", 7), ()
+    )
     words = policy_server(plan)(Path("mapping.json"), Path("port"))
     assert words[1:3] == ["-m", "pi_behavior.policy.server"]
     config = tyro.cli(ServerConfig, args=list(words[3:]))
