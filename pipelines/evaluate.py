@@ -41,6 +41,9 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
         execute: int = 20,
         compress_from: int = 26,
         num_steps: int = 20,
+        voting: str = "published",
+        gripper: str = "data",
+        task_rules: str = "off",
         team: str = "team",
         affiliation: str = "independent",
         track: str = "standard",
@@ -67,6 +70,9 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             execute: Actions executed of each predicted chunk.
             compress_from: Predicted steps that are compressed to the executed ones.
             num_steps: Euler steps of the flow.
+            voting: Stage tracking, published (vote of three predictions) or off (the last one).
+            gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
+            task_rules: Rules for single tasks, published or off.
             team: Name of the team in the submission.
             affiliation: Affiliation of the team in the submission.
             track: Track of the submission, standard or privileged.
@@ -95,6 +101,9 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             execute=execute,
             compress_from=compress_from,
             num_steps=num_steps,
+            voting=voting,
+            gripper=gripper,
+            task_rules=task_rules,
             seed=seed,
         )
         profile.apply(shares, "plan", "Plan")

@@ -72,6 +72,9 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         execute: int = 20,
         compress_from: int = 26,
         num_steps: int = 20,
+        voting: str = "published",
+        gripper: str = "data",
+        task_rules: str = "off",
         best: float = 0.5,
         good: float = 0.0,
         minimum_groups: int = 1,
@@ -121,6 +124,9 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             execute: Actions executed of each predicted chunk.
             compress_from: Predicted steps that are compressed to the executed ones.
             num_steps: Euler steps of the flow.
+            voting: Stage tracking, published (vote of three predictions) or off (the last one).
+            gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
+            task_rules: Rules for single tasks, published or off.
             best: Validation score from which a task is in the group best.
             good: Validation score above which a task is otherwise in the group good, and else in bad.
             minimum_groups: Fewest groups; with fewer by score, tasks are split by rank.
@@ -180,6 +186,9 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             "execute": execute,
             "compress_from": compress_from,
             "num_steps": num_steps,
+            "voting": voting,
+            "gripper": gripper,
+            "task_rules": task_rules,
             "seed": seed,
         }
         validation_plan = plan(models=common.outputs["artifact"], sets="validation", **evaluation)

@@ -1,0 +1,225 @@
+"""Profiles compile to what the cluster needs; nothing here talks to one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.shared.errors import UserError
+from pipelines.compiling import BUILDERS, compile_pipeline, parse_settings
+from pipelines.profiles import PROFILES, load_profile
+from pipelines.profiles.cluster import RTX_PRODUCTS
+from pipelines.tree import Tree
+
+REGISTRY = "registry.example.org/robots"
+STAGE_NODES = [
+    "dataset",
+    "statistics",
+    "train_common",
+    "plan_validation",
+    "evaluate_common",
+    "group",
+    "train_groups",
+    "plan_reported",
+    "evaluate_groups",
+    "leaderboard",
+    "promote",
+]
+
+
+class Compiled:
+    """A compiled pipeline by parts."""
+
+    def __init__(self, folder: Path, pipeline: str, profile: str) -> None:
+        self.path = folder / f"{pipeline}-{profile}.yaml"
+        self.spec: dict[str, Any] = compile_pipeline(pipeline, profile, self.path, REGISTRY)
+        documents = list(yaml.safe_load_all(self.path.read_text()))
+        platform = documents[1]["platforms"]["kubernetes"] if len(documents) > 1 else {}
+        self.kubernetes: dict[str, Any] = platform.get("deploymentSpec", {}).get("executors", {})
+        self.executors: dict[str, Any] = self.spec["deploymentSpec"]["executors"]
+
+    def of_stage(self, stage: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Container and Kubernetes settings of every use of a stage."""
+        command = ["python3", "-m", f"components.{stage}"]
+        return [
+            (executor["container"], self.kubernetes.get(name, {}))
+            for name, executor in self.executors.items()
+            if executor.get("container", {}).get("command") == command
+        ]
+
+    def defaults(self) -> dict[str, Any]:
+        """Default values of the pipeline's inputs."""
+        inputs = self.spec["root"]["inputDefinitions"]["parameters"]
+        return {name: given.get("defaultValue") for name, given in inputs.items()}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Compiled]:
+    folder = tmp_path_factory.mktemp("compiled")
+    return {(pipe, profile): Compiled(folder, pipe, profile) for pipe in BUILDERS for profile in PROFILES}
+
+
+@pytest.fixture(scope="module")
+def h200x8(compiled: dict[tuple[str, str], Compiled]) -> Compiled:
+    return compiled["train_and_evaluate", "h200x8"]
+
+
+def _pvcs(kubernetes: dict[str, Any]) -> dict[str, str]:
+    return {mount["mountPath"]: mount["constant"] for mount in kubernetes["pvcMount"]}
+
+
+def test_training_gets_a_node_of_eight_h200(h200x8: Compiled) -> None:
+    uses = h200x8.of_stage("train")
+    assert len(uses) == 2
+    for container, kubernetes in uses:
+        accelerator = container["resources"]["accelerator"]
+        assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "8")
+        assert container["image"].startswith(f"{REGISTRY}/trainer:")
+        assert kubernetes["nodeSelector"]["labels"] == {"nvidia.com/gpu.product": "NVIDIA-H200"}
+        assert kubernetes["tolerations"][0]["key"] == "nvidia.com/gpu"
+        (memory,) = kubernetes["emptyDirMounts"]
+        assert (memory["mountPath"], memory["medium"]) == ("/dev/shm", "Memory")
+        assert kubernetes["secretAsEnv"][0]["secretName"] == "b1k-wandb"
+        assert _pvcs(kubernetes) == {"/workspace": "b1k-workspace"}
+
+
+def test_evaluation_gets_nodes_with_ray_tracing(h200x8: Compiled) -> None:
+    uses = h200x8.of_stage("evaluate")
+    assert len(uses) == 2
+    for container, kubernetes in uses:
+        assert container["resources"]["accelerator"]["resourceCount"] == "1"
+        assert container["image"].startswith(f"{REGISTRY}/evaluator:")
+        (rule,) = kubernetes["nodeAffinity"][0]["matchExpressions"]
+        assert (rule["key"], rule["operator"]) == ("nvidia.com/gpu.product", "In")
+        assert rule["values"] == list(RTX_PRODUCTS)
+        assert not any("H200" in product for product in rule["values"])
+        assert _pvcs(kubernetes) == {"/workspace": "b1k-workspace", "/dataset": "b1k-dataset"}
+
+
+def test_cpu_stages_ask_for_no_gpu_and_see_the_workspace(h200x8: Compiled) -> None:
+    for stage in ("dataset", "statistics", "plan", "group", "leaderboard", "promote"):
+        for container, kubernetes in h200x8.of_stage(stage):
+            assert "accelerator" not in container["resources"]
+            assert container["image"].startswith(f"{REGISTRY}/toolbox:")
+            assert _pvcs(kubernetes)["/workspace"] == "b1k-workspace"
+
+
+def test_the_dataset_stage_has_the_data_and_its_keys(h200x8: Compiled) -> None:
+    ((_, kubernetes),) = h200x8.of_stage("dataset")
+    assert _pvcs(kubernetes)["/dataset"] == "b1k-dataset"
+    secret = kubernetes["secretAsEnv"][0]
+    assert secret["secretName"] == "b1k-s3"
+    assert {key["envVar"] for key in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_every_cluster_step_retries_with_backoff_in_limited_time_without_caching(h200x8: Compiled) -> None:
+    def walk(component: dict[str, Any]) -> list[dict[str, Any]]:
+        tasks = []
+        for task in component["dag"]["tasks"].values():
+            inner = h200x8.spec["components"][task["componentRef"]["name"]]
+            tasks += walk(inner) if "dag" in inner else [task]
+        return tasks
+
+    tasks = walk(h200x8.spec["root"])
+    assert len(tasks) == len(STAGE_NODES)
+    for task in tasks:
+        policy = task["retryPolicy"]
+        assert policy["maxRetryCount"] >= 2
+        assert policy["backoffFactor"] > 1
+        assert not task.get("cachingOptions", {}).get("enableCache", False)
+    for settings in h200x8.kubernetes.values():
+        assert int(settings["activeDeadlineSeconds"]) > 0
+        assert settings["imagePullSecret"][0]["secretName"] == "b1k-registry"
+
+
+def test_no_secret_value_is_in_the_file(h200x8: Compiled) -> None:
+    text = h200x8.path.read_text()
+    assert "secretName: b1k-s3" in text
+    assert "stringData" not in text
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_input_is_described_and_has_a_default(
+    compiled: dict[tuple[str, str], Compiled], profile: str
+) -> None:
+    for pipeline in BUILDERS:
+        inputs = compiled[pipeline, profile].spec["root"]["inputDefinitions"]["parameters"]
+        for name, given in inputs.items():
+            assert given.get("description"), f"{pipeline}: {name}"
+            assert "defaultValue" in given or name == "policy", f"{pipeline}: {name}"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profiles_arguments_are_inputs_and_reach_the_ir(
+    compiled: dict[tuple[str, str], Compiled], profile: str
+) -> None:
+    defaults = compiled["train_and_evaluate", profile].defaults()
+    arguments = dict(load_profile(profile).arguments)
+    assert arguments.items() <= {**defaults}.items()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_profiles_arguments_are_accepted_by_the_stages(profile: str) -> None:
+    from components.plan.stage import Config as PlanConfig
+    from components.train.stage import Config as TrainConfig
+    from pi_behavior.config import model_config
+
+    given = load_profile(profile).arguments
+    names = ("validation_instances", "reported_instances", "workers", "execute", "compress_from", "num_steps")
+    PlanConfig(
+        tasks=tuple(str(given.get("tasks", "")).split()),
+        evaluator=str(given.get("evaluator", "household")),
+        **{name: int(given[name]) for name in names},
+    )
+    names = ("steps", "batch_size", "flow_samples", "warmup_steps", "save_every")
+    TrainConfig(**{name: int(given[name]) for name in names}).training()
+    assert model_config(str(given["model"])).vision.image_size == given["image_size"]
+
+
+def test_nodes_have_names_for_people_in_the_order_of_the_pipeline(h200x8: Compiled) -> None:
+    assert [node.name for node in Tree(h200x8.spec).nodes.values()] == STAGE_NODES
+
+
+def test_evaluation_of_a_given_policy_imports_it(compiled: dict[tuple[str, str], Compiled]) -> None:
+    evaluate = compiled["evaluate", "h200x8"]
+    assert [node.name for node in Tree(evaluate.spec).nodes.values()] == [
+        "plan",
+        "evaluate",
+        "leaderboard",
+        "promote",
+    ]
+    (importer,) = [e["importer"] for e in evaluate.executors.values() if "importer" in e]
+    assert importer["typeSchema"]["schemaTitle"] == "system.Model"
+
+
+def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
+    words = ("steps=3", "augment=False", "peak_learning_rate=1e-4", "tasks=a b", "remote=s3://b/k=1")
+    assert parse_settings(h200x8.spec, words) == {
+        "steps": 3,
+        "augment": False,
+        "peak_learning_rate": 1e-4,
+        "tasks": "a b",
+        "remote": "s3://b/k=1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("steps", "expected name=value"),
+        ("step=3", "no input of the pipeline"),
+        ("steps=three", "expected a number integer"),
+        ("augment=maybe", "expected true or false"),
+    ],
+)
+def test_bad_settings_are_refused(h200x8: Compiled, word: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_settings(h200x8.spec, (word,))
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected one of laptop"):
+        compile_pipeline("train_and_evaluate", "h100", tmp_path / "p.yaml")
+    with pytest.raises(UserError, match="expected one of train_and_evaluate"):
+        compile_pipeline("retrain", "laptop", tmp_path / "p.yaml")
