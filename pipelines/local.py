@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from pipelines.runs import (
 )
 from pipelines.tree import CACHED, DONE, Node, Tree
 
+_KFP = (2, 17)
+"""Earlier versions of kfp.local start tasks before the loops that they wait for."""
 _REFRESH = 0.1
 _GRACE = 15.0
 LEADERBOARD = "leaderboard"
@@ -84,6 +87,7 @@ def start(options: Options, workspace: Path) -> tuple[Run, int]:
     Returns:
         The run's record and the exit code.
     """
+    _check_version()
     run = _choose(options, workspace)
     folder = run.folder(workspace)
     spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml")
@@ -125,6 +129,13 @@ def _resume(run: Run, workspace: Path, tree: Tree) -> Run:
 
 def _events_file(run: Run, workspace: Path) -> Path:
     return run.folder(workspace) / f"events-{run.attempts}.jsonl"
+
+
+def _check_version() -> None:
+    found = version("kfp")
+    if tuple(int(part) for part in found.split(".")[:2]) < _KFP:
+        wanted = ".".join(map(str, _KFP))
+        raise UserError(f"kfp {found} is installed, local runs need {wanted}; install kfp>={wanted}")
 
 
 def _check_required(spec: Mapping[str, Any], run: Run) -> None:
