@@ -16,7 +16,13 @@ def violations(spec: Spec) -> list[str]:
     Args:
         spec: the pipeline's IR, the first document of the compiled YAML.
     """
-    return list(_walk(spec, spec["root"], "root", inside_loop=False))
+    return [*_check_name(spec), *_walk(spec, spec["root"], "root", inside_loop=False)]
+
+
+def _check_name(spec: Spec) -> Iterator[str]:
+    name = spec["pipelineInfo"]["name"]
+    if f"comp-{name}" in spec["components"]:
+        yield f"root: the pipeline has the name of its component {name}; kfp.local would run that one alone"
 
 
 def _walk(spec: Spec, component: Spec, place: str, *, inside_loop: bool) -> Iterator[str]:

@@ -14,7 +14,7 @@ from components.plan.component import plan
 from components.promote.component import promote
 from pipelines.profiles.profile import Profile
 
-NAME = "evaluate"
+NAME = "evaluate-policy"
 
 
 def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:

@@ -12,12 +12,14 @@ import pytest
 
 from pipelines.runs import load_runs
 
+# as for a user: the tests' own settings simulate two devices
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 STAGES = ("dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
 
 
 def _b1k(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.cli", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=500, env=ENVIRONMENT)
 
 
 def _demo(workspace: Path) -> list[str]:
@@ -36,7 +38,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     workspace = tmp_path_factory.mktemp("demo")
     with (workspace / "output.txt").open("wb") as output:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "pipelines.cli", *_demo(workspace)], stdout=output, stderr=output
+            [sys.executable, "-m", "pipelines.cli", *_demo(workspace)],
+            stdout=output,
+            stderr=output,
+            env=ENVIRONMENT,
         )
         end = time.monotonic() + 300
         while not list(workspace.glob("artifacts/train/*.partial")):

@@ -124,6 +124,11 @@ def quote_in_condition():
         consume()
 
 
+@dsl.pipeline(name="consume")
+def name_of_a_component():
+    consume()
+
+
 def _compile(pipeline: Callable[..., Any], folder: Path) -> dict[str, Any]:
     path = folder / "pipeline.yaml"
     Compiler().compile(pipeline, str(path))
@@ -147,10 +152,11 @@ def test_a_good_pipeline_breaks_no_rule(tmp_path: Path) -> None:
         (collected_parameters, "collects parameters of a loop"),
         (one_of_artifacts, "one of several artifacts"),
         (quote_in_condition, "a quote inside a condition"),
+        (name_of_a_component, "has the name of its component consume"),
     ],
     ids=lambda value: value.name if hasattr(value, "pipeline_spec") else "",
 )
 def test_a_bad_pipeline_is_named(pipeline: Callable[..., Any], message: str, tmp_path: Path) -> None:
     found = violations(_compile(pipeline, tmp_path))
     assert any(message in line for line in found), found
-    assert all(line.startswith("root/") for line in found)
+    assert all(line.startswith("root") for line in found)
