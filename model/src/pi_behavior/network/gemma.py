@@ -67,11 +67,14 @@ class PrefixLayer(nnx.Module):
         """Returns the new tokens, and the rotated keys and the values for the action expert."""
         y = _rms_norm(x, self.attention_norm[...])
         query, key, value = self.attention.project(y, positions)
-        groups = key.shape[2]
-        split = query.reshape(*query.shape[:2], groups, -1, query.shape[-1])
-        logits = jnp.einsum("bsgnk,btgk->bgnst", split, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, MASKED), axis=-1).astype(x.dtype)
-        mixed = jnp.einsum("bgnst,btgk->bsgnk", weights, value).reshape(query.shape)
+        b, s, g, k = key.shape
+        # heads that share a key are rows of one matrix: plain batched matrix products are fastest everywhere
+        rows = query.reshape(b, s, g, -1, k).transpose(0, 2, 3, 1, 4).reshape(b, g, -1, k)
+        logits = jnp.einsum("bgrk,btgk->bgrt", rows, key, preferred_element_type=jnp.float32)
+        logits = jnp.where(mask[:, None, None], logits.reshape(b, g, -1, s, s), MASKED)
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype).reshape(b, g, -1, s)
+        mixed = jnp.einsum("bgrt,btgk->bgrk", weights, value)
+        mixed = mixed.reshape(b, g, -1, s, k).transpose(0, 3, 1, 2, 4).reshape(query.shape)
         x = x + self.attention.combine(mixed)
         return x + self.mlp(_rms_norm(x, self.mlp_norm[...])), (key, value)
 
@@ -142,15 +145,19 @@ class ExpertLayer(nnx.Module):
         flat = y.reshape(b, c * t, -1)
         query, key, value = self.attention.project(flat, jnp.tile(positions, (1, c)))
         g, k = key.shape[2:]
-        query = query.reshape(b, c, t, g, -1, k)
-        key, value = key.reshape(b, c, t, g, k), value.reshape(b, c, t, g, k)
-        to_prefix = jnp.einsum("bctgnk,bsgk->bgncts", query, prefix_keys, preferred_element_type=jnp.float32)
-        to_prefix = jnp.where(prefix_valid[:, None, None, None, None, :], to_prefix, MASKED)
-        to_chunk = jnp.einsum("bctgnk,bcugk->bgnctu", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(jnp.concatenate([to_prefix, to_chunk], axis=-1), axis=-1).astype(x.dtype)
-        prefix_length = prefix_keys.shape[1]
-        mixed = jnp.einsum("bgncts,bsgk->bctgnk", weights[..., :prefix_length], prefix_values)
-        mixed = mixed + jnp.einsum("bgnctu,bcugk->bctgnk", weights[..., prefix_length:], value)
+        # rows in the order head, chunk, step: against the prefix they are one matrix, within a chunk one each
+        query = query.reshape(b, c, t, g, -1, k).transpose(0, 3, 4, 1, 2, 5)
+        key, value = (a.reshape(b, c, t, g, k).transpose(0, 3, 1, 2, 4) for a in (key, value))
+        rows = query.reshape(b, g, -1, k)
+        to_prefix = jnp.einsum("bgrk,bsgk->bgrs", rows, prefix_keys, preferred_element_type=jnp.float32)
+        to_prefix = jnp.where(prefix_valid[:, None, None, :], to_prefix, MASKED)
+        to_chunk = jnp.einsum("bgnctk,bgcuk->bgnctu", query, key, preferred_element_type=jnp.float32)
+        logits = jnp.concatenate([to_prefix.reshape(*query.shape[:-1], -1), to_chunk], axis=-1)
+        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype)
+        to_prefix, to_chunk = jnp.split(weights, [prefix_keys.shape[1]], axis=-1)
+        mixed = jnp.einsum("bgrs,bsgk->bgrk", to_prefix.reshape(b, g, rows.shape[2], -1), prefix_values)
+        mixed = mixed.reshape(query.shape) + jnp.einsum("bgnctu,bgcuk->bgnctk", to_chunk, value)
+        mixed = mixed.transpose(0, 3, 4, 1, 2, 5)
         branch = self.attention.combine(mixed.reshape(b, c * t, -1, k)).reshape(x.shape)
         x = x + gate * branch
         y, gate = self.mlp_norm(x, time)
