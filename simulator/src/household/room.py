@@ -8,7 +8,7 @@ from importlib import resources
 from household.robot_model import robot_actuators, robot_body
 
 TABLE_HEIGHT = 0.45
-RADIO_BUTTON_RADIUS = 0.045
+RADIO_BUTTON_RADIUS = 0.055
 RADIO_HEIGHT = 0.10
 BUTTON_HEIGHT = 0.025
 """How far the button stands above the radio's top."""

@@ -73,7 +73,7 @@ class Task:
         return round(1.5 * self.human.length)
 
 
-_BASE_RANGE = (0.10, 0.10, 0.06)
+_BASE_RANGE = (0.06, 0.06, 0.04)
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -83,7 +83,7 @@ TASKS: dict[str, Task] = {
             index=0,
             stages=5,
             instruction="Turn on the radio receiver that's on the table in the living room.",
-            placements=(Placement("radio_receiver.n.01_1", (0.56, -0.03), (0.06, 0.13, 0.15)),),
+            placements=(Placement("radio_receiver.n.01_1", (0.56, -0.03), (0.04, 0.08, 0.15)),),
             grasp_object=None,
             gripper=-1.0,
             base_centre=(-0.32, 0.0),
@@ -96,7 +96,7 @@ TASKS: dict[str, Task] = {
             stages=6,
             instruction="Put the three can of soda from the living room inside the tash can in the kitchen.",
             placements=(
-                Placement("can__of__soda.n.01_1", (0.56, -0.05), (0.06, 0.11, 3.14)),
+                Placement("can__of__soda.n.01_1", (0.56, -0.05), (0.04, 0.07, 3.14)),
                 Placement("ashcan.n.01_1", (0.54, -0.43), (0.03, 0.03, 0.1)),
             ),
             grasp_object="can__of__soda.n.01_1",
