@@ -75,9 +75,6 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         voting: str = "published",
         gripper: str = "data",
         task_rules: str = "off",
-        voting: str = "published",
-        gripper: str = "data",
-        task_rules: str = "off",
         best: float = 0.5,
         good: float = 0.0,
         minimum_groups: int = 1,
@@ -127,9 +124,6 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             execute: Actions executed of each predicted chunk.
             compress_from: Predicted steps that are compressed to the executed ones.
             num_steps: Euler steps of the flow.
-            voting: Stage tracking, published (vote of three predictions) or off (the last prediction).
-            gripper: Table of the gripper rule, data (from the demonstrations), published or off.
-            task_rules: Rules for single tasks, published or off.
             voting: Stage tracking, published (vote of three predictions) or off (the last one).
             gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
             task_rules: Rules for single tasks, published or off.
@@ -192,9 +186,6 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             "execute": execute,
             "compress_from": compress_from,
             "num_steps": num_steps,
-            "voting": voting,
-            "gripper": gripper,
-            "task_rules": task_rules,
             "voting": voting,
             "gripper": gripper,
             "task_rules": task_rules,

@@ -32,9 +32,6 @@ def plan(
     voting: str = "published",
     gripper: str = "data",
     task_rules: str = "off",
-    voting: str = "published",
-    gripper: str = "data",
-    task_rules: str = "off",
     seed: int = 0,
 ) -> dsl.ContainerSpec:
     """Plan the evaluation of one policy. `tasks` and `sets` are names with spaces between."""
@@ -79,9 +76,6 @@ def plan_groups(
     execute: int = 20,
     compress_from: int = 26,
     num_steps: int = 20,
-    voting: str = "published",
-    gripper: str = "data",
-    task_rules: str = "off",
     voting: str = "published",
     gripper: str = "data",
     task_rules: str = "off",

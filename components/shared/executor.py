@@ -18,6 +18,7 @@ from components.shared.errors import UserError
 
 _MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 FLAG = "--executor-input"
+FIRST = "first_"
 OUTPUT = "artifact"
 METRICS = "metrics"
 HTML = "html"
@@ -98,7 +99,8 @@ class KfpTask:
         artifacts = {f.name for f in dataclasses.fields(inputs)}
         given = self.inputs.get("parameterValues", {})
         unknown = sorted(
-            (given.keys() - fields.keys()) | (self.inputs.get("artifacts", {}).keys() - artifacts)
+            (given.keys() - fields.keys())
+            | (self.inputs.get("artifacts", {}).keys() - artifacts - {FIRST + name for name in artifacts})
         )
         unknown = [name for name in unknown if name not in ("workspace", "run_id", "task_id")]
         if unknown:
@@ -110,8 +112,10 @@ class KfpTask:
         for name, value in given.items():
             if name in fields:
                 words += _words(f"config.{name}", value, fields[name])
-        for name, group in self.inputs.get("artifacts", {}).items():
-            paths = [str(local_path(a["uri"])) for a in group.get("artifacts", [])]
+        for name in sorted(artifacts):
+            # a pipeline cannot put one artifact before those that it collects from a loop: two inputs can
+            groups = [self.inputs.get("artifacts", {}).get(key, {}) for key in (FIRST + name, name)]
+            paths = [str(local_path(a["uri"])) for group in groups for a in group.get("artifacts", [])]
             if paths:
                 words += [f"--inputs.{name.replace('_', '-')}", *paths]
         return words

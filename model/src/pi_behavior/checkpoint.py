@@ -124,8 +124,12 @@ def restore_parameters(path: Path, target: State) -> None:
             update_parameters(
                 target, {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in saved.items()}
             )
+        # never the sharding it was saved with: the machine that serves has other devices
+        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None))
+            name: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
+            )
             for name, leaf in target_flat.items()
         }
         update_parameters(target, checkpointer.restore(path.absolute() / PARAMETERS, abstract))
