@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +139,17 @@ def test_initial_parameters_are_kept_and_fine_tuning_starts_from_a_checkpoint(tm
     train(MODEL, none, statistics(), batches, tmp_path / "b", initial=tmp_path / "a/checkpoint")
     copied = parameters(tmp_path / "b/checkpoint")
     assert all(np.array_equal(copied[n], trained[n]) for n in trained)
+
+
+def test_a_checkpoint_of_two_devices_opens_on_one(tmp_path: Path) -> None:
+    train(MODEL, dataclasses.replace(TRAIN, steps=0), statistics(), batches, tmp_path)
+    script = (
+        "import jax, sys; from pathlib import Path; from pi_behavior import checkpoint;"
+        "assert len(jax.devices()) == 1; assert checkpoint.load(Path(sys.argv[1])).step == 0"
+    )
+    one_device = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, "-c", script, str(tmp_path / "checkpoint")]
+    subprocess.run(command, env=one_device, check=True)
 
 
 def test_not_a_number_stops_the_run_and_names_the_steps(tmp_path: Path) -> None:
