@@ -6,10 +6,12 @@ The fault is put down to the first of them, as evaluators go through instances i
 rollout is given up, so that one bad instance cannot keep the others from being done.
 """
 
+import contextlib
 import json
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -264,12 +266,14 @@ class Supervisor:
 
 def _signs_of_life(output: Path, log: Path) -> tuple[int, int, int]:
     """Changes whenever the log or any output file grows or appears."""
-    sizes = [p.stat().st_size for p in (*_files(output / "json"), *_files(output / "videos"))]
+    sizes = [*_sizes(output / "json"), *_sizes(output / "videos")]
     return log.stat().st_size, len(sizes), sum(sizes)
 
 
-def _files(folder: Path) -> list[Path]:
-    try:
-        return [path for path in folder.iterdir() if path.is_file()]
-    except FileNotFoundError:
-        return []
+def _sizes(folder: Path) -> Iterator[int]:
+    """Sizes of a folder's files, while the evaluator writes, renames and removes some of them."""
+    with contextlib.suppress(FileNotFoundError):  # no folder yet
+        for entry in os.scandir(folder):
+            with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
+                if entry.is_file():
+                    yield entry.stat().st_size
