@@ -4,6 +4,7 @@ Subcommands import what they need when they run: an image without kfp can still 
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,6 +149,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print(f"b1k {name}: interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Collects demonstrations in the household simulator (reduced tasks: one room, one
 under DVC in the workspace, and runs `train_and_evaluate`. Interrupted or killed, the same command continues.
 """
 
-import contextlib
 import json
 import os
 import subprocess
@@ -94,11 +93,7 @@ def run(options: Options) -> int:
 def _version(options: Options, workspace: Path) -> str:
     """Put the dataset under DVC; returns the commit of its version."""
     repository = workspace / DEMONSTRATIONS
-    # DVC also reads a dvc.yaml of the working directory, which would be that of our own repository
-    with contextlib.chdir(repository):
-        return version_dataset(
-            repository, DATA, workspace / "remote", f"{options.episodes} episodes per task"
-        )
+    return version_dataset(repository, DATA, workspace / "remote", f"{options.episodes} episodes per task")
 
 
 def check_rendering() -> None:

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from components.shared import lineage
-from components.shared.artifacts import Artifact
+from components.shared.artifacts import RECORD, Artifact
 from components.shared.errors import UserError
 
 
@@ -36,6 +36,8 @@ def verify(path: Path) -> int:
     Raises:
         UserError: there is no such folder.
     """
+    if (path / RECORD).is_file():
+        path = Artifact.load(path).path
     if not path.is_dir():
         raise UserError(
             f"{path} is not a folder; give an artifact, <workspace>/artifacts/<stage>/<fingerprint>"

@@ -8,7 +8,7 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from components.shared.artifacts import write_atomic
@@ -50,7 +50,8 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
         place = Path(data_path)
         written = (f"{place.as_posix()}.dvc", (place.parent / ".gitignore").as_posix())
         _undo_half_written(repository, written)
-        with dvc_environment(repository / _SITE_CACHE):
+        # DVC also reads a dvc.yaml of the working directory, which may be that of another repository
+        with dvc_environment(repository / _SITE_CACHE), chdir(repository):
             _add_and_push(repository, data)
         git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
         if not _succeeds(repository, "diff", "--cached", "--quiet"):
