@@ -86,7 +86,8 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
     run = _last(tmp_path)
     assert (run.status, run.arguments["number"]) == ("succeeded", 7)
     assert run.seconds.keys() == {"first", "middle", "last"}
-    events = [json.loads(line) for line in (run.folder(tmp_path) / "events-1.jsonl").open()]
+    lines = (run.folder(tmp_path) / "events-1.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
     assert {event["task"] for event in events if event.get("description") == "counting"} == {
         "first",
         "for-loop-1-iteration-0/middle",
