@@ -8,10 +8,8 @@ output is there, and continues from its own partial folder when it was killed.
 import dataclasses
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -41,10 +39,10 @@ from components.shared.errors import UserError
 from components.shared.executor import KfpTask
 from components.shared.lineage import Dependency
 from components.shared.progress import Progress
+from components.shared.source import code_digest, software
 
 C = TypeVar("C")
 In = TypeVar("In")
-_SOURCE_SUFFIXES = {".py", ".json", ".jsonl", ".html", ".css", ".js", ".xml", ".yaml"}
 SUMMARY = "summary.html"
 
 
@@ -221,7 +219,7 @@ class Stage(Generic[C, In]):
             stage=self.name,
             fingerprint=final.name,
             parameters=dataclasses.asdict(config),  # type: ignore[call-overload]
-            dependencies=[*used, *result.dependencies, *_software(self.code)],
+            dependencies=[*used, *result.dependencies, *software(self.code)],
             version=version("b1k"),
             invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
             started=started,
@@ -269,48 +267,6 @@ def _named_artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]
     for item in dataclasses.fields(inputs):  # type: ignore[arg-type]
         value = getattr(inputs, item.name)
         yield item.name, () if value is None else value if isinstance(value, tuple) else (value,)
-
-
-def _package_files(name: str) -> list[Path]:
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise ValueError(f"no package {name!r} to take the code digest of")
-    if spec.submodule_search_locations:
-        roots = [Path(place) for place in spec.submodule_search_locations]
-        return sorted(p for root in roots for p in root.rglob("*") if p.suffix in _SOURCE_SUFFIXES)
-    return [Path(str(spec.origin))]
-
-
-def code_digest(packages: Sequence[str]) -> str:
-    """Hex SHA-256 over the source of packages, so that changed code never reuses an old output."""
-    total = hashlib.sha256()
-    for name in sorted(set(packages)):
-        for path in _package_files(name):
-            if path.name != "component.py":  # the KFP wiring does not change what a stage makes
-                total.update(f"{name}/{path.name} {sha256_file(path)}\n".encode())
-    return total.hexdigest()
-
-
-def _software(packages: Sequence[str]) -> list[Dependency]:
-    """The code, and where known the commit and the image that it came from."""
-    found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(packages)})]
-    commit = os.environ.get("B1K_GIT_COMMIT") or _git_commit()
-    if commit:
-        found.append(Dependency("commit", "git+file:.", {"gitCommit": commit}))
-    image = os.environ.get("B1K_IMAGE_DIGEST")
-    if image:
-        found.append(Dependency("image", os.environ.get("B1K_IMAGE", "image"), {"sha256": image}))
-    return found
-
-
-def _git_commit() -> str | None:
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    answer = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip() or None
 
 
 def _now() -> str:

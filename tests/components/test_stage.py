@@ -15,7 +15,8 @@ import pytest
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
 from components.shared.executor import KfpTask
-from components.shared.stage import Result, Stage, Work, code_digest
+from components.shared.source import code_digest
+from components.shared.stage import Result, Stage, Work
 
 
 @dataclass(frozen=True)
