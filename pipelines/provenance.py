@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from components.shared import lineage
-from components.shared.artifacts import RECORD, Artifact
+from components.shared.artifacts import LINEAGE, RECORD, SUMS, Artifact
 from components.shared.errors import UserError
 
 
@@ -38,9 +38,9 @@ def verify(path: Path) -> int:
     """
     if (path / RECORD).is_file():
         path = Artifact.load(path).path
-    if not path.is_dir():
+    if not (path / LINEAGE).exists() and not (path / SUMS).exists():
         raise UserError(
-            f"{path} is not a folder; give an artifact, <workspace>/artifacts/<stage>/<fingerprint>"
+            f"{path} is not an artifact; give the folder of one, <workspace>/artifacts/<stage>/<fingerprint>"
         )
     checked, problems = lineage.verify(path)
     for problem in problems:
