@@ -34,7 +34,7 @@ def verify(path: Path) -> int:
         Exit code: 0 whole, 1 not.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no artifact at the path.
     """
     if (path / RECORD).is_file():
         path = Artifact.load(path).path

@@ -44,7 +44,7 @@ def test_every_command_explains_itself(
         (("compile", "--profile", "h100"), "there is no profile 'h100'; expected one of laptop"),
         (("run", "--pipeline", "retrain", "--workspace", "W"), "there is no pipeline 'retrain'"),
         (("lineage", "show", "nowhere"), "nowhere is not an artifact"),
-        (("lineage", "verify", "nowhere"), "nowhere is not a folder"),
+        (("lineage", "verify", "nowhere"), "nowhere is not an artifact"),
     ],
 )
 def test_mistakes_end_in_one_line_and_code_2(
