@@ -36,7 +36,7 @@ TOLERANCES = {
 Arrays = Mapping[str, np.ndarray]
 
 
-def infer_config(parameters: Arrays, image_size: int, fast_tokens: int) -> ModelConfig:
+def infer_config(parameters: Arrays, image_size: int) -> ModelConfig:
     """Work out the network's sizes from its parameters' shapes."""
     attention = "PaliGemma/img/Transformer/encoderblock/MultiHeadDotProductAttention_0/query/kernel"
     depth, vision_width, vision_heads, _ = parameters[attention].shape
@@ -61,7 +61,6 @@ def infer_config(parameters: Arrays, image_size: int, fast_tokens: int) -> Model
         expert_mlp=parameters["PaliGemma/llm/layers/mlp_1/linear"].shape[1],
         vocabulary=parameters["PaliGemma/llm/embedder/input_embedding"].shape[0],
         fast_vocabulary=parameters["fast_token_embedding/embedding"].shape[0],
-        fast_tokens=fast_tokens,
         dtype="float32",
     )
 
@@ -138,7 +137,7 @@ def compare(file: Path) -> list[tuple[str, float, float, float]]:
         data = {name: archive[name] for name in archive.files}
     parameters = {n.removeprefix("param/"): v for n, v in data.items() if n.startswith("param/")}
     size = data["in/image/base_0_rgb"].shape[1]
-    config = infer_config(parameters, size, data["in/fast_tokens"].shape[1])
+    config = infer_config(parameters, size)
     model = PiBehavior(config, nnx.Rngs(0))
     load_published(model, parameters)
     with jax.default_matmul_precision("highest"):

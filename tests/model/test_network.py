@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from benchmarks import golden
+from pi_behavior.checkpoint import flat_parameters
 from pi_behavior.config import ModelConfig, model_config
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
-from pi_behavior.published import load_published, parameters, published_shapes
+from pi_behavior.published import load_published, published_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_tiny.npz"
 
@@ -39,7 +39,7 @@ def test_full_size_has_the_published_names_and_parameter_count() -> None:
 def test_loading_tensors_lists_every_mismatch() -> None:
     with np.load(GOLDEN) as data:
         tensors = {n.removeprefix("param/"): data[n] for n in data.files if n.startswith("param/")}
-    model = PiBehavior(golden.infer_config(tensors, 56, 24), nnx.Rngs(0))
+    model = PiBehavior(golden.infer_config(tensors, 56), nnx.Rngs(0))
     tensors["stranger"] = np.zeros(3)
     del tensors["stage_pred_from_vlm/bias"]
     tensors["action_in_proj/bias"] = np.zeros(5)
@@ -76,6 +76,6 @@ def test_invalid_tokens_are_neither_seen_nor_see() -> None:
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_parameter_count_of_the_small_sizes(size: str) -> None:
     model = nnx.eval_shape(lambda: PiBehavior(model_config(size), nnx.Rngs(0)))
-    count = sum(int(np.prod(p.shape)) for p in jax.tree.leaves(parameters(model)))
+    count = sum(int(np.prod(p.shape)) for p in flat_parameters(nnx.state(model)).values())
     low, high = {"tiny": (0.5e6, 3e6), "small": (20e6, 40e6)}[size]
     assert low < count < high

@@ -42,13 +42,22 @@ def flat_parameters(state: State) -> dict[str, jax.Array]:
     return {".".join(map(str, path)): leaf.get_value() for path, leaf in nnx.to_flat_state(state)}
 
 
-def update_parameters(state: State, parameters: Mapping[str, Any]) -> None:
-    """Set a state's parameters from a mapping by dotted path, in place.
+def update_parameters(
+    state: State, parameters: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> None:
+    """Set a state's parameters from a mapping by name, in place.
+
+    Args:
+        state: the parameters to set.
+        parameters: arrays by name.
+        names: the mapping's name of every dotted path; without it, names are dotted paths.
 
     Raises:
         ValueError: names or shapes differ; the message lists all differences.
     """
     flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+    if names is not None:
+        flat = {names[path]: leaf for path, leaf in flat.items()}
     problems = [f"missing {name}" for name in flat.keys() - parameters.keys()]
     problems += [f"unknown {name}" for name in parameters.keys() - flat.keys()]
     problems += [

@@ -1,6 +1,6 @@
 """Configuration of the network and of a training run. Sizes: report, section 4 and appendices B, C."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
 
@@ -56,8 +56,6 @@ class ModelConfig:
     vocabulary: int = 257_152
     """Rows of the token embedding; the state's 256 bins use the first 256."""
     fast_vocabulary: int = 1024
-    fast_tokens: int = 200
-    """Longest FAST token sequence in training."""
     stage_counts: tuple[int, ...] = STAGE_COUNTS
     """Stages per task; its length is the number of task embeddings."""
     state_encoding: StateEncoding = "digitised"
@@ -169,7 +167,7 @@ def model_config(size: str) -> ModelConfig:
         close = get_close_matches(size, SIZES, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}{hint}")
-    return replace(SIZES[size])
+    return SIZES[size]
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
-import jax
+import jax.numpy as jnp
 from flax import nnx
 
+from pi_behavior.checkpoint import flat_parameters, update_parameters
 from pi_behavior.network import PiBehavior
 
 _BLOCK = "PaliGemma/img/Transformer/encoderblock"
@@ -99,31 +101,15 @@ NAMES: Mapping[str, str] = MappingProxyType(_names())
 
 def published_shapes(model: PiBehavior) -> dict[str, tuple[int, ...]]:
     """Published names and shapes of a model; works on the result of nnx.eval_shape, without memory."""
-    return {NAMES[path]: tuple(leaf.shape) for path, leaf in parameters(model).items()}
+    flat = flat_parameters(nnx.state(model, nnx.Param))
+    return {NAMES[path]: tuple(leaf.shape) for path, leaf in flat.items()}
 
 
-def parameters(model: PiBehavior) -> dict[str, jax.Array]:
-    """All parameters by their dotted path."""
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {".".join(map(str, path)): leaf.get_value() for path, leaf in flat}
-
-
-def load_published(model: PiBehavior, tensors: Mapping[str, jax.Array]) -> None:
+def load_published(model: PiBehavior, tensors: Mapping[str, Any]) -> None:
     """Set every parameter from tensors in the published names, in place.
 
     Raises:
         ValueError: names are missing or unknown, or shapes differ; the message lists all of them.
     """
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    ours = {NAMES[".".join(map(str, path))]: leaf for path, leaf in flat}
-    problems = [f"missing {name}, expected {ours[name].shape}" for name in ours.keys() - tensors.keys()]
-    problems += [f"unknown {name}" for name in tensors.keys() - ours.keys()]
-    problems += [
-        f"{name} has the shape {tensors[name].shape}, expected {leaf.shape}"
-        for name, leaf in ours.items()
-        if name in tensors and tuple(tensors[name].shape) != tuple(leaf.shape)
-    ]
-    if problems:
-        raise ValueError("the tensors do not fit the network:\n  " + "\n  ".join(sorted(problems)))
-    for name, leaf in ours.items():
-        leaf[...] = jax.numpy.asarray(tensors[name], leaf.dtype)
+    arrays = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
+    update_parameters(nnx.state(model, nnx.Param), arrays, NAMES)

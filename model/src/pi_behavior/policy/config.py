@@ -62,8 +62,3 @@ class PolicyConfig:
             raise ValueError(f"num_steps is {self.num_steps}; expected at least 1")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}; expected an integer of 32 bits")
-
-    @property
-    def speedup(self) -> float:
-        """Predicted steps per executed step where a chunk is compressed: 1.3 as published."""
-        return self.compress_from / self.execute
