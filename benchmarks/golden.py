@@ -161,7 +161,7 @@ def main(file: tyro.conf.Positional[Path]) -> None:
         file: the file with parameters, inputs and outputs.
     """
     rows = compare(file)
-    table = Table("output", "largest absolute error", "relative error", "tolerance", "")
+    table = Table("output", "absolute", "relative", "tolerance", "", title="largest errors")
     for name, absolute, relative, tolerance in rows:
         table.add_row(
             name,

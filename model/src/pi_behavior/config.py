@@ -9,6 +9,10 @@ from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
 
 StateEncoding = Literal["digitised", "projected"]
 Prediction = Literal["velocity", "clean"]
+KVSource = Literal["layerwise", "last", "lower_half"]
+Rematerialise = Literal["none", "dots", "all"]
+AttentionKind = Literal["auto", "xla", "cudnn"]
+STAGE_TOKENS = 4
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,22 @@ class ModelConfig:
     """Train with frozen SigLIP weights (report, appendix B)."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of the computation; parameters are float32."""
-    rematerialise: bool = True
-    """Recompute every layer's activations in the backward pass: less memory for a third more compute."""
+    rematerialise: Rematerialise = "all"
+    """What the backward pass recomputes instead of storing it: nothing, everything but the results of
+    matrix products with weights (dots), or all of a layer's activations (all: least memory, a third more
+    compute)."""
+    attention: AttentionKind = "auto"
+    """Implementation of the attention of images and prefix: cudnn on a GPU in bfloat16, else xla."""
+    kv_mix: Literal["learned"] | KVSource = "learned"
+    """Which layers of the prefix an expert layer reads: a learned combination of all (report, section 4.3),
+    or a fixed choice without weights, see `network.kv_mix.source_layers`."""
+    kv_mix_start: KVSource = "layerwise"
+    """The fixed choice that a learned combination starts as; layerwise is the identity, Pi0.5's pairing."""
+    knowledge_insulation: bool = False
+    """Stop the action loss's gradient at the KV cache, so that only the stage and FAST losses train the
+    prefix; the report's run had it off."""
+    stage_conditioning: bool = True
+    """Whether the network is told the stage, by the four tokens of stage fusion; without, they are absent."""
     fast: bool = True
     """Whether the FAST embedding and head exist (report, section 4.7)."""
     noise_beta: float = 0.5
@@ -93,9 +111,14 @@ class ModelConfig:
         return MODEL_DIM if self.state_encoding == "digitised" else 1
 
     @property
+    def stage_tokens(self) -> int:
+        """Tokens of stage fusion."""
+        return STAGE_TOKENS if self.stage_conditioning else 0
+
+    @property
     def prefix_tokens(self) -> int:
-        """Tokens of the prefix without FAST: images, task, four of stage fusion, state."""
-        return self.image_tokens + 1 + 4 + self.state_tokens
+        """Tokens of the prefix without FAST: images, task, stage fusion, state."""
+        return self.image_tokens + 1 + self.stage_tokens + self.state_tokens
 
     @property
     def action_tokens(self) -> int:
@@ -131,7 +154,7 @@ def _tiny() -> ModelConfig:
         prediction="clean",
         freeze_vision=False,
         dtype="float32",
-        rematerialise=False,
+        rematerialise="none",
         fast=False,
     )
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from pi_behavior.config import ModelConfig
-from pi_behavior.network.layers import Dense, normal, normalise_rms, rotate, scan_layers, stack
+from pi_behavior.network.layers import Dense, attend, normal, normalise_rms, rotate, scan_layers, stack
 
 MASKED = -2.3819763e38
 """Logit of a forbidden key: finite, so that a row without any allowed key is uniform and not NaN."""
@@ -56,6 +56,7 @@ class PrefixLayer(nnx.Module):
     """One layer of the prefix transformer."""
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        self.kind = config.attention
         self.attention_norm = nnx.Param(jnp.zeros(config.width))
         self.attention = Attention(config, config.width, rngs)
         self.mlp_norm = nnx.Param(jnp.zeros(config.width))
@@ -67,14 +68,7 @@ class PrefixLayer(nnx.Module):
         """Returns the new tokens, and the rotated keys and the values for the action expert."""
         y = _rms_norm(x, self.attention_norm[...])
         query, key, value = self.attention.project(y, positions)
-        b, s, g, k = key.shape
-        # heads that share a key are rows of one matrix: plain batched matrix products are fastest everywhere
-        rows = query.reshape(b, s, g, -1, k).transpose(0, 2, 3, 1, 4).reshape(b, g, -1, k)
-        logits = jnp.einsum("bgrk,btgk->bgrt", rows, key, preferred_element_type=jnp.float32)
-        logits = jnp.where(mask[:, None, None], logits.reshape(b, g, -1, s, s), MASKED)
-        weights = jax.nn.softmax(logits, axis=-1).astype(x.dtype).reshape(b, g, -1, s)
-        mixed = jnp.einsum("bgrt,btgk->bgrk", weights, value)
-        mixed = mixed.reshape(b, g, -1, s, k).transpose(0, 3, 1, 2, 4).reshape(query.shape)
+        mixed = attend(query, key, value, mask, kind=self.kind, scale=1.0)
         x = x + self.attention.combine(mixed)
         return x + self.mlp(_rms_norm(x, self.mlp_norm[...])), (key, value)
 

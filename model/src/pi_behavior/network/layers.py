@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
+
+from pi_behavior.config import AttentionKind, Rematerialise
 
 M = TypeVar("M", bound=nnx.Module)
 Carry = TypeVar("Carry")
@@ -34,7 +36,7 @@ def scan_layers(
     carry: Carry,
     *,
     scanned: Any = None,
-    rematerialise: bool,
+    rematerialise: Rematerialise,
 ) -> tuple[Carry, Any]:
     """Apply stacked layers in order.
 
@@ -43,7 +45,7 @@ def scan_layers(
         apply: calls one layer: (layer, carry, this layer's slice of `scanned`) to (carry, output).
         carry: what goes from layer to layer.
         scanned: arrays with a leading layer axis.
-        rematerialise: compute activations again in the backward pass instead of storing them.
+        rematerialise: what the backward pass computes again instead of storing it.
 
     Returns:
         The last carry, and the outputs stacked along a leading layer axis.
@@ -54,9 +56,14 @@ def scan_layers(
         parameter, rest = parts
         return apply(nnx.merge(graph, parameter), carry, rest)
 
-    body = jax.checkpoint(layer) if rematerialise else layer
-    # small networks run faster unrolled; large ones compile once per layer and save memory
-    return jax.lax.scan(body, carry, (parameters, scanned), unroll=not rematerialise)
+    if rematerialise == "none":
+        # small networks run faster unrolled; large ones compile one layer and save memory
+        return jax.lax.scan(layer, carry, (parameters, scanned), unroll=True)
+    policies = jax.checkpoint_policies
+    policy = policies.dots_with_no_batch_dims_saveable if rematerialise == "dots" else None
+    # a scan keeps the two passes apart by itself, so common subexpressions need no barrier
+    body = jax.checkpoint(layer, policy=policy, prevent_cse=False)
+    return jax.lax.scan(body, carry, (parameters, scanned))
 
 
 class Dense(nnx.Module):
@@ -69,6 +76,40 @@ class Dense(nnx.Module):
     def __call__(self, x: Float[Array, "*b i"]) -> Float[Array, "*b o"]:
         """Compute x W + bias."""
         return x @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+
+
+def attend(
+    query: Float[Array, "b t n k"],
+    key: Float[Array, "b s g k"],
+    value: Float[Array, "b s g k"],
+    mask: Bool[Array, "b t s"] | None = None,
+    *,
+    kind: AttentionKind,
+    scale: float,
+) -> Float[Array, "b t n k"]:
+    """Grouped-query attention, logits and softmax in float32.
+
+    Args:
+        query: queries; every n / g heads share a key.
+        key: keys.
+        value: values.
+        mask: whether a query sees a key; a row without any key is uniform.
+        kind: implementation; auto takes cuDNN where it can run, on a GPU in bfloat16.
+        scale: factor of the logits.
+    """
+    if kind == "auto":
+        on_gpu = jax.default_backend() == "gpu" and query.dtype == jnp.bfloat16
+        kind = "cudnn" if on_gpu else "xla"
+    length, keys = query.shape[1], key.shape[1]
+    if kind == "cudnn" and mask is not None:
+        # with a mask, cuDNN's backward pass takes even lengths only
+        query = jnp.pad(query, ((0, 0), (0, length % 2), (0, 0), (0, 0)))
+        key, value = (jnp.pad(x, ((0, 0), (0, keys % 2), (0, 0), (0, 0))) for x in (key, value))
+        mask = jnp.pad(mask, ((0, 0), (0, length % 2), (0, keys % 2)))
+    result = jax.nn.dot_product_attention(
+        query, key, value, mask=None if mask is None else mask[:, None], scale=scale, implementation=kind
+    )
+    return result[:, :length]
 
 
 def normalise_rms(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:

@@ -17,7 +17,7 @@ def prefix_blocks(config: ModelConfig, fast_tokens: int) -> Int[np.ndarray, " s"
     state tokens form block 1. Every FAST token is a block of its own, which makes them causal.
     """
     reliable = np.zeros(config.image_tokens + 1, np.int32)
-    later = np.ones(4 + config.state_tokens, np.int32)
+    later = np.ones(config.stage_tokens + config.state_tokens, np.int32)
     return np.concatenate([reliable, later, 2 + np.arange(fast_tokens, dtype=np.int32)])
 
 

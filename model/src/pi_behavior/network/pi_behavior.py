@@ -44,7 +44,8 @@ class PiBehavior(nnx.Module):
         width, expert = config.width, config.expert_width
         self.vision = SigLIP(config, rngs)
         self.task_embeddings = normal(rngs, (config.tasks, width), width)
-        self.stage_fusion = StageFusion(config, rngs)
+        if config.stage_conditioning:
+            self.stage_fusion = StageFusion(config, rngs)
         if config.state_encoding == "digitised":
             self.token_embeddings = normal(rngs, (config.vocabulary, width), width)
         else:
@@ -74,12 +75,10 @@ class PiBehavior(nnx.Module):
             vision = jax.lax.stop_gradient(vision)
         vision = vision.reshape(batch, self.config.image_tokens, self.config.width)
         task = self.task_embeddings[...][observation.task].astype(dtype)
-        parts = [
-            vision,
-            task[:, None],
-            self.stage_fusion(task, observation.task, observation.stage),
-            self._embed_state(observation.state).astype(dtype),
-        ]
+        parts = [vision, task[:, None]]
+        if self.config.stage_conditioning:
+            parts.append(self.stage_fusion(task, observation.task, observation.stage))
+        parts.append(self._embed_state(observation.state).astype(dtype))
         valid = [jnp.ones((batch, self.config.prefix_tokens), bool)]
         if fast is not None:
             # the first input is row 0; input i is target i - 1
@@ -102,7 +101,11 @@ class PiBehavior(nnx.Module):
         mask = prefix_mask(prefix_blocks(self.config, tokens.shape[1] - length), valid)
         positions = jnp.cumsum(valid, axis=1) - 1
         output, keys, values = self.prefix(tokens, positions, mask)
-        keys, values = self.kv_mix(keys[:, :, :length], values[:, :, :length])
+        keys, values = keys[:, :, :length], values[:, :, :length]
+        if self.config.knowledge_insulation:
+            # before the mix, whose own weights the action loss still trains
+            keys, values = jax.lax.stop_gradient((keys, values))
+        keys, values = self.kv_mix(keys, values)
         return Prefix(
             output=output,
             keys=keys,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from pi_behavior.config import ModelConfig, VisionConfig
-from pi_behavior.network.layers import normal, scan_layers, stack
+from pi_behavior.config import ModelConfig
+from pi_behavior.network.layers import attend, normal, scan_layers, stack
 from pi_behavior.observation import image_to_float
 
 
@@ -24,7 +24,9 @@ def _layer_norm(
 class EncoderBlock(nnx.Module):
     """One pre-norm transformer layer."""
 
-    def __init__(self, config: VisionConfig, rngs: nnx.Rngs) -> None:
+    def __init__(self, model: ModelConfig, rngs: nnx.Rngs) -> None:
+        config = model.vision
+        self.kind = model.attention
         e, n, k, m = config.width, config.heads, config.width // config.heads, config.mlp
         self.norm_0_scale = nnx.Param(jnp.ones(e))
         self.norm_0_bias = nnx.Param(jnp.zeros(e))
@@ -55,7 +57,7 @@ class EncoderBlock(nnx.Module):
                 (self.value_kernel, self.value_bias),
             )
         )
-        y = jax.nn.dot_product_attention(q, k, v)
+        y = attend(q, k, v, kind=self.kind, scale=q.shape[-1] ** -0.5)
         x = (
             x
             + jnp.einsum("isnk,nke->ise", y, self.out_kernel[...].astype(dtype))
@@ -74,13 +76,13 @@ class SigLIP(nnx.Module):
     def __init__(self, model: ModelConfig, rngs: nnx.Rngs) -> None:
         config = model.vision
         self.dtype = jnp.dtype(model.dtype)
-        self.rematerialise = model.rematerialise and not model.freeze_vision
+        self.rematerialise = model.rematerialise
         self.patch = config.patch
         e, p = config.width, config.patch
         self.patch_kernel = normal(rngs, (p, p, 3, e), p * p * 3)
         self.patch_bias = nnx.Param(jnp.zeros(e))
         self.positions = nnx.Param(0.02 * jax.random.normal(rngs.params(), (1, config.tokens, e)))
-        self.blocks = stack(lambda r: EncoderBlock(config, r), config.depth, rngs)
+        self.blocks = stack(lambda r: EncoderBlock(model, r), config.depth, rngs)
         self.norm_scale = nnx.Param(jnp.ones(e))
         self.norm_bias = nnx.Param(jnp.zeros(e))
         self.head_kernel = normal(rngs, (e, model.width), e)
