@@ -18,6 +18,7 @@ from pi_behavior.accumulators import (
     delta_chunks,
 )
 from pi_behavior.correlation import correction_matrix, correlation_matrix, pad_correlation, shrunk_covariance
+from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import DELTA_DIMS
 from pi_behavior.statistics import Statistics, closed_grippers, pad_to_model, stage_of_frame
 
@@ -28,6 +29,10 @@ HUMAN = {
     "left_eef_displacement": 0.5,
     "right_eef_displacement": 2.0,
 }
+
+
+CHUNK = hnp.arrays(np.float32, (2, 30, 23), elements=st.floats(-4, 4, width=32))
+STATE = hnp.arrays(np.float32, (2, 23), elements=st.floats(-4, 4, width=32))
 
 
 def episode(seed: int, length: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -248,6 +253,35 @@ def test_merged_parts_are_one_pass(split, shuffle) -> None:
     np.testing.assert_allclose(one.second_moment(values.mean(0)), np.cov(values.T, ddof=0), atol=1e-9)
 
 
+@given(CHUNK)
+def test_quantiles_become_minus_one_and_one(statistics, chunk) -> None:
+    low, high = statistics.action_q01, statistics.action_q99
+    normalised = statistics.normalise_quantiles(chunk)
+    assert np.abs(normalised).max() <= 1.0 + 1e-6
+    np.testing.assert_array_equal(normalised[..., 6], -1.0)
+    np.testing.assert_allclose(
+        statistics.unnormalise_quantiles(normalised), np.clip(chunk, low, high), atol=2e-6
+    )
+    wide = np.setdiff1d(np.arange(23), [6])
+    ends = statistics.normalise_quantiles(np.stack([low, high]))
+    np.testing.assert_allclose(ends[:, wide], [[-1.0] * 22, [1.0] * 22], atol=1e-6)
+
+
+def test_a_tokenizer_is_saved_and_read_beside_the_statistics(tmp_path, statistics) -> None:
+    chunks = statistics.normalise_quantiles(delta_chunks(*episode(0)).reshape(-1, 30, 23))
+    trained = replace(statistics, fast=FastTokenizer.train(chunks, vocab_size=300))
+    trained.save(tmp_path)
+    assert (tmp_path / "fast_tokenizer" / "processor_config.json").is_file()
+    assert Statistics.load(tmp_path).fast == trained.fast
+    assert Statistics.load(tmp_path / "norm_stats.json").fast == trained.fast
+    (tmp_path / "fast_tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match="cannot read a FAST tokenizer"):
+        Statistics.load(tmp_path)
+    # statistics without one leave none of an earlier run behind
+    statistics.save(tmp_path)
+    assert Statistics.load(tmp_path).fast is None
+
+
 def test_merged_datasets_are_one_pass() -> None:
     first, second = accumulate(range(5)), accumulate(range(5, 9))
     first.merge(second)
@@ -281,10 +315,6 @@ def test_quantiles_have_the_stated_error(values, share) -> None:
     exact = np.quantile(values, share, axis=0, method="inverted_cdf")
     np.testing.assert_allclose(histogram.quantile(share), exact, rtol=2e-3, atol=6.2e-5)
     np.testing.assert_array_equal(parts.quantile(share), histogram.quantile(share))
-
-
-CHUNK = hnp.arrays(np.float32, (2, 30, 23), elements=st.floats(-4, 4, width=32))
-STATE = hnp.arrays(np.float32, (2, 23), elements=st.floats(-4, 4, width=32))
 
 
 @given(CHUNK, STATE)

@@ -9,6 +9,7 @@ none.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from jaxtyping import Bool, Float, Float32, Int
 
 from pi_behavior.correlation import EPSILON, FLAT_DIM, PADDED_DIM, REAL, pad_correlation, shrunk_covariance
 from pi_behavior.correlation import correction_matrix as correction_matrix
+from pi_behavior.fast import FOLDER as FAST_FOLDER
+from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, DELTA_DIMS, GRIPPERS, MODEL_DIM
 
 CLOSED_GRIPPER = -0.98
@@ -60,6 +63,8 @@ class Statistics:
     num_frames: int = 0
     num_chunks: int = 0
     horizon: int = ACTION_HORIZON
+    fast: FastTokenizer | None = None
+    """Tokenizer of chunks that `normalise_quantiles` has mapped, for the FAST loss."""
 
     def normalise_state(self, state: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 23"]:
         """Scale states to zero mean and unit variance."""
@@ -98,6 +103,24 @@ class Statistics:
         mean, std = self._steps(normalised)
         return _float32(normalised * (std + EPSILON) + mean)
 
+    def normalise_quantiles(self, delta: Float[np.ndarray, "*b k 23"]) -> Float32[np.ndarray, "*b k 23"]:
+        """Clip delta chunks to the global 1 % and 99 % quantiles, which become -1 and 1.
+
+        The same at all steps of a chunk, which keeps it smooth, as the FAST tokenizer needs (report,
+        section 4.7). A constant dimension becomes -1.
+        """
+        clipped = np.clip(delta, self.action_q01, self.action_q99)
+        return _float32(2.0 * (clipped - self.action_q01) / self._quantile_range() - 1.0)
+
+    def unnormalise_quantiles(
+        self, normalised: Float[np.ndarray, "*b k 23"]
+    ) -> Float32[np.ndarray, "*b k 23"]:
+        """Invert `normalise_quantiles`, up to clipping."""
+        return _float32((normalised + 1.0) / 2.0 * self._quantile_range() + self.action_q01)
+
+    def _quantile_range(self) -> Vector:
+        return np.maximum(self.action_q99 - self.action_q01, np.float32(EPSILON))
+
     def normalise_initial(
         self, saved: Float[np.ndarray, "*b k 23"], state: Float[np.ndarray, "*b 23"]
     ) -> Float32[np.ndarray, "*b k 23"]:
@@ -129,7 +152,10 @@ class Statistics:
         return correction_matrix(self.covariance(beta), keep)
 
     def save(self, folder: Path) -> None:
-        """Write `norm_stats.json`, `human.json` and `closure.json`; each appears whole or not at all."""
+        """Write `norm_stats.json`, `human.json`, `closure.json` and, where there is one, `fast_tokenizer/`.
+
+        Each appears whole or not at all.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         stats = {
             "state": _group(self, "state", ""),
@@ -143,10 +169,16 @@ class Statistics:
         _write(folder / NORM_STATS, {"norm_stats": stats, **record})
         _write(folder / HUMAN, self.human)
         _write(folder / CLOSURE, self.closure)
+        if self.fast is not None:
+            self.fast.save(folder / FAST_FOLDER)
+        else:
+            shutil.rmtree(folder / FAST_FOLDER, ignore_errors=True)
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
         """Read what `save` wrote, or a published `norm_stats.json` (the file or its folder).
+
+        A FAST tokenizer in `fast_tokenizer/` beside it is read too.
 
         Raises:
             ValueError: a file cannot be read, or an entry is missing or of the wrong shape.
@@ -179,6 +211,8 @@ class Statistics:
             "human": _read(file.with_name(HUMAN)) if file.with_name(HUMAN).exists() else {},
             "closure": _read(file.with_name(CLOSURE)) if file.with_name(CLOSURE).exists() else {},
         }
+        if (fast := file.with_name(FAST_FOLDER)).is_dir():
+            tables["fast"] = FastTokenizer.load(fast)
         return cls(**arrays, **tables, **{name: document[name] for name in _RECORDED if name in document})
 
 
