@@ -21,4 +21,5 @@ from jaxtyping import install_import_hook  # noqa: E402
 settings.register_profile("ci", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
 # checks every annotated shape and dtype at run time
-install_import_hook(["pi_behavior.network", "pi_behavior.flow", "pi_behavior.losses"], "beartype.beartype")
+_TYPED = "accumulators correlation data fast flops flow losses network observation policy statistics"
+install_import_hook([f"pi_behavior.{module}" for module in _TYPED.split()], "beartype.beartype")

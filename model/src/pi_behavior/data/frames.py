@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -29,6 +29,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with what is done, how many of it are done, and how many there are."""
 
 
+@runtime_checkable
 class Frames(Protocol):
     """A source of images."""
 

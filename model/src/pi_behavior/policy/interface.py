@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -48,6 +48,7 @@ class Prediction:
     """-inf beyond the task's stages."""
 
 
+@runtime_checkable
 class Predictor(Protocol):
     """A network with its weights."""
 
