@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,6 @@ from pi_behavior.observation import Observation
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "RTX 4090": 165.0}
 """Dense bfloat16 TFLOP/s by part of the device's name, from the vendor's data sheets."""
-WAYS = ("shared", "repeated", "separate")
 Way = Literal["shared", "repeated", "separate"]
 Step = Callable[[State], tuple[Array, State]]
 
@@ -55,7 +54,7 @@ class Options:
     """Flow samples per observation."""
     repeats: int = 5
     """Timed runs of each way."""
-    ways: tuple[Way, ...] = WAYS
+    ways: tuple[Way, ...] = ("shared", "repeated", "separate")
     """Which ways to run; the first is compared with the others."""
     peak_tflops: float | None = None
     """Peak of the device in TFLOP/s, for the utilisation; known for some GPUs."""
@@ -128,7 +127,7 @@ def make_step(
     step = jax.jit(jax.value_and_grad(loss))
 
     def memory(parameters: State) -> float:
-        planned = step.lower(parameters).compile().memory_analysis()
+        planned: Any = step.lower(parameters).compile().memory_analysis()
         return float(planned.temp_size_in_bytes)
 
     return step, memory

@@ -1,8 +1,9 @@
 """Configuration of the network and of a training run. Sizes: report, section 4 and appendices B, C."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from pi_behavior.challenge import MAX_STAGES, STAGE_COUNTS
 from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
@@ -164,7 +165,7 @@ def _small() -> ModelConfig:
     return ModelConfig(
         vision=VisionConfig(image_size=112, patch=14, width=256, depth=6, heads=4, mlp=1024),
         width=512,
-        mlp=1536,
+        mlp=1024,
         depth=6,
         heads=8,
         head_dim=64,
@@ -180,17 +181,58 @@ SIZES = {"tiny": _tiny(), "small": _small(), "full": ModelConfig()}
 """Configurations by name."""
 
 
-def model_config(size: str) -> ModelConfig:
-    """Look a configuration up by name.
+def model_config(size: str, changes: Sequence[str] = ()) -> ModelConfig:
+    """Look a configuration up by name, and change fields of it.
+
+    Args:
+        size: tiny, small or full.
+        changes: fields of ModelConfig as name=value, such as noise_beta=0 or kv_mix=last.
 
     Raises:
-        ValueError: the name is unknown; the message suggests the closest one.
+        ValueError: a name is unknown (the message suggests the closest one), or a value does not fit.
     """
     if size not in SIZES:
-        close = get_close_matches(size, SIZES, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown model size {size!r}: expected one of {', '.join(SIZES)}{hint}")
-    return SIZES[size]
+        raise ValueError(
+            f"unknown model size {size!r}: expected one of {', '.join(SIZES)}{_closest(size, SIZES)}"
+        )
+    config = SIZES[size]
+    kinds = get_type_hints(ModelConfig)
+    names = [f.name for f in fields(ModelConfig) if isinstance(getattr(config, f.name), str | int | float)]
+    values = {}
+    for change in changes:
+        name, separator, text = change.partition("=")
+        if not separator or name not in names:
+            raise ValueError(
+                f"{change!r} changes no field of the network: expected name=value with one of "
+                f"{', '.join(names)}{_closest(name, names)}"
+            )
+        values[name] = _parse(name, text, kinds[name])
+    return replace(config, **values)
+
+
+def _closest(name: str, known: Iterable[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _parse(name: str, text: str, kind: Any) -> Any:
+    """A field's value from text; Literal fields are texts of which only some are allowed."""
+    known: Mapping[str, Any] = {str(value): value for part in get_args(kind) for value in _values(part)}
+    if kind is bool:
+        known = {"true": True, "false": False}
+    if known:
+        if text.lower() not in known:
+            raise ValueError(f"{name} is {text!r}; expected one of {', '.join(known)}")
+        return known[text.lower()]
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; expected a number ({kind.__name__})") from None
+
+
+def _values(part: Any) -> tuple[Any, ...]:
+    """The values of a Literal, also inside of a union."""
+    return get_args(part) or (part,)
 
 
 @dataclass(frozen=True)
