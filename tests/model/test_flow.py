@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig
@@ -87,16 +87,37 @@ def _inpaint_with(
     return flat[constrained_entries(keep)], flat[free_entries(keep)]
 
 
-def test_inpainting_with_independent_entries_leaves_free_entries_alone() -> None:
-    constrained, free = _inpaint_with(np.eye(FLAT), beta=1.0, shift=0.5)
-    assert np.allclose(constrained, 0.5)
+shifts = st.floats(-0.99, 0.99).map(lambda x: float(np.float32(x)))
+
+
+@settings(max_examples=10)
+@given(shifts, st.integers(1, 29), st.floats(0.0, 1.0))
+def test_inpainting_with_independent_entries_leaves_free_entries_alone(
+    shift: float, keep: int, beta: float
+) -> None:
+    constrained, free = _inpaint_with(np.eye(FLAT), beta=beta, shift=shift, keep=keep)
+    assert np.allclose(constrained, shift)
     assert np.allclose(free, 0.0)
 
 
-def test_inpainting_with_perfect_correlation_shifts_everything_rigidly() -> None:
-    constrained, free = _inpaint_with(np.ones((FLAT, FLAT)), beta=1.0, shift=0.5)
-    assert np.allclose(constrained, 0.5)
-    assert np.allclose(free, 0.5, atol=1e-3)
+@settings(max_examples=10)
+@given(shifts, st.integers(1, 29))
+def test_inpainting_with_perfect_correlation_shifts_everything_rigidly(shift: float, keep: int) -> None:
+    constrained, free = _inpaint_with(np.ones((FLAT, FLAT)), beta=1.0, shift=shift, keep=keep)
+    assert np.allclose(constrained, shift)
+    assert np.allclose(free, shift, atol=1e-3)
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 1000), shifts)
+def test_inpainting_moves_free_entries_to_their_conditional_mean(seed: int, shift: float) -> None:
+    """For a Gaussian, E[U | O = o] = Sigma_UO Sigma_OO^-1 o; here by the precision matrix instead."""
+    sigma = random_correlation(seed)
+    constrained, free = _inpaint_with(sigma, beta=0.5, shift=0.1 * shift)
+    precision = np.linalg.inv(shrunk_covariance(sigma, 0.5))
+    o, u = constrained_entries(4), free_entries(4)
+    wanted = -np.linalg.solve(precision[np.ix_(u, u)], precision[np.ix_(u, o)] @ constrained)
+    assert np.allclose(free, wanted, atol=1e-3)
 
 
 def test_unbelievable_corrections_touch_only_the_constrained_entries() -> None:
@@ -144,13 +165,17 @@ def test_chunks_of_one_observation_do_not_see_each_other() -> None:
         np.testing.assert_allclose(alone[:, 0], together[:, chunk], atol=1e-5)
 
 
-def test_a_padding_row_of_fast_tokens_gives_no_loss_and_no_nan() -> None:
-    logits = jax.random.normal(jax.random.key(5), (2, 6, 16))
-    mask = jnp.array([[True] * 3 + [False] * 3, [False] * 6])
-    fast = FastTokens(jnp.zeros((2, 6), jnp.int32), mask)
-    loss = np.asarray(fast_loss(logits, fast))
-    assert loss[0] > 0
-    assert loss[1] == 0
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_a_padding_row_of_fast_tokens_gives_no_loss_and_no_gradient(valid: int, seed: int) -> None:
+    logits = 10.0 * jax.random.normal(jax.random.key(seed), (2, 6, 16))
+    mask = jnp.array([[True] * valid + [False] * (6 - valid), [False] * 6])
+    fast = FastTokens(jax.random.randint(jax.random.key(seed), (2, 6), 0, 16), mask)
+    loss, gradient = jax.value_and_grad(lambda x: fast_loss(x, fast).sum())(logits)
+    chosen = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), fast.tokens[..., None], 2)
+    assert float(loss) == pytest.approx(chosen[0, :valid].mean(), rel=1e-4)
+    assert np.isfinite(gradient).all()
+    assert not np.any(gradient[1])
+    assert not np.any(gradient[0, valid:])
 
 
 def test_total_loss_is_finite_with_its_parts_and_without_gradient_into_frozen_vision() -> None:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, MODEL_DIM
 from pi_behavior.network import PiBehavior, Prefix
@@ -32,25 +32,25 @@ class Correlation:
     """Sigma_UO Sigma_OO^-1 of the shrunk covariance: how free entries follow constrained ones."""
 
 
-def constrained_entries(keep: int) -> np.ndarray:
+def constrained_entries(keep: int) -> Int[np.ndarray, " o"]:
     """Flat indices of the first `keep` steps' 23 real dimensions, ascending."""
     return (np.arange(keep)[:, None] * MODEL_DIM + np.arange(ACTION_DIM)).reshape(-1)
 
 
-def free_entries(keep: int) -> np.ndarray:
+def free_entries(keep: int) -> Int[np.ndarray, " u"]:
     """Flat indices of all other entries, padding included, ascending."""
     return np.setdiff1d(np.arange(FLAT), constrained_entries(keep))
 
 
 def correlated_noise(
-    key: Array, cholesky: Float[Array, "960 960"], batch: tuple[int, ...]
+    key: PRNGKeyArray, cholesky: Float[Array, "960 960"], batch: tuple[int, ...]
 ) -> Float[Array, "*batch 30 32"]:
     """Draw noise L z with z standard normal (report, section 5.4)."""
     white = jax.random.normal(key, (*batch, FLAT))
     return (white @ cholesky.T).reshape(*batch, ACTION_HORIZON, MODEL_DIM)
 
 
-def sample_time(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+def sample_time(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
     """Flow times from Beta(1.5, 1) * 0.999 + 0.001; 1 is pure noise.
 
     The distribution function of Beta(a, 1) is x^a, so its inverse gives exact samples without rejection.

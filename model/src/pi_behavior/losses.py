@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pi_behavior.config import TrainConfig
 from pi_behavior.flow import correlated_noise, flow_loss, sample_time
@@ -27,7 +27,7 @@ def total_loss(
     model: PiBehavior,
     config: TrainConfig,
     cholesky: Float[Array, "960 960"],
-    key: Array,
+    key: PRNGKeyArray,
     observation: Observation,
     actions: Float[Array, "b 30 32"],
     fast: FastTokens | None = None,

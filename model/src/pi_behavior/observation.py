@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from pi_behavior.layout import CAMERAS
 
@@ -60,7 +60,7 @@ def resize_with_padding(image: UInt8[Array, "*b h w 3"], size: int) -> UInt8[Arr
     return jnp.pad(jnp.round(resized.clip(0, 255)).astype(jnp.uint8), padding)
 
 
-def _crop_and_rotate(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+def _crop_and_rotate(key: PRNGKeyArray, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
     """Random 95 % crop resized back, and rotation by up to 5 degrees, as one linear resampling."""
     crop_key, angle_key = jax.random.split(key)
     height, width, _ = image.shape
@@ -80,7 +80,7 @@ def _crop_and_rotate(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "
     return sample(image)
 
 
-def _jitter_colours(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
+def _jitter_colours(key: PRNGKeyArray, image: Float[Array, "h w 3"]) -> Float[Array, "h w 3"]:
     """Random brightness (0.3), contrast (0.4) and saturation (0.5); image in [0, 1]."""
     brightness, contrast, saturation = 1.0 + jax.random.uniform(key, (3,), minval=-1.0) * jnp.array(
         [0.3, 0.4, 0.5]
@@ -91,7 +91,7 @@ def _jitter_colours(key: Array, image: Float[Array, "h w 3"]) -> Float[Array, "h
     return ((image - grey[..., None]) * saturation + grey[..., None]).clip(0.0, 1.0)
 
 
-def augment(key: Array, observation: Observation, *, geometric: bool = True) -> Observation:
+def augment(key: PRNGKeyArray, observation: Observation) -> Observation:
     """Augment images for training, independently per sample and camera.
 
     The head camera is cropped to 95 %, resized back and rotated by up to 5 degrees; all cameras change in
@@ -100,14 +100,13 @@ def augment(key: Array, observation: Observation, *, geometric: bool = True) -> 
     Args:
         key: random key.
         observation: a batch.
-        geometric: whether the head camera is cropped and rotated.
     """
     images = {}
     for index, camera in enumerate(CAMERAS):
         image = observation.images[camera].astype(jnp.float32) / 255.0
         crop_key, colour_key = jax.random.split(jax.random.fold_in(key, index))
         batch = image.shape[0]
-        if camera == "head" and geometric:
+        if camera == "head":
             image = jax.vmap(_crop_and_rotate)(jax.random.split(crop_key, batch), image)
         image = jax.vmap(_jitter_colours)(jax.random.split(colour_key, batch), image)
         images[camera] = jnp.round(image * 255.0).astype(jnp.uint8)
