@@ -43,6 +43,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         remote: str = "",
         tasks: str = "",
         model: str = "tiny",
+        network: str = "",
         steps: int = 1000,
         batch_size: int = 64,
         peak_learning_rate: float = 1e-3,
@@ -95,6 +96,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             remote: DVC remote, a name, folder or URL (s3://bucket/prefix); empty for the default one.
             tasks: Names of the tasks with spaces between; empty for all tasks of the dataset.
             model: Size of the network, tiny, small or full.
+            network: Fields of the network to change, as name=value with spaces between (noise_beta=0).
             steps: Gradient steps of the common policy.
             batch_size: Observations per gradient step, over all GPUs.
             peak_learning_rate: Learning rate of the common policy after warm-up.
@@ -149,6 +151,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             "dataset": data.outputs["artifact"],
             "statistics": data_statistics.outputs["artifact"],
             "model": model,
+            "network": network,
             "batch_size": batch_size,
             "flow_samples": flow_samples,
             "final_learning_rate": final_learning_rate,

@@ -16,6 +16,7 @@ def train(
     name: str = "common",
     tasks: str = "",
     model: str = "tiny",
+    network: str = "",
     steps: int = 1000,
     batch_size: int = 64,
     flow_samples: int = 15,
@@ -32,7 +33,7 @@ def train(
     track: bool = True,
     seed: int = 0,
 ) -> dsl.ContainerSpec:
-    """Train a policy, or fine-tune `initial`. `tasks` are names with spaces between."""
+    """Train a policy, or fine-tune `initial`. `tasks` and `network` are lists with spaces between."""
     return dsl.ContainerSpec(
         image=image("trainer"),
         command=["python3", "-m", "components.train"],

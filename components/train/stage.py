@@ -31,6 +31,9 @@ class Config:
     """Tasks to train on; none means all tasks of the dataset."""
     model: str = "tiny"
     """Size of the network: tiny, small or full."""
+    network: tuple[str, ...] = ()
+    """Fields of the network to change, as name=value: noise_beta=0 for white noise, kv_mix=layerwise,
+    knowledge_insulation=true, stage_conditioning=false, fast=false, ... (see ModelConfig)."""
     steps: int = 1000
     """Gradient steps."""
     batch_size: int = 64
@@ -89,7 +92,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     from pi_behavior.training.loop import resolved, train
 
     try:
-        model, training = model_config(config.model), config.training()
+        model, training = model_config(config.model, config.network), config.training()
         indices = tuple(task(name).index for name in config.tasks)
     except ValueError as error:
         raise UserError(str(error)) from error
