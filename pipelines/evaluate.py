@@ -44,6 +44,7 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
         voting: str = "published",
         gripper: str = "data",
         task_rules: str = "off",
+        inpainting: str = "soft",
         team: str = "team",
         affiliation: str = "independent",
         track: str = "standard",
@@ -73,6 +74,7 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             voting: Stage tracking, published (vote of three predictions) or off (the last one).
             gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
             task_rules: Rules for single tasks, published or off.
+            inpainting: How a chunk starts with what the last one left over, soft, hard or off.
             team: Name of the team in the submission.
             affiliation: Affiliation of the team in the submission.
             track: Track of the submission, standard or privileged.
@@ -104,6 +106,7 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             voting=voting,
             gripper=gripper,
             task_rules=task_rules,
+            inpainting=inpainting,
             seed=seed,
         )
         profile.apply(shares, "plan", "Plan")

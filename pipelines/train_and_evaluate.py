@@ -76,6 +76,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         voting: str = "published",
         gripper: str = "data",
         task_rules: str = "off",
+        inpainting: str = "soft",
         best: float = 0.5,
         good: float = 0.0,
         minimum_groups: int = 1,
@@ -129,6 +130,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             voting: Stage tracking, published (vote of three predictions) or off (the last one).
             gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
             task_rules: Rules for single tasks, published or off.
+            inpainting: How a chunk starts with what the last one left over, soft, hard or off.
             best: Validation score from which a task is in the group best.
             good: Validation score above which a task is otherwise in the group good, and else in bad.
             minimum_groups: Fewest groups; with fewer by score, tasks are split by rank.
@@ -192,6 +194,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             "voting": voting,
             "gripper": gripper,
             "task_rules": task_rules,
+            "inpainting": inpainting,
             "seed": seed,
         }
         validation_plan = plan(models=common.outputs["artifact"], sets="validation", **evaluation)

@@ -32,6 +32,7 @@ def plan(
     voting: str = "published",
     gripper: str = "data",
     task_rules: str = "off",
+    inpainting: str = "soft",
     seed: int = 0,
 ) -> dsl.ContainerSpec:
     """Plan the evaluation of one policy. `tasks` and `sets` are names with spaces between."""
@@ -79,6 +80,7 @@ def plan_groups(
     voting: str = "published",
     gripper: str = "data",
     task_rules: str = "off",
+    inpainting: str = "soft",
     seed: int = 0,
 ) -> dsl.ContainerSpec:
     """Plan the evaluation of the common policy (`first_models`) and of those of the groups."""

@@ -48,6 +48,7 @@ class PolicySettings:
     voting: str
     gripper: str
     task_rules: str
+    inpainting: str
     seed: int
 
 

@@ -69,6 +69,8 @@ class Config:
     """Gripper rule: data (table from the demonstrations), published (made by hand) or off."""
     task_rules: str = "off"
     """Rules for single tasks: published or off."""
+    inpainting: str = "soft"
+    """How a chunk starts with what the last one left over: soft, hard or off."""
     seed: int = 0
     """Seed of the policy's noise."""
 

@@ -101,7 +101,8 @@ def test_compressed_and_uncompressed_chunks_keep_the_right_rows():
 def test_without_compression_the_first_rows_are_played_as_they_are(data):
     execute = data.draw(st.integers(1, 30))
     keep = data.draw(st.integers(0, 30 - execute))
-    loop = make_loop(PolicyConfig(execute=execute, compress_from=execute, keep=keep))
+    inpainting = {"inpainting": "soft", "keep": keep} if keep else {"inpainting": "off"}
+    loop = make_loop(PolicyConfig(execute=execute, compress_from=execute, **inpainting))
     chunk = np.random.default_rng(execute).normal(size=(30, 23)).astype(np.float32)
     loop.begin_step(1)
     loop.plan(prediction(chunk), np.zeros(23))
@@ -174,7 +175,7 @@ def test_broken_chunks_are_refused():
         {"execute": 0},
         {"execute": 21, "compress_from": 20},
         {"compress_from": 27},
-        {"keep": -1},
+        {"keep": 0},
         {"compress_from": 3, "execute": 2},
         {"num_steps": 0},
         {"seed": -1},

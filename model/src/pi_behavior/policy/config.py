@@ -22,9 +22,11 @@ class PolicyConfig:
     compress_from: int = 26
     """Predicted steps that are compressed to `execute` actions by a cubic spline (report, section 7.2);
     equal to `execute`, there is no compression."""
+    inpainting: Literal["soft", "hard", "off"] = "soft"
+    """How the next chunk is made to start with what the last one left over (report, section 7.1). soft: the
+    other steps follow by the actions' correlation; hard: only the first steps are set; off: not at all."""
     keep: int = 4
-    """Predicted steps after the executed ones that the next chunk should start with, by inpainting
-    (report, section 7.1); 0 turns inpainting off."""
+    """Predicted steps after the executed ones that the next chunk should start with."""
     num_steps: int = 20
     """Euler steps of the flow."""
     gripper_range: float = 0.2
@@ -42,6 +44,11 @@ class PolicyConfig:
     seed: int = 0
     """Seed of the flow's noise. A session with the same episodes in the same order gets the same noise."""
 
+    @property
+    def kept(self) -> int:
+        """Steps that are kept for the next chunk."""
+        return 0 if self.inpainting == "off" else self.keep
+
     def __post_init__(self) -> None:
         """Check that chunks are long enough for what is taken from them."""
         if self.execute < 1:
@@ -53,10 +60,10 @@ class PolicyConfig:
             )
         if self.compress_from != self.execute and self.compress_from < _SPLINE_POINTS:
             raise ValueError(f"compress_from is {self.compress_from}; a cubic spline needs {_SPLINE_POINTS}")
-        if self.keep < 0 or self.compress_from + self.keep > ACTION_HORIZON:
+        if self.keep < 1 or self.compress_from + self.kept > ACTION_HORIZON:
             raise ValueError(
                 f"compress_from {self.compress_from} and keep {self.keep} together take more than the "
-                f"{ACTION_HORIZON} steps of a chunk (or keep is negative)"
+                f"{ACTION_HORIZON} steps of a chunk (or keep is below 1)"
             )
         if self.num_steps < 1:
             raise ValueError(f"num_steps is {self.num_steps}; expected at least 1")

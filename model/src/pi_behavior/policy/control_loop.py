@@ -164,7 +164,7 @@ class ControlLoop:
             else:
                 end = config.compress_from
                 actions = compress(window, config.execute)
-        self.saved = chunk[end : end + config.keep].copy() if config.keep else None
+        self.saved = chunk[end : end + config.kept].copy() if config.kept else None
         if config.clip:
             actions = np.clip(actions, ACTION_LOW, ACTION_HIGH)
         self._queue.extend(actions.astype(np.float32))

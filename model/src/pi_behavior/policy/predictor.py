@@ -87,11 +87,15 @@ class JaxPredictor:
         self._policy = policy
         self._graph, self._state = nnx.split(loaded.model)
         beta = loaded.config.noise_beta
-        keep = policy.keep
+        # without kept actions there is nothing to correct, and the sampler does not look at it
+        correction = np.zeros((0, 0))
+        if policy.kept:
+            correction = loaded.statistics.correction_matrix(beta, policy.kept)
+        if policy.inpainting == "hard":
+            correction = np.zeros_like(correction)
         self._correlation = Correlation(
             jnp.asarray(loaded.statistics.regularised_cholesky(beta), jnp.float32),
-            # without kept actions there is nothing to correct, and the sampler does not look at it
-            jnp.asarray(loaded.statistics.correction_matrix(beta, keep) if keep else np.zeros((0, 0))),
+            jnp.asarray(correction, jnp.float32),
         )
         self._compile()
 
@@ -177,7 +181,7 @@ class JaxPredictor:
         return jnp.stack([_resize(jnp.asarray(r.images[camera]), size=size) for r in requests])
 
     def _inpainting(self, requests: Sequence[Request]) -> Inpainting | None:
-        keep = self._policy.keep
+        keep = self._policy.kept
         if not keep:
             return None
         actions = np.zeros((len(requests), keep, ACTION_DIM), np.float32)
