@@ -1,12 +1,14 @@
 import threading
 
+import jax
 import numpy as np
 import pytest
 
-from pi_behavior.accumulators import DatasetAccumulator
+from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.data.pipeline import Batch, make_loader
+from pi_behavior.fast import DIMENSIONS, FastTokenizer
 from pi_behavior.statistics import Statistics
 
 CAMERAS = ("head", "left_wrist", "right_wrist")
@@ -27,8 +29,8 @@ def cache(tmp_path_factory):
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    same = all((a.images[c] == b.images[c]).all() for c in CAMERAS)
-    return same and all((x == y).all() for x, y in zip(a[1:], b[1:], strict=True))
+    leaves = [jax.tree.leaves(batch) for batch in (a, b)]
+    return all(np.array_equal(x, y) for x, y in zip(*leaves, strict=True))
 
 
 def open_loader(demos, statistics, cache, **options):
@@ -80,6 +82,29 @@ def test_every_sample_is_the_frame_that_it_says(demos, statistics, cache, writer
                 picture = writer.frame_picture(expected[key][0].index, number, key[1], 32)
                 assert np.abs(batch.images[camera][i].astype(int) - picture).max() <= 4
     assert len(seen) == len(expected)
+
+
+def test_fast_tokens_are_those_of_the_batchs_chunks(demos, statistics, cache) -> None:
+    assert next(open_loader(demos, statistics, cache)).fast is None
+    dataset = LeRobotDataset(demos)
+    state, actions = dataset.state_and_actions(dataset.episodes[0])
+    training = statistics.normalise_quantiles(delta_chunks(state, actions).reshape(-1, 30, 23))
+    fast = FastTokenizer.train(training)
+    loader = open_loader(demos, statistics, cache, fast=fast, threads=2)
+    batches = [next(loader) for _ in range(3)]
+    for batch in batches:
+        assert batch.fast is not None
+        assert batch.fast.tokens.shape == batch.fast.mask.shape == (8, 200)
+        delta = statistics.unnormalise_actions(batch.actions[..., :23])
+        chunks = statistics.normalise_quantiles(delta)
+        rows = [tokens[mask].tolist() for tokens, mask in zip(*batch.fast, strict=True)]
+        whole = [i for i, row in enumerate(rows) if len(row) < 200]
+        assert len(whole) > 4
+        decoded = fast.decode([rows[i] for i in whole])
+        # half a step, and what lies outside the few coefficients that this little training saw
+        assert np.abs(decoded - chunks[whole])[..., DIMENSIONS].mean() < 0.1
+    again = open_loader(demos, statistics, cache, fast=fast, start_batch=2)
+    assert equal(next(again), batches[2])
 
 
 def test_decoding_on_the_fly_gives_the_same_batches(demos, statistics, cache) -> None:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int, Int32
 from pi_behavior.challenge import TASKS_BY_INDEX
 from pi_behavior.data.frames import CachedFrames, DecodedFrames, Frames, Images, OnProgress
 from pi_behavior.data.lerobot import Episode, LeRobotDataset
+from pi_behavior.fast import FastTokenizer, TokenRows
 from pi_behavior.layout import ACTION_HORIZON
 from pi_behavior.statistics import Statistics, pad_to_model, stage_of_frame
 
@@ -34,6 +35,8 @@ class Batch(NamedTuple):
     stage: Int32[np.ndarray, " b"]
     actions: Float32[np.ndarray, "b 30 32"]
     """Normalised delta chunks, zero-padded; after the episode's end its last action repeats."""
+    fast: TokenRows | None = None
+    """FAST tokens of the same chunks, where they were asked for."""
 
 
 class Samples:
@@ -44,6 +47,7 @@ class Samples:
         episodes: which of its episodes.
         statistics: what states and actions are normalised with.
         frames: source of the images.
+        fast: tokenizer of the chunks, where batches shall hold FAST tokens.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Samples:
         episodes: tuple[Episode, ...],
         statistics: Statistics,
         frames: Frames,
+        fast: FastTokenizer | None = None,
     ) -> None:
         read = [dataset.state_and_actions(episode) for episode in episodes]
         self._states = np.concatenate([state for state, _ in read])
@@ -60,7 +65,7 @@ class Samples:
         self._end = np.cumsum(self._length)
         self._task = np.array([e.task for e in episodes], np.int32)
         self._stages = np.array([TASKS_BY_INDEX[e.task].stages for e in episodes])
-        self._statistics, self._frames = statistics, frames
+        self._statistics, self._frames, self._fast = statistics, frames, fast
 
     def __len__(self) -> int:
         return int(self._end[-1])
@@ -80,6 +85,7 @@ class Samples:
             task=self._task[episode],
             stage=stage.astype(np.int32),
             actions=pad_to_model(self._statistics.normalise_actions(delta)),
+            fast=self._fast and self._fast.encode_batch(self._statistics.normalise_quantiles(delta)),
         )
 
 
@@ -91,6 +97,7 @@ def make_loader(
     image_size: int,
     batch_size: int,
     seed: int,
+    fast: FastTokenizer | None = None,
     frame_cache: Path | None = None,
     start_batch: int = 0,
     shard_index: int = 0,
@@ -107,6 +114,7 @@ def make_loader(
         image_size: height and width of the images.
         batch_size: samples per batch over all shards.
         seed: of the shuffling.
+        fast: tokenizer of the chunks, where batches shall hold FAST tokens.
         frame_cache: folder for decoded frames, made at the first use; without it videos are decoded batch
             by batch.
         start_batch: number of the first batch. The iterator's `get_state` and `set_state` serve too; their
@@ -135,7 +143,7 @@ def make_loader(
         if frame_cache is None
         else CachedFrames(dataset, episodes, image_size, frame_cache, on_progress)
     )
-    samples = Samples(dataset, episodes, statistics, frames)
+    samples = Samples(dataset, episodes, statistics, frames, fast)
     share = batch_size // shard_count
     part = slice(shard_index * share, (shard_index + 1) * share)
     batches = (

@@ -14,7 +14,7 @@ from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig, TrainConfig
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.network.layers import State
-from pi_behavior.observation import Observation
+from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.hooks import Hook
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
@@ -119,7 +119,8 @@ def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
 
     images = {camera: put(image) for camera, image in batch.images.items()}
     observation = Observation(images, put(batch.state), put(batch.task), put(batch.stage))
-    return TrainBatch(observation, put(batch.actions))
+    fast = None if batch.fast is None else FastTokens(put(batch.fast.tokens), put(batch.fast.mask))
+    return TrainBatch(observation, put(batch.actions), fast)
 
 
 def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook]) -> None:

@@ -12,7 +12,7 @@ from pi_behavior.config import ModelConfig, TrainConfig
 from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
-from pi_behavior.observation import Observation, augment
+from pi_behavior.observation import FastTokens, Observation, augment
 from pi_behavior.training.sharding import batch_sharding
 from pi_behavior.training.state import TrainState, optimizer
 
@@ -23,6 +23,7 @@ class TrainBatch:
 
     observation: Observation
     actions: Float[Array, "b 30 32"]
+    fast: FastTokens | None = None
 
 
 Metrics = dict[str, Float[Array, ""]]
@@ -49,9 +50,8 @@ def make_step(
         observation = augment(augment_key, batch.observation) if config.augment else batch.observation
 
         def loss(parameters: State) -> tuple[Array, Metrics]:
-            return total_loss(
-                nnx.merge(graph, parameters), config, cholesky, loss_key, observation, batch.actions
-            )
+            network = nnx.merge(graph, parameters)
+            return total_loss(network, config, cholesky, loss_key, observation, batch.actions, batch.fast)
 
         gradients, metrics = jax.grad(loss, has_aux=True)(state.parameters)
         updates, moments = transformation.update(gradients, state.optimizer, state.parameters)
