@@ -14,6 +14,7 @@ def statistics(
     html: dsl.Output[dsl.HTML],
     tasks: str = "",
     per_step_exclude: bool = True,
+    fast_vocabulary: int = 1024,
 ) -> dsl.ContainerSpec:
     """Compute the statistics of the demonstrations. `tasks` are names with spaces between."""
     return dsl.ContainerSpec(

@@ -1,18 +1,22 @@
 """Compute the statistics of the demonstrations in one pass: moments, quantiles, correlation, tables.
 
 Report, sections 4.5 and 5. Writes `norm_stats.json` in the published layout, `human.json` (mean length and
-displacements per task) and `closure.json` (whether each gripper was ever closed, per task and stage).
+displacements per task), `closure.json` (whether each gripper was ever closed, per task and stage) and
+`fast_tokenizer/` (section 4.7).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
 from components.shared.stage import Result, Stage, Work
 from components.statistics.summary import summary_page
+from components.statistics.tokenizer import ChunkSample, Measurements, measure
 from pi_behavior.accumulators import DatasetAccumulator
 from pi_behavior.challenge import TASKS_BY_INDEX, task
 from pi_behavior.data.lerobot import LeRobotDataset
+from pi_behavior.fast import FastTokenizer
+from pi_behavior.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Config:
     per_step_exclude: bool = True
     """Normalise base velocity and grippers with the same values at all steps of a chunk, as the report says;
     otherwise per step like the other dimensions, as the published code does."""
+    fast_vocabulary: int = 1024
+    """Tokens of the FAST tokenizer; 0 trains none."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +46,42 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     try:
         dataset = LeRobotDataset(inputs.dataset.path / "data")
         episodes = dataset.select([task(name).index for name in config.tasks])
-        for episode in work.progress.track(episodes, "reading episodes"):
+        sample = ChunkSample([episode.length for episode in episodes])
+        for number, episode in enumerate(work.progress.track(episodes, "reading episodes")):
             state, actions = dataset.state_and_actions(episode)
             stages = TASKS_BY_INDEX[episode.task].stages
             accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
+            sample.update(number, state, actions)
         statistics = accumulator.finish(per_step_exclude=config.per_step_exclude)
+        fast = None
+        if config.fast_vocabulary:
+            statistics, fast = _with_tokenizer(statistics, sample, config.fast_vocabulary, work)
     except ValueError as error:  # an unknown task, or data that are not as expected
         raise UserError(str(error)) from error
     statistics.save(work.path)
     counts = {"frames": statistics.num_frames, "chunks": statistics.num_chunks, "episodes": len(episodes)}
+    measured = {} if fast is None else {f"fast_{name}": float(v) for name, v in asdict(fast).items()}
     return Result(
-        metrics={name: float(value) for name, value in counts.items()},
-        metadata={**counts, "per_step_exclude": config.per_step_exclude},
-        html=summary_page(statistics),
+        metrics={**{name: float(value) for name, value in counts.items()}, **measured},
+        metadata={
+            **counts,
+            "per_step_exclude": config.per_step_exclude,
+            "fast_vocabulary": config.fast_vocabulary,
+        },
+        html=summary_page(statistics, fast),
     )
+
+
+def _with_tokenizer(
+    statistics: Statistics, sample: ChunkSample, vocabulary: int, work: Work
+) -> tuple[Statistics, Measurements]:
+    chunks, held_out = statistics.normalise_quantiles(sample.chunks), sample.held_out
+    with work.progress.task("training the FAST tokenizer", total=2) as task:
+        tokenizer = FastTokenizer.train(chunks[~held_out], vocab_size=vocabulary)
+        task.advance()
+        measured = measure(tokenizer, chunks[held_out] if held_out.any() else chunks)
+        task.advance()
+    return replace(statistics, fast=tokenizer), measured
 
 
 STAGE = Stage(
@@ -66,6 +94,7 @@ STAGE = Stage(
         "pi_behavior.challenge",
         "pi_behavior.correlation",
         "pi_behavior.data.lerobot",
+        "pi_behavior.fast",
         "pi_behavior.layout",
         "pi_behavior.statistics",
     ),

@@ -7,6 +7,8 @@ from html import escape
 import av
 import numpy as np
 
+from components.statistics.tokenizer import Measurements
+from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.layout import ACTION_GROUPS
 from pi_behavior.statistics import Statistics
 
@@ -20,8 +22,8 @@ img { width: min(100%, 690px); image-rendering: pixelated; border: 1px solid #88
 """
 
 
-def summary_page(statistics: Statistics) -> str:
-    """A self-contained HTML page with moments, correlation, human means and the closure table."""
+def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
+    """A self-contained HTML page with moments, correlation, tokenizer, human means and the closure table."""
     moments = [
         [name, str(d), *(f"{v:.4f}" for v in values)]
         for name, dims in ACTION_GROUPS.items()
@@ -46,6 +48,7 @@ def summary_page(statistics: Statistics) -> str:
         "<h2>Correlation of normalised actions</h2><p>690 x 690: step, then dimension. Red is positive, blue "
         "negative.</p>",
         f'<img alt="correlation matrix of the action chunks" src="{_correlation_image(statistics)}">',
+        *_tokenizer(statistics, fast),
         "<h2>Demonstrators, means per task</h2>",
         _table(["task", *measurements], human),
         "<h2>Closed grippers by stage</h2>",
@@ -57,6 +60,26 @@ def summary_page(statistics: Statistics) -> str:
         + "\n".join(sections)
         + "</body></html>\n"
     )
+
+
+def _tokenizer(statistics: Statistics, fast: Measurements | None) -> list[str]:
+    if fast is None or statistics.fast is None:
+        return []
+    rows = [
+        ["vocabulary", str(statistics.fast.vocab_size)],
+        ["numbers per token", f"{fast.compression:.1f}"],
+        ["tokens per chunk, mean", f"{fast.tokens_mean:.1f}"],
+        ["tokens per chunk, 99 %", f"{fast.tokens_p99:.0f}"],
+        [f"chunks of more than {MAX_TOKENS} tokens", f"{fast.truncated:.2%}"],
+        ["round-trip error, root mean square", f"{fast.error:.4f}"],
+    ]
+    return [
+        "<h2>FAST tokenizer</h2>",
+        f"<p>Measured on {fast.chunks:,} chunks, of held-out episodes where there are several. The error is "
+        "in units of half the range from the 1 % to the 99 % quantile; rounding alone gives at most "
+        f"{0.5 / statistics.fast.scale:g}.</p>",
+        _table(["", ""], rows),
+    ]
 
 
 def _moments(statistics: Statistics, dimension: int) -> tuple[float, ...]:

@@ -14,6 +14,10 @@ from components.dataset.versioning import version_dataset
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
 from components.statistics.stage import STAGE, Config, Inputs
+from components.statistics.tokenizer import ChunkSample, measure
+from pi_behavior.accumulators import delta_chunks
+from pi_behavior.data.lerobot import LeRobotDataset
+from pi_behavior.fast import FastTokenizer
 from pi_behavior.statistics import Statistics
 
 # DVC's dependencies deprecate what DVC still uses
@@ -68,6 +72,67 @@ def test_tasks_and_per_step_statistics_are_choices(dataset) -> None:
     assert not statistics.per_step_exclude
     assert list(statistics.closure) == ["1"]
     assert STAGE.execute(config, Inputs(dataset), dataset.workspace)[2]
+
+
+def chunks_of(dataset: Artifact) -> list[np.ndarray]:
+    """All whole chunks of the dataset, one array per episode."""
+    data = LeRobotDataset(dataset.path / "data")
+    return [
+        delta_chunks(*data.state_and_actions(e)).reshape(-1, 30, 23).astype(np.float32) for e in data.episodes
+    ]
+
+
+def test_the_tokenizer_is_trained_and_measured_on_held_out_episodes(dataset, artifact) -> None:
+    statistics = Statistics.load(artifact.path)
+    assert statistics.fast is not None
+    assert statistics.fast.vocab_size == 1024
+    # of the episodes with whole chunks the first is held out, and so is every tenth after it
+    held_out, *training = [statistics.normalise_quantiles(c) for c in chunks_of(dataset) if len(c)]
+    assert FastTokenizer.train(np.concatenate(training)) == statistics.fast
+    found = measure(statistics.fast, held_out)
+    metrics = json.loads((artifact.path / "result.json").read_text())["metrics"]
+    assert metrics["fast_chunks"] == found.chunks == 31
+    assert metrics["fast_tokens_mean"] == found.tokens_mean < metrics["fast_tokens_p99"]
+    assert metrics["fast_compression"] == pytest.approx(660 / found.tokens_mean)
+    assert metrics["fast_error"] == found.error
+    assert 0.0 <= metrics["fast_truncated"] <= 1.0
+    # on what it was trained on, nothing but rounding is lost
+    assert 0.0 < measure(statistics.fast, training[0]).error <= 0.05
+    page = (artifact.path / "summary.html").read_text()
+    assert "FAST tokenizer" in page
+    assert f"{found.compression:.1f}" in page
+
+
+def test_a_sample_is_drawn_evenly_and_the_same_every_time(dataset) -> None:
+    data = LeRobotDataset(dataset.path / "data")
+    lengths = [e.length for e in data.episodes]
+    whole = np.concatenate(chunks_of(dataset))
+
+    def drawn(count: int) -> ChunkSample:
+        sample = ChunkSample(lengths, count)
+        for number, episode in enumerate(data.episodes):
+            sample.update(number, *data.state_and_actions(episode))
+        return sample
+
+    np.testing.assert_array_equal(drawn(1000).chunks, whole)
+    some = drawn(20)
+    np.testing.assert_array_equal(some.chunks, drawn(20).chunks)
+    places = [np.flatnonzero((whole == chunk).all(axis=(1, 2))) for chunk in some.chunks]
+    assert all(len(place) == 1 for place in places)
+    places = np.concatenate(places)
+    assert (np.diff(places) > 0).all()
+    np.testing.assert_array_equal(some.held_out, places < 31)
+    assert not ChunkSample([60]).held_out.any()
+    assert len(ChunkSample([20, 29]).chunks) == 0
+
+
+def test_statistics_without_a_tokenizer_are_a_choice(dataset) -> None:
+    artifact, _, _ = STAGE.execute(Config(fast_vocabulary=0), Inputs(dataset), dataset.workspace)
+    assert Statistics.load(artifact.path).fast is None
+    assert not (artifact.path / "fast_tokenizer").exists()
+    assert "FAST" not in (artifact.path / "summary.html").read_text()
+    with pytest.raises(UserError, match="more than 16 tokens"):
+        STAGE.execute(Config(fast_vocabulary=16), Inputs(dataset), dataset.workspace)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ class Samples:
             task=self._task[episode],
             stage=stage.astype(np.int32),
             actions=pad_to_model(self._statistics.normalise_actions(delta)),
-            fast=self._fast and self._fast.encode_batch(self._statistics.normalise_quantiles(delta)),
+            fast=None
+            if self._fast is None
+            else self._fast.encode_batch(self._statistics.normalise_quantiles(delta)),
         )
 
 
