@@ -37,7 +37,7 @@ def code_digest(packages: Sequence[str]) -> str:
 def software(packages: Sequence[str]) -> list[Dependency]:
     """The code, and where known the commit and the image that it came from."""
     found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(packages)})]
-    commit = os.environ.get("B1K_GIT_COMMIT") or _git_commit()
+    commit = os.environ.get("B1K_GIT_COMMIT") or git_commit()
     if commit:
         found.append(Dependency("commit", "git+file:.", {"gitCommit": commit}))
     image = os.environ.get("B1K_IMAGE_DIGEST")
@@ -46,7 +46,8 @@ def software(packages: Sequence[str]) -> list[Dependency]:
     return found
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """The commit of the checkout that the code runs from; None where it is no checkout."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None

@@ -1,0 +1,314 @@
+"""What each idea of the report is worth on the household tasks: trains and evaluates variants.
+
+Run as `python -m benchmarks.ablations`; it takes hours on two cores, may be stopped at any moment, and
+continues where it was as long as the source stays the same. Every variant is the base with one thing changed,
+trained for the same number of steps on the same demonstrations from the same seeds, and evaluated on the same
+test instances with the same noise, so that differences are paired. Variants that change the evaluation alone
+share the base's training. The tasks are reduced ones (one room, one or two objects): what helps here need not
+help on BEHAVIOR, and the reverse.
+
+Writes the table and the figure to docs/ablations.md and docs/ablations.svg after every finished variant.
+"""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from components.dataset.stage import STAGE as DATASET
+from components.dataset.versioning import version_dataset
+from components.evaluate.rollouts import load
+from components.evaluate.stage import STAGE as EVALUATE
+from components.leaderboard.intervals import Comparison, compare
+from components.plan.stage import STAGE as PLAN
+from components.shared.artifacts import Artifact, write_atomic
+from components.shared.errors import UserError
+from components.shared.source import git_commit
+from components.shared.stage import Stage
+from components.statistics.stage import STAGE as STATISTICS
+from components.train.stage import STAGE as TRAIN
+from pi_behavior.config import TrainConfig
+from pipelines import demo
+from pipelines.profiles import load_profile
+from pipelines.runs import exclusive
+
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The base with something changed: fields of the stages' configurations."""
+
+    name: str
+    statistics: Changes = field(default_factory=dict)
+    train: Changes = field(default_factory=dict)
+    plan: Changes = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question."""
+
+    title: str
+    base: str
+    """What the base does."""
+    variants: tuple[Variant, ...]
+
+
+BASE = Variant("base")
+ROWS = (
+    Row("noise", "correlated, beta 0.5", (Variant("white", train={"network": ("noise_beta=0",)}),)),
+    Row("flow samples", "15", (Variant("1", train={"flow_samples": 1}),)),
+    Row(
+        "stage input",
+        "on, last prediction",
+        (
+            Variant("off", train={"network": ("stage_conditioning=false",)}),
+            Variant("vote", plan={"voting": "published"}),
+        ),
+    ),
+    Row("gripper rule", "on, table from data", (Variant("no rule", plan={"gripper": "off"}),)),
+    Row(
+        "inpainting",
+        "soft",
+        (Variant("hard", plan={"inpainting": "hard"}), Variant("none", plan={"inpainting": "off"})),
+    ),
+    Row("compression", "off", (Variant("13 steps as 10", plan={"compress_from": 13}),)),
+    Row(
+        "KV mix",
+        "learned",
+        (
+            Variant("layerwise", train={"network": ("kv_mix=layerwise",)}),
+            Variant("last", train={"network": ("kv_mix=last",)}),
+        ),
+    ),
+)
+"""In the order of the report's sections: 5, 6.2, 4.2, 7.4, 7.1, 7.2, 4.3."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Train and evaluate variants of the policy on equal budgets (reduced tasks; hours)."""
+
+    rows: tuple[str, ...] = ()
+    """Titles of the rows to run; none means all."""
+    seeds: int = 3
+    """Trainings per variant."""
+    steps: int = 1000
+    """Gradient steps of every training."""
+    episodes: int = 80
+    """Demonstrations per task."""
+    instances: int = 40
+    """Test instances per task, one rollout each."""
+    workspace: Path = Path("workspace/ablations")
+    """Folder for demonstrations, trainings and rollouts; delete it to start over."""
+    output: Path = Path("docs/ablations.md")
+    """The table; the figure is written beside it, with the ending .svg."""
+
+
+Scores = dict[str, dict[str, float]]
+"""q by task, and by seed and instance."""
+
+
+class Bench:
+    """Runs variants; every stage's artifact is made once."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.workspace = options.workspace.resolve()
+        profile = load_profile("laptop")
+        self.settings = profile.arguments
+        self.tasks = tuple(str(self.settings["tasks"]).split())
+
+    def dataset(self) -> Artifact:
+        """Collect the demonstrations, put them under DVC, and check them."""
+        folder = self.workspace / demo.DEMONSTRATIONS
+        collection = demo.Options(workspace=self.workspace, episodes=self.options.episodes)
+        if demo.collect(collection, list(self.tasks), folder / demo.DATA):
+            raise UserError("the demonstrations could not be collected")
+        commit = version_dataset(folder, demo.DATA, self.workspace / "remote", "demonstrations")
+        return self._make(DATASET, {"repository": str(folder), "revision": commit})
+
+    def scores(self, dataset: Artifact, variant: Variant, seed: int) -> Scores:
+        """Train where needed, evaluate where needed, and read the scores."""
+        found = self._make(STATISTICS, {"tasks": self.tasks, **variant.statistics}, dataset=dataset)
+        training = {f.name for f in dataclasses.fields(TRAIN.config)}
+        train: dict[str, Any] = {k: v for k, v in self.settings.items() if k in training}
+        train |= {"tasks": self.tasks, "steps": self.options.steps, "seed": seed, "track": False}
+        train |= {"flow_samples": TrainConfig.flow_samples, **variant.train}
+        model = self._make(TRAIN, train, dataset=dataset, statistics=found)
+        planning = {f.name for f in dataclasses.fields(PLAN.config)}
+        plan: dict[str, Any] = {k: v for k, v in self.settings.items() if k in planning}
+        plan |= {"tasks": self.tasks, "sets": ("reported",), "videos": 0, "seed": seed}
+        plan |= {"reported_instances": self.options.instances, **variant.plan}
+        planned = self._make(PLAN, plan, models=(model,))
+        workers = json.loads((planned.path / "result.json").read_text())["parameters"]["Output"]
+        with ThreadPoolExecutor(len(workers)) as pool:
+            parts = list(pool.map(lambda w: self._make(EVALUATE, w, plan=planned), workers))
+        result: Scores = {task: {} for task in self.tasks}
+        for part in parts:
+            for rollout in load(part.path):
+                result[rollout.key.task][f"{seed}/{rollout.key.instance}"] = rollout.q
+        return result
+
+    def _make(self, stage: Stage[Any, Any], config: Changes, **inputs: Any) -> Artifact:
+        return stage.execute(stage.config(**config), stage.inputs(**inputs), self.workspace)[0]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One variant over the seeds that are done."""
+
+    row: str
+    name: str
+    q: dict[str, float]
+    """Mean q by task."""
+    per_seed: tuple[float, ...]
+    """Mean q over tasks, by seed."""
+    difference: Comparison | None
+    """To the base; None for the base itself."""
+    per_seed_difference: tuple[float, ...] = ()
+
+
+def _mean(scores: Scores) -> float:
+    return statistics.fmean(statistics.fmean(values.values()) for values in scores.values())
+
+
+def _together(parts: Sequence[Scores]) -> Scores:
+    return {task: {k: v for part in parts for k, v in part[task].items()} for task in parts[0]}
+
+
+def summarise(row: str, name: str, scores: Sequence[Scores], base: Sequence[Scores]) -> Result:
+    """Compare a variant with the base on the seeds that both have."""
+    pairs = list(zip(scores, base, strict=False))
+    together = _together(scores)
+    return Result(
+        row,
+        name,
+        {task: statistics.fmean(values.values()) for task, values in together.items()},
+        tuple(_mean(part) for part in scores),
+        None if scores is base else compare(together, _together(base[: len(scores)]), seed=0),
+        tuple(_mean(a) - _mean(b) for a, b in pairs),
+    )
+
+
+def results(bench: Bench, rows: Sequence[Row]) -> Iterator[list[Result]]:
+    """Run seed by seed, so that early tables compare everything; yields all results so far."""
+    dataset = bench.dataset()
+    done: dict[tuple[str, str], list[Scores]] = {}
+    jobs = [("", BASE), *((row.title, variant) for row in rows for variant in row.variants)]
+    for seed in range(bench.options.seeds):
+        for title, variant in jobs:
+            print(f"ablations: seed {seed}, {title} {variant.name}", flush=True)
+            done.setdefault((title, variant.name), []).append(bench.scores(dataset, variant, seed))
+            yield [summarise(*key, parts, done["", BASE.name]) for key, parts in done.items()]
+
+
+_HEAD = """\
+# Ablations on the household tasks
+
+Made by `python -m benchmarks.ablations` at commit {commit}: {steps} gradient steps of the
+tiny model on {episodes} demonstrations of each of {count} reduced tasks (one room, one or two objects; these are not
+BEHAVIOR scores), {instances} test instances per task and training.
+
+A difference is the mean over tasks of q minus the base's q on the same seeds and instances. Its 95 % interval
+(paired bootstrap) and p value (paired permutation test) are for these trainings: they do not know how much
+another seed would change. The differences of the single seeds show that.
+
+| question | base | variant | {tasks} | difference | p | by seed |
+| --- | --- | --- |{rule} --- | --- | --- |"""
+
+
+def table(options: Options, tasks: Sequence[str], rows: Sequence[Row], found: Sequence[Result]) -> str:
+    """The page."""
+    bases = {row.title: row.base for row in rows}
+    head = _HEAD.format(
+        commit=git_commit() or "unknown",
+        steps=options.steps,
+        episodes=options.episodes,
+        instances=options.instances,
+        count=len(tasks),
+        tasks=" | ".join(tasks),
+        rule=" --- |" * len(tasks),
+    )
+    lines = [head]
+    for result in found:
+        q = " | ".join(f"{result.q[task]:.2f}" for task in tasks)
+        seeds = " ".join(f"{x:+.2f}" for x in result.per_seed_difference)
+        if result.difference is None:
+            seeds = " ".join(f"{x:.2f}" for x in result.per_seed)
+            lines.append(f"| | | base | {q} | | | q {seeds} |")
+            continue
+        d = result.difference
+        lines.append(
+            f"| {result.row} | {bases[result.row]} | {result.name} | {q} | {d.difference:+.2f} "
+            f"({d.low:+.2f} to {d.high:+.2f}) | {d.p_value:.3f} | {seeds} |"
+        )
+    return "\n".join([*lines, "", f"![differences to the base]({options.output.stem}.svg)", ""])
+
+
+def figure(found: Sequence[Result]) -> str:
+    """Differences with intervals, and the single seeds as dots."""
+    shown = [r for r in found if r.difference is not None]
+    left, width, line = 220, 420, 26
+    ends = [abs(x) for r in shown if r.difference for x in (r.difference.low, r.difference.high)]
+    ends += [abs(x) for r in shown for x in r.per_seed_difference]
+    reach = max([0.1, *ends])
+
+    def x(value: float) -> float:
+        return left + width * (value / reach + 1) / 2
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {line * len(shown) + 50}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#555">',
+        "<title>Difference of q to the base, 95 % interval; dots are single seeds</title>",
+        f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="10" y2="{line * len(shown) + 16}" stroke="#999"/>',
+    ]
+    for index, result in enumerate(shown):
+        assert result.difference is not None
+        y = 26 + line * index
+        low, high = x(result.difference.low), x(result.difference.high)
+        parts.append(
+            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{result.row}: {result.name}</text>'
+        )
+        parts.append(
+            f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#2a6fb0" stroke-width="3"/>'
+            f'<circle cx="{x(result.difference.difference):.1f}" cy="{y}" r="5" fill="#2a6fb0"/>'
+        )
+        parts += [
+            f'<circle cx="{x(d):.1f}" cy="{y}" r="2.5" fill="none" stroke="#c55"/>'
+            for d in result.per_seed_difference
+        ]
+    bottom = line * len(shown) + 36
+    parts += [
+        f'<text x="{x(v):.1f}" y="{bottom}" text-anchor="middle">{v:+.2f}</text>'
+        for v in (-reach, 0.0, reach)
+    ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def main(options: Options) -> None:
+    """Run, and write after every variant."""
+    known = {row.title for row in ROWS}
+    unknown = [title for title in options.rows if title not in known]
+    if unknown:
+        raise SystemExit(
+            f"there is no row {', '.join(unknown)}; expected some of: {', '.join(sorted(known))}"
+        )
+    rows = [row for row in ROWS if not options.rows or row.title in options.rows]
+    bench = Bench(options)
+    with exclusive(bench.workspace):
+        for found in results(bench, rows):
+            write_atomic(options.output, table(options, bench.tasks, rows, found))
+            write_atomic(options.output.with_suffix(".svg"), figure(found))
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
