@@ -17,7 +17,9 @@ from components.shared.errors import UserError
 from components.shared.progress import Progress, TaskProgress
 from components.shared.stage import Result, Stage, Work
 from pi_behavior.challenge import task
-from pi_behavior.config import TrainConfig, model_config
+from pi_behavior.config import ModelConfig, TrainConfig, model_config
+from pi_behavior.fast import FastTokenizer
+from pi_behavior.statistics import Statistics
 from pi_behavior.training.hooks import Hook
 
 
@@ -87,7 +89,6 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Train, and write `checkpoint/`, `metrics.jsonl`, `config.json` and `record.json`."""
     # seconds of imports that `--help` should not wait for
     from pi_behavior.data.pipeline import Batch, make_loader
-    from pi_behavior.statistics import Statistics
     from pi_behavior.training.hooks import JsonLines
     from pi_behavior.training.loop import resolved, train
 
@@ -99,6 +100,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     statistics = Statistics.load(inputs.statistics.path)
     data = inputs.dataset.path / "data"
     cache = work.workspace / "frames" / inputs.dataset.digest[:16] if config.frame_cache else None
+    fast = _tokenizer(statistics, model) if model.fast else None
 
     def batches(start: int) -> Iterator[Batch]:
         return make_loader(
@@ -108,6 +110,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             image_size=model.vision.image_size,
             batch_size=training.batch_size,
             seed=config.seed,
+            fast=fast,
             frame_cache=cache,
             start_batch=start,
             on_progress=_show_decoding(work.progress),
@@ -136,6 +139,18 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     write_atomic(work.path / "record.json", json.dumps(record) + "\n")
     last = _last_metrics(metrics_file)
     return Result(metrics=last, metadata={"name": config.name, "model": config.model, "steps": config.steps})
+
+
+def _tokenizer(statistics: Statistics, model: ModelConfig) -> FastTokenizer:
+    """The tokenizer for a network with a FAST head."""
+    if statistics.fast is None or statistics.fast.vocab_size > model.fast_vocabulary:
+        have = "none" if statistics.fast is None else f"one of {statistics.fast.vocab_size} tokens"
+        raise UserError(
+            f"the network predicts FAST tokens and needs a tokenizer of at most {model.fast_vocabulary}; the "
+            f"statistics hold {have}. Run the statistics stage with --config.fast-vocabulary "
+            f"{model.fast_vocabulary}, or train with --config.network fast=false"
+        )
+    return statistics.fast
 
 
 def _show_decoding(progress: Progress) -> Callable[[str, int, int], None]:
