@@ -88,8 +88,17 @@ ROWS = (
             Variant("last", train={"network": ("kv_mix=last",)}),
         ),
     ),
+    Row("actions", "relative to the state", (Variant("absolute", statistics={"absolute_actions": True}),)),
+    Row(
+        "normalisation",
+        "per step, base and grippers global",
+        (
+            Variant("per step", statistics={"normalisation": "per_step"}),
+            Variant("global", statistics={"normalisation": "global"}),
+        ),
+    ),
 )
-"""In the order of the report's sections: 5, 6.2, 4.2, 7.4, 7.1, 7.2, 4.3."""
+"""Sections of the report: 5, 6.2, 4.2, 7.4, 7.1, 7.2, 4.3, 4.5.1, 4.5.2."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +223,7 @@ _HEAD = """\
 # Ablations on the household tasks
 
 Made by `python -m benchmarks.ablations` at commit {commit}: {steps} gradient steps of the
-tiny model on {episodes} demonstrations of each of {count} reduced tasks (one room, one or two objects; these are not
+tiny model on {episodes} demonstrations of each of {count} reduced tasks (one room, one or two objects; not
 BEHAVIOR scores), {instances} test instances per task and training.
 
 A difference is the mean over tasks of q minus the base's q on the same seeds and instances. Its 95 % interval

@@ -13,7 +13,8 @@ def statistics(
     metrics: dsl.Output[dsl.Metrics],
     html: dsl.Output[dsl.HTML],
     tasks: str = "",
-    per_step_exclude: bool = True,
+    normalisation: str = "report",
+    absolute_actions: bool = False,
     fast_vocabulary: int = 1024,
 ) -> dsl.ContainerSpec:
     """Compute the statistics of the demonstrations. `tasks` are names with spaces between."""

@@ -6,6 +6,7 @@ displacements per task), `closure.json` (whether each gripper was ever closed, p
 """
 
 from dataclasses import asdict, dataclass, replace
+from typing import cast, get_args
 
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
@@ -16,7 +17,7 @@ from pi_behavior.accumulators import DatasetAccumulator
 from pi_behavior.challenge import TASKS_BY_INDEX, task
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.fast import FastTokenizer
-from pi_behavior.statistics import Statistics
+from pi_behavior.statistics import Normalisation, Statistics
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,19 @@ class Config:
 
     tasks: tuple[str, ...] = ()
     """Names of the tasks; none means all tasks of the dataset."""
-    per_step_exclude: bool = True
-    """Normalise base velocity and grippers with the same values at all steps of a chunk, as the report says;
-    otherwise per step like the other dimensions, as the published code does."""
+    normalisation: str = "report"
+    """Mean and deviation of actions: per_step (of each step of a chunk, as the published code has it), report
+    (the same at all steps for base velocity and grippers, as the report has it) or global (for all)."""
+    absolute_actions: bool = False
+    """Leave actions absolute instead of making joints relative to the state at the chunk's first step."""
     fast_vocabulary: int = 1024
     """Tokens of the FAST tokenizer; 0 trains none."""
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say."""
+        known = get_args(Normalisation)
+        if self.normalisation not in known:
+            raise ValueError(f"normalisation is {self.normalisation!r}; expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -42,17 +51,18 @@ class Inputs:
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Compute and write the statistics."""
-    accumulator = DatasetAccumulator()
+    accumulator = DatasetAccumulator(absolute_actions=config.absolute_actions)
     try:
         dataset = LeRobotDataset(inputs.dataset.path / "data")
         episodes = dataset.select([task(name).index for name in config.tasks])
-        sample = ChunkSample([episode.length for episode in episodes])
+        lengths = [episode.length for episode in episodes]
+        sample = ChunkSample(lengths, absolute_actions=config.absolute_actions)
         for number, episode in enumerate(work.progress.track(episodes, "reading episodes")):
             state, actions = dataset.state_and_actions(episode)
             stages = TASKS_BY_INDEX[episode.task].stages
             accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
             sample.update(number, state, actions)
-        statistics = accumulator.finish(per_step_exclude=config.per_step_exclude)
+        statistics = accumulator.finish(normalisation=cast(Normalisation, config.normalisation))
         fast = None
         if config.fast_vocabulary:
             statistics, fast = _with_tokenizer(statistics, sample, config.fast_vocabulary, work)
@@ -65,7 +75,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics={**{name: float(value) for name, value in counts.items()}, **measured},
         metadata={
             **counts,
-            "per_step_exclude": config.per_step_exclude,
+            "normalisation": config.normalisation,
+            "absolute_actions": config.absolute_actions,
             "fast_vocabulary": config.fast_vocabulary,
         },
         html=summary_page(statistics, fast),

@@ -42,9 +42,13 @@ class ChunkSample:
     Args:
         lengths: frames of every episode, in the order of the pass.
         count: most chunks.
+        absolute_actions: leave actions absolute instead of making them relative to the state.
     """
 
-    def __init__(self, lengths: Sequence[int], count: int = SAMPLE) -> None:
+    def __init__(
+        self, lengths: Sequence[int], count: int = SAMPLE, *, absolute_actions: bool = False
+    ) -> None:
+        self._absolute = absolute_actions
         whole = np.maximum(np.array(lengths, int) - ACTION_HORIZON + 1, 0)
         ends = np.cumsum(whole)
         total = int(whole.sum())
@@ -62,7 +66,7 @@ class ChunkSample:
         """Take what was drawn from an episode, given by its number in the pass."""
         mine = self._episode == episode
         if mine.any():
-            chunks = delta_chunks(state, actions)[self._start[mine]]
+            chunks = delta_chunks(state, actions, absolute=self._absolute)[self._start[mine]]
             self.chunks[mine] = chunks.reshape(-1, ACTION_HORIZON, ACTION_DIM)
 
     @property

@@ -47,7 +47,7 @@ def test_statistics_cover_all_whole_chunks(artifact) -> None:
     statistics = Statistics.load(artifact.path)
     assert statistics.num_frames == 175
     assert statistics.num_chunks == 31 + 16 + 21
-    assert statistics.per_step_exclude
+    assert statistics.normalisation == "report"
     assert set(statistics.human) == {"turning_on_radio", "picking_up_trash"}
     assert statistics.human["turning_on_radio"]["length"] == 52.5
     # the writer's right gripper closes in the middle of every episode, the left one never
@@ -65,11 +65,11 @@ def test_files_have_the_published_layout_and_the_page_shows_them(artifact) -> No
 
 
 def test_tasks_and_per_step_statistics_are_choices(dataset) -> None:
-    config = Config(tasks=("picking_up_trash",), per_step_exclude=False)
+    config = Config(tasks=("picking_up_trash",), normalisation="per_step")
     artifact, _, _ = STAGE.execute(config, Inputs(dataset), dataset.workspace)
     statistics = Statistics.load(artifact.path)
     assert statistics.num_frames == 70
-    assert not statistics.per_step_exclude
+    assert statistics.normalisation == "per_step"
     assert list(statistics.closure) == ["1"]
     assert STAGE.execute(config, Inputs(dataset), dataset.workspace)[2]
 

@@ -94,7 +94,7 @@ def test_moments_are_those_of_all_whole_chunks() -> None:
             chunks.append(chunk)
     chunks = np.stack(chunks)
     states = np.concatenate([episode(seed)[0] for seed in range(12)]).astype(np.float64)
-    found = accumulate(range(12)).finish(per_step_exclude=False)
+    found = accumulate(range(12)).finish(normalisation="per_step")
     assert (found.num_frames, found.num_chunks) == (12 * 80, len(chunks))
     np.testing.assert_allclose(found.state_mean, states.mean(0), atol=1e-6)
     np.testing.assert_allclose(found.state_std, states.std(0), atol=1e-6)
@@ -120,9 +120,9 @@ def test_moments_are_those_of_all_whole_chunks() -> None:
 
 
 def test_exclusion_gives_velocities_and_grippers_global_values(statistics) -> None:
-    assert statistics.per_step_exclude
+    assert statistics.normalisation == "report"
     assert EXCLUDED_DIMS.tolist() == [0, 1, 2, 14, 22]
-    published = accumulate(range(12)).finish(per_step_exclude=False)
+    published = accumulate(range(12)).finish(normalisation="per_step")
     for kind in ("mean", "std", "q01", "q99"):
         steps, overall = getattr(statistics, f"action_step_{kind}"), getattr(statistics, f"action_{kind}")
         assert (steps[:, EXCLUDED_DIMS] == overall[EXCLUDED_DIMS]).all()
@@ -147,15 +147,34 @@ def test_constant_dimensions_are_identity_rows_and_stay_finite(statistics) -> No
     assert np.abs(statistics.normalise_state(state)[:, 6]).max() < 1e-3
 
 
-@pytest.mark.parametrize("exclude", [True, False])
-def test_files_hold_everything(tmp_path, exclude) -> None:
-    saved = accumulate(range(6)).finish(per_step_exclude=exclude)
+@pytest.mark.parametrize("normalisation", ["report", "per_step", "global"])
+def test_files_hold_everything(tmp_path, normalisation) -> None:
+    saved = accumulate(range(6)).finish(normalisation=normalisation)
+    assert saved.normalisation == normalisation
     saved.save(tmp_path)
     loaded = Statistics.load(tmp_path)
     for field in fields(Statistics):
         np.testing.assert_array_equal(getattr(loaded, field.name), getattr(saved, field.name))
     assert {p.name for p in tmp_path.iterdir()} == {"norm_stats.json", "human.json", "closure.json"}
     assert json.loads((tmp_path / "human.json").read_text())["turning_on_radio"] == HUMAN
+
+
+def test_global_normalisation_is_the_same_at_all_steps(statistics) -> None:
+    everywhere = accumulate(range(12)).finish(normalisation="global")
+    for kind in ("mean", "std", "q01", "q99"):
+        steps = getattr(everywhere, f"action_step_{kind}")
+        assert (steps == getattr(statistics, f"action_{kind}")).all()
+
+
+def test_absolute_actions_stay_as_they_are() -> None:
+    accumulator = DatasetAccumulator(absolute_actions=True)
+    state, actions = episode(0)
+    accumulator.update(0, "turning_on_radio", 5, state, actions, HUMAN)
+    absolute = accumulator.finish()
+    np.testing.assert_array_equal(absolute.delta(actions[None, :30], state[:1]), actions[None, :30])
+    np.testing.assert_array_equal(absolute.undelta(actions[None, :30], state[:1]), actions[None, :30])
+    whole = np.stack([actions[i : i + 30] for i in range(len(actions) - 29)])
+    np.testing.assert_allclose(absolute.action_step_mean[:, 7], whole[..., 7].mean(axis=0), rtol=1e-4)
 
 
 def published(statistics: Statistics, width: int, flat: int) -> dict[str, object]:
@@ -186,7 +205,7 @@ def published(statistics: Statistics, width: int, flat: int) -> dict[str, object
 def test_published_files_load_as_they_are(tmp_path, statistics, width, flat) -> None:
     (tmp_path / "norm_stats.json").write_text(json.dumps(published(statistics, width, flat)))
     loaded = Statistics.load(tmp_path)
-    assert not loaded.per_step_exclude
+    assert loaded.normalisation == "per_step"
     assert loaded.human == {}
     np.testing.assert_array_equal(loaded.action_step_std, statistics.action_step_std)
     np.testing.assert_allclose(loaded.correlation_cholesky, statistics.correlation_cholesky, atol=1e-5)

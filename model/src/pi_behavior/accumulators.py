@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from pi_behavior.correlation import EPSILON, correlation_matrix
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HORIZON, DELTA_DIMS
-from pi_behavior.statistics import Statistics, closed_grippers, stage_of_frame
+from pi_behavior.statistics import Normalisation, Statistics, closed_grippers, stage_of_frame
 
 _BINS_PER_OCTAVE = 256
 _MANTISSA_SHIFT = 23 - 8
@@ -127,9 +127,14 @@ def _bin_values() -> np.ndarray:
 
 
 class DatasetAccumulator:
-    """One pass over demonstrations, for everything that `Statistics` holds."""
+    """One pass over demonstrations, for everything that `Statistics` holds.
 
-    def __init__(self) -> None:
+    Args:
+        absolute_actions: leave actions absolute instead of making them relative to the state.
+    """
+
+    def __init__(self, *, absolute_actions: bool = False) -> None:
+        self.absolute_actions = absolute_actions
         flat = ACTION_HORIZON * ACTION_DIM
         self.state, self.state_histogram = Moments(ACTION_DIM), QuantileHistogram(ACTION_DIM)
         self.chunks, self.chunk_histogram = Moments(flat), QuantileHistogram(flat)
@@ -158,7 +163,7 @@ class DatasetAccumulator:
         """
         self.state.update(state)
         self.state_histogram.update(state)
-        flat = delta_chunks(state, actions)
+        flat = delta_chunks(state, actions, absolute=self.absolute_actions)
         self.chunks.update(flat)
         self.chunk_histogram.update(flat)
         table = self.closure.setdefault(task, np.zeros((stages, 2), bool))
@@ -184,12 +189,13 @@ class DatasetAccumulator:
                 mine[key] += value
             self.human_counts[name] = self.human_counts.get(name, 0) + other.human_counts[name]
 
-    def finish(self, *, per_step_exclude: bool = True) -> Statistics:
+    def finish(self, *, normalisation: Normalisation = "report") -> Statistics:
         """The statistics of everything seen.
 
         Args:
-            per_step_exclude: give base velocity and grippers the same mean, deviation and quantiles at all
-                steps (the report's way) instead of their own at each step (the published code's).
+            normalisation: per_step gives every dimension mean, deviation and quantiles of its own at each
+                step (the published code's way); report gives base velocity and grippers the same at all
+                steps; global does so for all dimensions.
 
         Raises:
             ValueError: no demonstration was as long as one chunk.
@@ -214,9 +220,9 @@ class DatasetAccumulator:
             "q01": self.chunk_histogram.quantile(0.01).reshape(shape),
             "q99": self.chunk_histogram.quantile(0.99).reshape(shape),
         }
-        if per_step_exclude:
-            for kind, values in steps.items():
-                values[:, EXCLUDED_DIMS] = total[kind][EXCLUDED_DIMS]
+        same = {"report": EXCLUDED_DIMS, "per_step": EXCLUDED_DIMS[:0], "global": np.arange(ACTION_DIM)}
+        for kind, values in steps.items():
+            values[:, same[normalisation]] = total[kind][same[normalisation]]
         correlation = correlation_matrix(
             self.chunks.second_moment(steps["mean"].reshape(-1)), steps["std"].reshape(-1) + EPSILON
         )
@@ -233,7 +239,8 @@ class DatasetAccumulator:
         return Statistics(
             **arrays,
             correlation_cholesky=np.linalg.cholesky(correlation).astype(np.float32),
-            per_step_exclude=per_step_exclude,
+            normalisation=normalisation,
+            absolute_actions=self.absolute_actions,
             human={
                 n: {k: v / self.human_counts[n] for k, v in s.items()} for n, s in sorted(self.human.items())
             },
@@ -244,12 +251,19 @@ class DatasetAccumulator:
 
 
 def delta_chunks(
-    state: Float[np.ndarray, "n 23"], actions: Float[np.ndarray, "n 23"]
+    state: Float[np.ndarray, "n 23"], actions: Float[np.ndarray, "n 23"], *, absolute: bool = False
 ) -> Float[np.ndarray, "m 690"]:
-    """All delta chunks that lie wholly inside a demonstration, flattened row-major (step, dimension)."""
+    """All delta chunks that lie wholly inside a demonstration, flattened row-major (step, dimension).
+
+    Args:
+        state: not normalised.
+        actions: absolute.
+        absolute: leave the actions absolute.
+    """
     if len(actions) < ACTION_HORIZON:
         return np.zeros((0, ACTION_HORIZON * ACTION_DIM))
     windows = np.lib.stride_tricks.sliding_window_view(actions, ACTION_HORIZON, axis=0)
     chunks = windows.transpose(0, 2, 1).astype(np.float64)
-    chunks[..., DELTA_DIMS] -= state[: len(chunks), None, DELTA_DIMS]
+    if not absolute:
+        chunks[..., DELTA_DIMS] -= state[: len(chunks), None, DELTA_DIMS]
     return chunks.reshape(len(chunks), -1)

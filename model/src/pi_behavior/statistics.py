@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
@@ -29,6 +29,7 @@ CLOSED_GRIPPER = -0.98
 NORM_STATS = "norm_stats.json"
 HUMAN = "human.json"
 CLOSURE = "closure.json"
+Normalisation = Literal["report", "per_step", "global"]
 Vector = Float32[np.ndarray, "23"]
 PerStep = Float32[np.ndarray, "30 23"]
 
@@ -53,9 +54,11 @@ class Statistics:
     action_step_q99: PerStep
     correlation_cholesky: Float32[np.ndarray, "690 690"]
     """Lower factor of the normalised chunks' correlation matrix before shrinkage, 1e-6 I added."""
-    per_step_exclude: bool = False
-    """Whether the per-step arrays hold the global values for base velocity and grippers, as the report has
-    it. Published statistics do not."""
+    normalisation: Normalisation = "per_step"
+    """What the per-step arrays hold: values of each step; the global ones for base velocity and grippers, as
+    the report has it; or the global ones for all. Published statistics are per_step."""
+    absolute_actions: bool = False
+    """Whether chunks stay absolute instead of being made relative to the state; the report's are relative."""
     human: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Mean length (steps) and displacements (m) of the demonstrations by task name."""
     closure: Mapping[str, Sequence[Sequence[bool]]] = field(default_factory=dict)
@@ -79,10 +82,11 @@ class Statistics:
     ) -> Float32[np.ndarray, "*b k 23"]:
         """Make absolute actions relative to the state at the chunk's first step (report, section 4.5.1).
 
-        Base velocity, the last trunk joint and the grippers stay absolute.
+        Base velocity, the last trunk joint and the grippers stay absolute, and with `absolute_actions` all.
         """
         result = np.array(actions, np.float32)
-        result[..., DELTA_DIMS] -= state[..., None, DELTA_DIMS]
+        if not self.absolute_actions:
+            result[..., DELTA_DIMS] -= state[..., None, DELTA_DIMS]
         return result
 
     def undelta(
@@ -90,7 +94,8 @@ class Statistics:
     ) -> Float32[np.ndarray, "*b k 23"]:
         """Invert `delta`."""
         result = np.array(delta, np.float32)
-        result[..., DELTA_DIMS] += state[..., None, DELTA_DIMS]
+        if not self.absolute_actions:
+            result[..., DELTA_DIMS] += state[..., None, DELTA_DIMS]
         return result
 
     def normalise_actions(self, delta: Float[np.ndarray, "*b k 23"]) -> Float32[np.ndarray, "*b k 23"]:
@@ -217,7 +222,7 @@ class Statistics:
 
 
 _KINDS = ("mean", "std", "q01", "q99")
-_RECORDED = ("per_step_exclude", "num_frames", "num_chunks", "horizon")
+_RECORDED = ("normalisation", "absolute_actions", "num_frames", "num_chunks", "horizon")
 
 
 def pad_to_model(values: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 32"]:
