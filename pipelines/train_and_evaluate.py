@@ -127,7 +127,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             execute: Actions executed of each predicted chunk.
             compress_from: Predicted steps that are compressed to the executed ones.
             num_steps: Euler steps of the flow.
-            voting: Stage tracking, published (vote of three predictions) or off (the last one).
+            voting: Stage tracking, published (vote of three predictions), off (the last one) or oracle.
             gripper: Gripper rule, data (table from the demonstrations), published (made by hand) or off.
             task_rules: Rules for single tasks, published or off.
             inpainting: How a chunk starts with what the last one left over, soft, hard or off.

@@ -64,7 +64,8 @@ class Config:
     num_steps: int = 20
     """Euler steps of the flow."""
     voting: str = "published"
-    """Stage tracking: published (vote of three predictions) or off (the last prediction)."""
+    """Stage tracking: published (vote of three predictions), off (the last prediction) or oracle (told by the
+    simulator, household only)."""
     gripper: str = "data"
     """Gripper rule: data (table from the demonstrations), published (made by hand) or off."""
     task_rules: str = "off"

@@ -1,6 +1,7 @@
 """Policy checkpoints: parameters (Orbax), configuration and statistics in one folder.
 
 Layout: `params/` (Orbax, by dotted parameter path), `statistics/` (see statistics.py), `checkpoint.json`.
+A network that was not trained yet, such as an imported Pi0.5 base, has no statistics.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
@@ -24,6 +26,14 @@ from pi_behavior.statistics import Statistics
 DESCRIPTION = "checkpoint.json"
 PARAMETERS = "params"
 STATISTICS = "statistics"
+
+
+_CHUNK_BYTES = 2**27
+_WRITTEN_GB = 5
+
+
+class CheckpointError(ValueError):
+    """A folder is not the checkpoint that was expected; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,30 +63,62 @@ def update_parameters(
         names: the mapping's name of every dotted path; without it, names are dotted paths.
 
     Raises:
-        ValueError: names or shapes differ; the message lists all differences.
+        CheckpointError: names or shapes differ; the message lists all differences.
     """
     flat = {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
     if names is not None:
         flat = {names[path]: leaf for path, leaf in flat.items()}
-    problems = [f"missing {name}" for name in flat.keys() - parameters.keys()]
-    problems += [f"unknown {name}" for name in parameters.keys() - flat.keys()]
-    problems += [
-        f"{name} has the shape {tuple(parameters[name].shape)}, expected {tuple(leaf.shape)}"
-        for name, leaf in flat.items()
-        if name in parameters and tuple(parameters[name].shape) != tuple(leaf.shape)
-    ]
-    if problems:
-        raise ValueError("the checkpoint does not fit the network:\n  " + "\n  ".join(sorted(problems)))
+    check_tensors({name: leaf.shape for name, leaf in flat.items()}, parameters)
     for name, leaf in flat.items():
         leaf.set_value(parameters[name])
 
 
+def check_tensors(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Any]) -> None:
+    """Compare the tensors of a checkpoint, or what is known of them, with the shapes of a network.
+
+    Raises:
+        CheckpointError: names or shapes differ; the message lists all differences.
+    """
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"unknown {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} has the shape {tuple(found[name].shape)}, expected {tuple(shape)}"
+        for name, shape in expected.items()
+        if name in found and tuple(found[name].shape) != tuple(shape)
+    ]
+    if problems:
+        raise CheckpointError("the checkpoint does not fit the network:\n  " + "\n  ".join(sorted(problems)))
+
+
+def write_tensors(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write arrays with Orbax; those of NumPy without a second copy of them in memory.
+
+    Args:
+        path: the folder to make.
+        tree: arrays by name, or nested mappings of them.
+    """
+    handlers = ocp.type_handlers
+    registry = handlers.create_type_handler_registry(
+        # the copy is for asynchronous saving, and here nothing changes the arrays
+        (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)),
+        (jax.Array, handlers.ArrayHandler()),
+    )
+    handler = ocp.PyTreeCheckpointHandler(save_concurrent_gb=_WRITTEN_GB, type_handler_registry=registry)
+    # chunks bound what is compressed at a time
+    chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), dict(tree))
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(
+            path.absolute(),
+            args=ocp.args.PyTreeSave(dict(tree), save_args=chunked, ocdbt_target_data_file_size=_CHUNK_BYTES),
+        )
+
+
 def save(
     path: Path,
-    parameters: Mapping[str, jax.Array],
+    parameters: Mapping[str, jax.Array | np.ndarray],
     *,
     config: ModelConfig,
-    statistics: Statistics,
+    statistics: Statistics | None,
     step: int,
 ) -> None:
     """Write a checkpoint; it appears whole or not at all, and replaces one of the same name.
@@ -85,15 +127,16 @@ def save(
         path: the folder to write.
         parameters: arrays by dotted path.
         config: the network's configuration.
-        statistics: normalisation, correlation and tables from the demonstrations.
+        statistics: normalisation, correlation and tables from the demonstrations; None for a network that
+            can only be trained.
         step: training step.
     """
     aside = path.with_name(f".{path.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(aside.absolute() / PARAMETERS, dict(parameters))
-    statistics.save(aside / STATISTICS)
+    write_tensors(aside / PARAMETERS, parameters)
+    if statistics is not None:
+        statistics.save(aside / STATISTICS)
     description = {"step": step, "model": dataclasses.asdict(config)}
     (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
     os.sync()
@@ -105,7 +148,7 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
     """Read a checkpoint's configuration and step.
 
     Raises:
-        ValueError: the folder is not a checkpoint, or of another version.
+        CheckpointError: the folder is not a checkpoint, or of another version.
     """
     try:
         document = json.loads((path / DESCRIPTION).read_text())
@@ -114,45 +157,83 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
         fields["stage_counts"] = tuple(fields["stage_counts"])
         return ModelConfig(vision=vision, **fields), document["step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise CheckpointError(
             f"{path} is not a policy checkpoint: {type(error).__name__}: {error}. Expected a folder with "
             f"{DESCRIPTION}, {PARAMETERS}/ and {STATISTICS}/, as the train stage writes it"
         ) from error
+
+
+def read_statistics(path: Path) -> Statistics:
+    """Read a checkpoint's statistics.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+    """
+    if not (path / STATISTICS).is_dir():
+        raise CheckpointError(
+            f"{path} has no {STATISTICS}/: its network was not trained on demonstrations yet, so it cannot "
+            "act. Train it first: give the folder to the train stage as initial_checkpoint"
+        )
+    try:
+        return Statistics.load(path / STATISTICS)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def tensor_metadata(path: Path) -> Any:
+    """Shapes and types of the arrays that Orbax wrote into a folder, as a tree; reads no arrays.
+
+    Raises:
+        CheckpointError: the folder is missing, or not one that Orbax wrote as a whole.
+    """
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is not a folder; expected one with arrays that Orbax wrote")
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            tree = checkpointer.metadata(path.absolute()).item_metadata.tree
+            # without its index no array can be read, and the metadata alone would not tell
+            if (path / "manifest.ocdbt").exists() or not (path / "d").exists():
+                return tree
+    except Exception as error:  # Orbax and TensorStore have no common one
+        raise CheckpointError(
+            f"{path} cannot be read: {type(error).__name__}: {error}. Expected a whole folder of arrays "
+            "that Orbax wrote; is the copy complete?"
+        ) from error
+    raise CheckpointError(f"{path} lacks manifest.ocdbt, the index of its arrays; is the copy complete?")
 
 
 def restore_parameters(path: Path, target: State) -> None:
     """Read a checkpoint's parameters into a state, in place, with the state's shardings.
 
     Raises:
-        ValueError: the checkpoint's names or shapes are not those of the state.
+        CheckpointError: the checkpoint cannot be read, or its names or shapes are not those of the state.
     """
+    folder = path / PARAMETERS
+    target_flat = flat_parameters(target)
+    check_tensors({name: leaf.shape for name, leaf in target_flat.items()}, tensor_metadata(folder))
+    # never the sharding it was saved with: the machine that serves has other devices
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
+        )
+        for name, leaf in target_flat.items()
+    }
     with ocp.StandardCheckpointer() as checkpointer:
-        saved = checkpointer.metadata(path.absolute() / PARAMETERS).item_metadata
-        target_flat = flat_parameters(target)
-        if saved.keys() != target_flat.keys():
-            update_parameters(
-                target, {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in saved.items()}
-            )
-        # never the sharding it was saved with: the machine that serves has other devices
-        default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = {
-            name: jax.ShapeDtypeStruct(
-                leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
-            )
-            for name, leaf in target_flat.items()
-        }
-        update_parameters(target, checkpointer.restore(path.absolute() / PARAMETERS, abstract))
+        update_parameters(target, checkpointer.restore(folder.absolute(), abstract))
 
 
 def load(path: Path) -> Checkpoint:
     """Open a checkpoint for use on the default device.
 
     Raises:
-        ValueError: the folder is not a checkpoint, or does not fit its own configuration.
+        CheckpointError: the folder is not a checkpoint, has no statistics, or does not fit its own
+            configuration.
     """
     config, step = read_config(path)
+    statistics = read_statistics(path)
     # shapes only: the values are read, and initialising them costs seconds and the memory twice
     model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
     restore_parameters(path, state)
-    return Checkpoint(nnx.merge(graph, state), config, Statistics.load(path / STATISTICS), step)
+    return Checkpoint(nnx.merge(graph, state), config, statistics, step)

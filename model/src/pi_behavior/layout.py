@@ -114,6 +114,8 @@ CAMERA_CHECKPOINT_KEYS: Mapping[str, str] = MappingProxyType(
 """Names that the published policy gives to the cameras."""
 PROPRIOCEPTION_KEY = "robot_r1::proprio"
 TASK_ID_KEY = "task_id"
+ORACLE_STAGE_KEY = "oracle_stage"
+"""The true stage, which no evaluator of the challenge sends; for experiments with a simulator that knows it."""
 DATASET_ACTION_KEY = "action"
 DATASET_STATE_KEY = "observation.state"
 

@@ -31,9 +31,11 @@ class FormulaPredictor:
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset
         self.batches: list[int] = []
+        self.stages: list[int] = []
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         self.batches.append(len(requests))
+        self.stages += [request.stage for request in requests]
         return [self._predict(request) for request in requests]
 
     def _predict(self, request: Request) -> Prediction:

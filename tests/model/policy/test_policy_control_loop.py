@@ -184,3 +184,15 @@ def test_broken_chunks_are_refused():
 def test_config_refuses(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PolicyConfig(**wrong)
+
+
+def test_an_oracle_tells_the_stage_and_predictions_do_not_vote():
+    loop = make_loop(PolicyConfig(voting="oracle"))
+    loop.begin_step(3, oracle_stage=2)
+    loop.plan(prediction(smooth_chunk(), stage=6), np.zeros(23))
+    assert loop.stage == 2
+    loop.begin_step(3, oracle_stage=4)
+    assert loop.stage == 4
+    assert not any(rule.startswith("stage") for rule in loop.counts)
+    with pytest.raises(ValueError, match="has no stage"):
+        loop.begin_step(3)

@@ -289,3 +289,14 @@ def test_the_settings_are_in_the_metadata(serve, formula):
     assert metadata["settings"]["execute"] == 5
     assert metadata["checkpoints"] == {"formula": {"tasks": None}}
     json.dumps(metadata)
+
+
+def test_an_oracle_stage_reaches_the_network(serve, formula, observation):
+    predictor = formula()
+    policy = PolicyConfig(execute=5, compress_from=5, voting="oracle")
+    with serve(predictor, policy) as port:
+        with client(port) as socket:
+            ask(socket, {**observation(0), "oracle_stage": np.array([3])})
+            assert predictor.stages == [3]
+        with client(port) as socket:
+            expect_refusal(socket, observation(0), "oracle_stage")

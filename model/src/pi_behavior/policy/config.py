@@ -31,9 +31,9 @@ class PolicyConfig:
     """Euler steps of the flow."""
     gripper_range: float = 0.2
     """A chunk in which a gripper moves by more than this is not compressed: slow down at a grasp."""
-    voting: Literal["published", "off"] = "published"
+    voting: Literal["published", "off", "oracle"] = "published"
     """published: stages move by the vote of the last three predictions (report, section 7.3). off: the
-    stage is the last prediction."""
+    stage is the last prediction. oracle: the evaluator tells the stage, as an upper bound in experiments."""
     gripper: Literal["data", "published", "off"] = "data"
     """Gripper rule (report, section 7.4.1): a gripper that is closed where it may not be is opened. data: it
     may where a demonstration of the task and stage has it closed; published: the hand-made table."""

@@ -83,11 +83,20 @@ class ControlLoop:
         self.task = None
         self._queue.clear()
 
-    def begin_step(self, task: int) -> None:
-        """Take the observation's task; a changed task starts a new episode."""
+    def begin_step(self, task: int, oracle_stage: int | None = None) -> None:
+        """Take the observation's task, and the stage where it is told.
+
+        Args:
+            task: task index; a changed one starts a new episode.
+            oracle_stage: the true stage, for the voting `oracle`.
+        """
         if self.task is not None and task != self.task:
             self.reset()
         self.task = task
+        if self.config.voting == "oracle":
+            if oracle_stage is None:
+                raise ValueError("voting is oracle, and the observation has no stage")
+            self.tracker.move(oracle_stage)
 
     @property
     def stage(self) -> int:
@@ -120,10 +129,11 @@ class ControlLoop:
             )
         chunk = self._correct(chunk, state)
         self._enqueue(chunk)
-        stage = self.stage
-        transition = self.tracker.update(prediction.stage_logits)
-        if transition is not None:
-            self._record(f"stage_{transition}", stage)
+        if self.config.voting != "oracle":
+            stage = self.stage
+            transition = self.tracker.update(prediction.stage_logits)
+            if transition is not None:
+                self._record(f"stage_{transition}", stage)
         self.calls += 1
 
     def act(self) -> Float[np.ndarray, "23"]:

@@ -14,6 +14,7 @@ from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.layout import (
     ACTION_HORIZON,
     CAMERA_OBSERVATION_KEYS,
+    ORACLE_STAGE_KEY,
     PROPRIOCEPTION_DIM,
     PROPRIOCEPTION_KEY,
     TASK_ID_KEY,
@@ -91,10 +92,13 @@ class Session:
             raise ProtocolError(f"{PROPRIOCEPTION_KEY} has values that are not finite")
         batched = proprioception.ndim == 2
         states = np.atleast_2d(state_from_proprioception(proprioception))
-        tasks = _tasks(message, len(states))
+        tasks = _whole_numbers(message, TASK_ID_KEY, len(states))
+        stages: list[int] | list[None] = [None] * len(states)
+        if self._config.voting == "oracle":
+            stages = _whole_numbers(message, ORACLE_STAGE_KEY, len(states))
         self._make_loops(len(states))
-        for loop, task in zip(self._loops, tasks, strict=True):
-            loop.begin_step(task)
+        for loop, task, stage in zip(self._loops, tasks, stages, strict=True):
+            loop.begin_step(task, stage)
         await self._plan(message, states, batched)
         steps = min(wanted or 1, *(loop.remaining for loop in self._loops))
         chunk = np.stack([[loop.act() for _ in range(steps)] for loop in self._loops])
@@ -128,7 +132,7 @@ class Session:
                 images={camera: pixels[index] for camera, pixels in images.items()},
                 state=states[index],
                 task=self._loops[index].task or 0,
-                stage=min(self._loops[index].stage, MAX_STAGES - 1),
+                stage=int(np.clip(self._loops[index].stage, 0, MAX_STAGES - 1)),
                 saved=self._loops[index].saved,
                 noise=NoiseId(index, self.episode, self._loops[index].calls),
             )
@@ -157,15 +161,16 @@ def _chunk_size(message: dict[str, Any]) -> int | None:
     return min(int(value.item()), ACTION_HORIZON)
 
 
-def _tasks(message: dict[str, Any], environments: int) -> list[int]:
-    value = _array(message, TASK_ID_KEY)
+def _whole_numbers(message: dict[str, Any], key: str, environments: int) -> list[int]:
+    """One number per environment; a single one is for all."""
+    value = _array(message, key)
     if value.dtype.kind not in "iu" or value.size not in (1, environments):
         raise ProtocolError(
-            f"{TASK_ID_KEY} has the type {value.dtype} and shape {value.shape}; expected one whole number, "
+            f"{key} has the type {value.dtype} and shape {value.shape}; expected one whole number, "
             "or one per environment"
         )
-    tasks: list[int] = np.broadcast_to(value.reshape(-1), (environments,)).tolist()
-    return tasks
+    numbers: list[int] = np.broadcast_to(value.reshape(-1), (environments,)).tolist()
+    return numbers
 
 
 def _images(message: dict[str, Any], environments: int, batched: bool) -> dict[str, np.ndarray]:
