@@ -115,7 +115,7 @@ CAMERA_CHECKPOINT_KEYS: Mapping[str, str] = MappingProxyType(
 PROPRIOCEPTION_KEY = "robot_r1::proprio"
 TASK_ID_KEY = "task_id"
 ORACLE_STAGE_KEY = "oracle_stage"
-"""The true stage, which no evaluator of the challenge sends; for experiments with a simulator that knows it."""
+"""The true stage, for experiments: no evaluator of the challenge sends it."""
 DATASET_ACTION_KEY = "action"
 DATASET_STATE_KEY = "observation.state"
 
