@@ -8,6 +8,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # tests compile much and compute little: three times faster without optimisation
 _FLAGS = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", f"--xla_force_host_platform_device_count=2 {_FLAGS}")
+# XLA's thread pool, one thread per core by default: two devices that wait for each other in two collectives
+# at once take all threads of two cores, and nobody is left to bring them together
+os.environ.setdefault("NPROC", "16")
 os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("WANDB_MODE", "disabled")
 # most of the time of these tests is compilation, of the same programs again and again
