@@ -3,10 +3,12 @@
 import http
 import json
 import math
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from household import cli, robot
 from household.episode import Odometer
 from household.eval import EvalConfig, evaluate
 from household.experts import EXPERTS
+from household.faults import Faults
 from household.goals import Goal
 from household.instances import make_instance
 from household.protocol import PolicyError, pack, unpack, wait_until_healthy
@@ -215,18 +218,70 @@ def test_a_policy_that_fails_or_answers_nonsense_is_an_error(
     assert not list(tmp_path.rglob("*.json"))
 
 
-def test_the_command_crashes_once_on_demand_and_then_finishes(
-    server: Callable[[Answer], PolicyServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def eval_command(port: int, output: Path) -> list[str]:
+    command = [sys.executable, "-m", "household.eval", "--task-name", RADIO.name, "--port", str(port)]
+    command += ["--instance-indices", "0", "--num-rollouts", "1", "--max-steps", "4"]
+    return [*command, "--output-dir", str(output), "--headless", "--image-size", "32"]
+
+
+@pytest.mark.parametrize("fault", ["crash", "hang"])
+def test_the_command_fails_once_on_demand_and_then_finishes(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setenv("HOUSEHOLD_CRASH_AT_STEP", "2")
-    monkeypatch.setenv("HOUSEHOLD_FAULT_MARKER", str(tmp_path / "crashed"))
-    command = [sys.executable, "-m", "household.eval", "--task-name", RADIO.name, "--port"]
-    command += [str(server(hold).port), "--instance-indices", "0", "--num-rollouts", "1", "--max-steps", "4"]
-    command += ["--output-dir", str(tmp_path), "--headless", "--image-size", "32"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 139
+    marker = tmp_path / "failed"
+    monkeypatch.setenv("HOUSEHOLD_FAULTS", f"{fault}@2")
+    monkeypatch.setenv("HOUSEHOLD_FAULT_MARKER", str(marker))
+    command = eval_command(server(hold).port, tmp_path)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        if fault == "crash":
+            assert process.wait(60) == 139
+        else:
+            deadline = time.monotonic() + 60
+            while not marker.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.kill()
+    assert marker.read_text() == f"{fault} at step 2\n"
     assert not list(tmp_path.rglob("*.json"))
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     assert len(list(tmp_path.rglob("*.json"))) == 1
+
+
+def test_memory_leaks_on_demand_after_every_rollout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    monkeypatch.setenv("HOUSEHOLD_FAULTS", "leak=64")
+    faults, before = Faults(), resident()
+    faults.rollout()
+    assert 60 < resident() - before < 80
+    faults.rollout()
+    assert 124 < resident() - before < 150
+
+
+def test_unknown_faults_are_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOUSEHOLD_FAULTS", "explode@3")
+    with pytest.raises(cli.UserError, match="expected crash@STEP, hang@STEP or leak=MEGABYTES"):
+        evaluate(config(1, tmp_path))
+
+
+def test_same_policy_same_result(server: Callable[[Answer], PolicyServer], tmp_path: Path) -> None:
+    """A policy that moves by what it sees: one picture's bit of difference would show."""
+
+    def wander(message: dict[str, Any], step: int) -> dict[str, Any]:
+        answer = hold(message, step)
+        pictures = [message[key][..., :3] for key in robot.CAMERA_OBSERVATION_KEYS.values()]
+        answer["action"][7:14] += 0.05 * np.sin(np.float32([p.astype(float).sum() for p in pictures]).sum())
+        return answer
+
+    port = server(wander).port
+    results = []
+    for name in ("first", "second"):
+        assert subprocess.run(eval_command(port, tmp_path / name), check=False).returncode == 0
+        results.append((tmp_path / name / "json" / "turning_on_radio_301_0.json").read_bytes())
+    assert results[0] == results[1]
 
 
 def test_mistakes_exit_with_two_and_a_missing_server_with_one(tmp_path: Path) -> None:

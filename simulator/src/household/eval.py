@@ -18,6 +18,7 @@ import numpy.typing as npt
 import tyro
 
 from household import cli
+from household.faults import Faults
 from household.files import write_json
 from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
 from household.protocol import PolicyClient
@@ -129,7 +130,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
         ConnectionError: the policy server failed.
     """
     try:
-        task = task_named(config.task_name)
+        task, faults = task_named(config.task_name), Faults()
     except ValueError as error:
         raise cli.UserError(str(error)) from None
     rollouts = [(i, r) for i in config.instance_ids() for r in range(config.num_rollouts)]
@@ -155,6 +156,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 image_size=config.image_size,
                 chunk_size=config.action_chunk_size,
                 frames=frames,
+                faults=faults,
             )
             if frames is not None:
                 video = config.output_dir / "videos" / f"{names[rollout]}.mp4"

@@ -1,9 +1,7 @@
 """One rollout: ask the policy, act, measure, and write the challenge's JSON and video."""
 
-import os
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +9,7 @@ import numpy.typing as npt
 
 from household import robot
 from household.episode import Odometer
-from household.files import write_text
+from household.faults import Faults
 from household.goals import Goal
 from household.instances import Instance
 from household.robot import FloatArray
@@ -129,6 +127,7 @@ def roll_out(
     image_size: int,
     chunk_size: int | None,
     frames: list[npt.NDArray[np.uint8]] | None,
+    faults: Faults,
 ) -> Outcome:
     """Let the policy act until success or the time limit.
 
@@ -140,6 +139,7 @@ def roll_out(
         image_size: side of the policy's pictures in pixels.
         chunk_size: ask for this many actions at once and replay them, or None for one.
         frames: gets the video's pictures, or None for no video.
+        faults: what goes wrong on demand.
 
     Returns:
         The outcome.
@@ -150,17 +150,17 @@ def roll_out(
     simulation.reset(instance)
     goal, odometer = Goal(simulation), Odometer(simulation)
     actions = _Actions(policy, simulation, image_size, chunk_size)
-    crash = _CrashSwitch()
     success = False
     for step in range(1, max_steps + 1):
         simulation.step(actions.next())
         odometer.update()
         if frames is not None:
             frames.append(video_frame(simulation))
-        crash.check(step)
+        faults.step(step)
         success = goal.satisfied()
         if success:
             break
+    faults.rollout()
     return Outcome(step, success, goal.q(), odometer.total)
 
 
@@ -199,23 +199,3 @@ def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome
             "normalized_time": human.length / outcome.steps,
         },
     }
-
-
-class _CrashSwitch:
-    """Kills the process in the middle of a rollout when the environment asks for it, to test supervisors.
-
-    HOUSEHOLD_CRASH_AT_STEP says at which control step. With HOUSEHOLD_FAULT_MARKER, the path of a file, it
-    happens once: the file is made just before, and where it exists nothing happens.
-    """
-
-    def __init__(self) -> None:
-        value = os.environ.get("HOUSEHOLD_CRASH_AT_STEP", "")
-        self._step = int(value) if value else None
-        self._marker = os.environ.get("HOUSEHOLD_FAULT_MARKER", "")
-
-    def check(self, step: int) -> None:
-        if step != self._step or (self._marker and Path(self._marker).exists()):
-            return
-        if self._marker:
-            write_text(Path(self._marker), f"crashed at step {step}\n")
-        os._exit(139)  # what a segmentation fault of the simulator looks like
