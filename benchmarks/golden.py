@@ -7,6 +7,7 @@ Prints one row per output and exits with 1 if a relative error, max|a - b| / max
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -17,14 +18,13 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
-from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.flow import Inpainting, flow_loss, sample
 from pi_behavior.layout import CAMERA_CHECKPOINT_KEYS, CAMERAS
 from pi_behavior.losses import fast_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.observation import FastTokens, Observation
-from pi_behavior.published import load_published
+from pi_behavior.published import infer_config, load_published
 from pi_behavior.statistics import correction_matrix
 
 TOLERANCES = {
@@ -34,35 +34,6 @@ TOLERANCES = {
 """Largest relative error by output, 1e-4 for the others; the sine-cosine form is ill-conditioned."""
 
 Arrays = Mapping[str, np.ndarray]
-
-
-def infer_config(parameters: Arrays, image_size: int) -> ModelConfig:
-    """Work out the network's sizes from its parameters' shapes."""
-    attention = "PaliGemma/img/Transformer/encoderblock/MultiHeadDotProductAttention_0/query/kernel"
-    depth, vision_width, vision_heads, _ = parameters[attention].shape
-    layers, heads, width, head_dim = parameters["PaliGemma/llm/layers/attn/q_einsum/w"].shape
-    _, _, expert_width, _ = parameters["PaliGemma/llm/layers/attn/q_einsum_1/w"].shape
-    return ModelConfig(
-        vision=VisionConfig(
-            image_size=image_size,
-            patch=parameters["PaliGemma/img/embedding/kernel"].shape[0],
-            width=vision_width,
-            depth=depth,
-            heads=vision_heads,
-            mlp=parameters["PaliGemma/img/Transformer/encoderblock/MlpBlock_0/Dense_0/bias"].shape[1],
-        ),
-        width=width,
-        mlp=parameters["PaliGemma/llm/layers/mlp/linear"].shape[1],
-        depth=layers,
-        heads=heads,
-        kv_heads=parameters["PaliGemma/llm/layers/attn/kv_einsum/w"].shape[2],
-        head_dim=head_dim,
-        expert_width=expert_width,
-        expert_mlp=parameters["PaliGemma/llm/layers/mlp_1/linear"].shape[1],
-        vocabulary=parameters["PaliGemma/llm/embedder/input_embedding"].shape[0],
-        fast_vocabulary=parameters["fast_token_embedding/embedding"].shape[0],
-        dtype="float32",
-    )
 
 
 def compute(model: PiBehavior, data: Arrays) -> dict[str, jax.Array]:
@@ -136,8 +107,8 @@ def compare(file: Path) -> list[tuple[str, float, float, float]]:
     with np.load(file) as archive:
         data = {name: archive[name] for name in archive.files}
     parameters = {n.removeprefix("param/"): v for n, v in data.items() if n.startswith("param/")}
-    size = data["in/image/base_0_rgb"].shape[1]
-    config = infer_config(parameters, size)
+    shapes = {name: tensor.shape for name, tensor in parameters.items()}
+    config = replace(infer_config(shapes), dtype="float32")
     model = PiBehavior(config, nnx.Rngs(0))
     load_published(model, parameters)
     with jax.default_matmul_precision("highest"):

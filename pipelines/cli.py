@@ -59,6 +59,14 @@ def _compile(words: list[str]) -> int:
     return 0
 
 
+def _checkpoint(words: list[str]) -> int:
+    from pipelines import checkpoints
+
+    command: Any = checkpoints.Command
+    chosen = tyro.cli(command, args=words, prog="b1k checkpoint", description=checkpoints.__doc__)
+    return checkpoints.run(chosen)
+
+
 def _serve(words: list[str]) -> int:
     return _module("pi_behavior.policy.server", words)
 
@@ -102,6 +110,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "run": ("run a pipeline on this machine, or continue one (--resume)", _run),
     "compile": ("compile a pipeline for a cluster", _compile),
     "lineage": ("show or verify what an artifact was made from", _lineage),
+    "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", _checkpoint),
     "serve": ("serve trained policies to an evaluator", _serve),
     "dataset": ("fetch and check a version of the demonstrations", _stage("dataset")),
     "statistics": ("compute the statistics of the demonstrations", _stage("statistics")),

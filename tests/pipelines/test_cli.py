@@ -29,7 +29,7 @@ def test_help_lists_every_command(
         assert summary in text
 
 
-@pytest.mark.parametrize("command", ["run", "compile", "demo", "lineage", *cli.STAGES])
+@pytest.mark.parametrize("command", ["run", "compile", "demo", "lineage", "checkpoint", *cli.STAGES])
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,13 +1,17 @@
-"""Names of the published checkpoints' tensors, by our own parameter paths; shapes are equal."""
+"""Names and sizes of the published checkpoints' tensors; those of ours have other names and equal shapes."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
 
-from pi_behavior.checkpoint import flat_parameters, update_parameters
+from pi_behavior.checkpoint import CheckpointError, check_tensors, flat_parameters, update_parameters
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network import PiBehavior
 
 _BLOCK = "PaliGemma/img/Transformer/encoderblock"
@@ -99,17 +103,128 @@ NAMES: Mapping[str, str] = MappingProxyType(_names())
 """Published name of every parameter of the report's network, by our dotted path."""
 
 
-def published_shapes(model: PiBehavior) -> dict[str, tuple[int, ...]]:
-    """Published names and shapes of a model; works on the result of nnx.eval_shape, without memory."""
-    flat = flat_parameters(nnx.state(model, nnx.Param))
-    return {NAMES[path]: tuple(leaf.shape) for path, leaf in flat.items()}
+_NEW = ("task_embeddings", "stage_fusion", "fast_embeddings", "fast_head", "kv_mix", "stage_head")
+BASE_NAMES: Mapping[str, str] = MappingProxyType(
+    {path: name for path, name in NAMES.items() if path.split(".")[0] not in _NEW}
+)
+"""The part of NAMES that Pi0.5 base has; training starts from random values for the others."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def network_shapes(config: ModelConfig) -> Shapes:
+    """Shapes of a network's parameters by dotted path; takes no memory."""
+    model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
+    return {path: tuple(leaf.shape) for path, leaf in flat_parameters(nnx.state(model, nnx.Param)).items()}
+
+
+def published_shapes(config: ModelConfig) -> Shapes:
+    """Published names and shapes of a network's parameters; takes no memory.
+
+    Raises:
+        CheckpointError: the network has other parameters than the published one, or gives them another
+            meaning; the message lists all differences.
+    """
+    shapes, published = network_shapes(config), ModelConfig()
+    problems = [f"parameter {path} has no published name" for path in shapes.keys() - NAMES.keys()]
+    problems += [f"there is no parameter for {NAMES[path]}" for path in NAMES.keys() - shapes.keys()]
+    # these change what the same names mean
+    problems += [
+        f"{name} is {getattr(config, name)!r}; published is {getattr(published, name)!r}"
+        for name in ("prediction", "steps_per_token", "stage_counts")
+        if getattr(config, name) != getattr(published, name)
+    ]
+    if problems:
+        raise CheckpointError(
+            "this network has no published form; use one of size small or full:\n  "
+            + "\n  ".join(sorted(problems))
+        )
+    return {NAMES[path]: shape for path, shape in shapes.items()}
+
+
+_TOKENS = "image tokens"
+_PROBE = ModelConfig(
+    vision=VisionConfig(image_size=65, patch=13, width=119, depth=19, heads=7, mlp=23),
+    width=58,
+    mlp=31,
+    depth=37,
+    heads=86,
+    kv_heads=43,
+    head_dim=47,
+    expert_width=53,
+    expert_mlp=59,
+    vocabulary=61,
+    fast_vocabulary=67,
+)
+"""Every size differs from all others, so that an axis of a tensor tells which size it is."""
+
+
+@cache
+def _axes() -> tuple[tuple[str, int, int, str], ...]:
+    """Rows of (published name, its number of axes, axis, the size that this axis is)."""
+    vision = ("patch", "width", "depth", "heads", "mlp")
+    model = ("width", "mlp", "depth", "heads", "kv_heads", "head_dim", "expert_width", "expert_mlp")
+    size_of = {getattr(_PROBE.vision, name): f"vision {name}" for name in vision}
+    size_of |= {getattr(_PROBE, name): name for name in (*model, "vocabulary", "fast_vocabulary")}
+    size_of[_PROBE.vision.tokens] = _TOKENS
+    return tuple(
+        (name, len(shape), axis, size_of[size])
+        for name, shape in published_shapes(_PROBE).items()
+        for axis, size in enumerate(shape)
+        if size in size_of
+    )
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
+    """Work out a published network's sizes from the shapes of its tensors.
+
+    The majority decides where tensors contradict each other, so that a later comparison names the wrong
+    ones. Sizes of which no tensor tells are the defaults, as are all settings.
+
+    Raises:
+        CheckpointError: the sizes do not fit each other.
+    """
+    votes: dict[str, Counter[int]] = {}
+    for name, rank, axis, size in _axes():
+        shape = shapes.get(name, ())
+        if len(shape) == rank and shape[axis] > 0:
+            votes.setdefault(size, Counter())[shape[axis]] += 1
+    sizes = {size: counter.most_common(1)[0][0] for size, counter in votes.items()}
+    tokens = sizes.pop(_TOKENS, 0)
+    vision = {name.removeprefix("vision "): n for name, n in sizes.items() if name.startswith("vision ")}
+    if tokens:
+        vision["image_size"] = round(tokens**0.5) * vision.get("patch", VisionConfig.patch)
+    elif "patch" in vision:
+        vision["image_size"] = vision["patch"] * 16
+    others: dict[str, Any] = {name: n for name, n in sizes.items() if not name.startswith("vision ")}
+    try:
+        return replace(ModelConfig(), vision=replace(VisionConfig(), **vision), **others)
+    except ValueError as error:
+        raise CheckpointError(
+            f"the sizes of the checkpoint's tensors do not fit each other: {error}"
+        ) from error
+
+
+def check_published(tensors: Mapping[str, Any], config: ModelConfig, names: Mapping[str, str]) -> None:
+    """Compare tensors in published names with what a network of these sizes has.
+
+    Args:
+        tensors: anything with shapes, by published name.
+        config: the network.
+        names: NAMES or BASE_NAMES.
+
+    Raises:
+        CheckpointError: names or shapes differ; the message lists all of them.
+    """
+    shapes = published_shapes(config)
+    check_tensors({name: shapes[name] for name in names.values()}, tensors)
 
 
 def load_published(model: PiBehavior, tensors: Mapping[str, Any]) -> None:
     """Set every parameter from tensors in the published names, in place.
 
     Raises:
-        ValueError: names are missing or unknown, or shapes differ; the message lists all of them.
+        CheckpointError: names are missing or unknown, or shapes differ; the message lists all of them.
     """
     arrays = {name: jnp.asarray(tensor, jnp.float32) for name, tensor in tensors.items()}
     update_parameters(nnx.state(model, nnx.Param), arrays, NAMES)
