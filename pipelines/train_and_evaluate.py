@@ -44,6 +44,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         tasks: str = "",
         model: str = "tiny",
         network: str = "",
+        initial_checkpoint: str = "",
         steps: int = 1000,
         batch_size: int = 64,
         peak_learning_rate: float = 1e-3,
@@ -98,6 +99,8 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             tasks: Names of the tasks with spaces between; empty for all tasks of the dataset.
             model: Size of the network, tiny, small or full.
             network: Fields of the network to change, as name=value with spaces between (noise_beta=0).
+            initial_checkpoint: Folder of a checkpoint that the common policy starts from, such as an import
+                of Pi0.5 base (`b1k checkpoint import`); empty for random values.
             steps: Gradient steps of the common policy.
             batch_size: Observations per gradient step, over all GPUs.
             peak_learning_rate: Learning rate of the common policy after warm-up.
@@ -168,6 +171,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
         }
         common = train(
             name="common",
+            initial_checkpoint=initial_checkpoint,
             tasks=tasks,
             steps=steps,
             peak_learning_rate=peak_learning_rate,

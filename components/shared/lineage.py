@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from components.shared.artifacts import LINEAGE, SUMS, Artifact, hash_files, parse_sums, tree_digest
 
@@ -34,6 +35,11 @@ class Dependency:
         return cls(
             name, artifact.uri, {"sha256": artifact.digest}, {"lineage_sha256": artifact.lineage_digest}
         )
+
+    @classmethod
+    def of_folder(cls, name: str, folder: Path) -> "Dependency":
+        """The dependency on a folder that is no artifact, by the digest of its content."""
+        return cls(name, folder.resolve().as_uri(), {"sha256": tree_digest(hash_files(folder))})
 
 
 def statement(
@@ -130,6 +136,25 @@ def chain(artifact: Artifact) -> Iterator[Node]:
         )
 
 
+def _verify_folders(node: Node) -> list["Problem"]:
+    """Compare folders that are no artifacts with what was recorded of them, where they are still there."""
+    problems = []
+    for dependency in node.dependencies:
+        place = urlsplit(str(dependency["uri"]))
+        folder = Path(unquote(place.path))
+        if place.scheme == "file" and folder.is_dir():
+            digest = tree_digest(hash_files(folder))
+            if digest != dependency["digest"]["sha256"]:
+                problems.append(
+                    Problem(
+                        folder,
+                        f"is not the {dependency['name']} that {node.path} was made from: its content has "
+                        f"the digest {digest}, recorded is {dependency['digest']['sha256']}",
+                    )
+                )
+    return problems
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing in a chain that is not as it was recorded."""
@@ -210,6 +235,7 @@ def verify(artifact_path: Path) -> tuple[list[Path], list[Problem]]:
         try:
             node = Node(path, 0, "", json.loads((path / LINEAGE).read_text()))
             dependencies = [d for d in node.dependencies if _is_artifact(d)]
+            problems.extend(_verify_folders(node))
         except (OSError, ValueError, KeyError, TypeError):
             if not found:
                 problems.append(Problem(path / LINEAGE, "cannot be read"))

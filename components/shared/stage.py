@@ -83,6 +83,10 @@ class Invocation:
     """Task id of the pipeline engine."""
 
 
+def _nothing(config: object, inputs: object) -> tuple[Dependency, ...]:
+    return ()
+
+
 @dataclass(frozen=True)
 class Stage(Generic[C, In]):
     """One stage of the pipeline."""
@@ -96,6 +100,9 @@ class Stage(Generic[C, In]):
     """The stage's work: writes its content into work.path."""
     code: tuple[str, ...]
     """Packages whose source is part of the fingerprint."""
+    external: Callable[[C, In], tuple[Dependency, ...]] = _nothing
+    """What a configuration names that is no artifact, such as a folder: its digests are part of the
+    fingerprint, and it is part of the lineage. Checks that it is what it should be."""
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Run as a command: parse, execute, write what the caller expects, exit.
@@ -168,12 +175,16 @@ class Stage(Generic[C, In]):
             parsed.config, inputs, parsed.workspace, parsed.output, Invocation(parsed.run_id, parsed.task_id)
         )
 
-    def fingerprint(self, config: C, inputs: In) -> str:
-        """Key of an output: SHA-256 over stage, configuration, input digests and code; 16 hex digits."""
+    def fingerprint(self, config: C, inputs: In, external: Sequence[Dependency] = ()) -> str:
+        """Key of an output: SHA-256 over stage, configuration, digests of what it reads, and code.
+
+        16 hex digits.
+        """
         key = {
             "stage": self.name,
             "config": dataclasses.asdict(config),  # type: ignore[call-overload]
             "inputs": {name: [a.digest for a in group] for name, group in _named_artifacts(inputs)},
+            "external": {dependency.name: dependency.digest for dependency in external},
             "code": code_digest(("components.shared.artifacts", f"components.{self.name}", *self.code)),
         }
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -187,17 +198,26 @@ class Stage(Generic[C, In]):
             The artifact, the stage's result, and whether it was there already.
         """
         workspace = workspace.resolve()
-        fingerprint = self.fingerprint(config, inputs)
+        external = self.external(config, inputs)
+        fingerprint = self.fingerprint(config, inputs, external)
         final = workspace / "artifacts" / self.name / fingerprint
         final.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(final.with_suffix(".lock"), self.name):
             cached = final.is_dir()
             if not cached:
-                self._make(final, config, inputs, workspace, invocation or Invocation())
+                self._make(final, config, inputs, external, workspace, invocation or Invocation())
         saved = json.loads((final / RESULT).read_text())
         return Artifact.load(final), Result(**saved), cached
 
-    def _make(self, final: Path, config: C, inputs: In, workspace: Path, invocation: Invocation) -> None:
+    def _make(
+        self,
+        final: Path,
+        config: C,
+        inputs: In,
+        external: Sequence[Dependency],
+        workspace: Path,
+        invocation: Invocation,
+    ) -> None:
         started = _now()
         partial = final.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
@@ -219,7 +239,7 @@ class Stage(Generic[C, In]):
             stage=self.name,
             fingerprint=final.name,
             parameters=dataclasses.asdict(config),  # type: ignore[call-overload]
-            dependencies=[*used, *result.dependencies, *software(self.code)],
+            dependencies=[*used, *external, *result.dependencies, *software(self.code)],
             version=version("b1k"),
             invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
             started=started,

@@ -17,6 +17,7 @@ def train(
     tasks: str = "",
     model: str = "tiny",
     network: str = "",
+    initial_checkpoint: str = "",
     steps: int = 1000,
     batch_size: int = 64,
     flow_samples: int = 15,

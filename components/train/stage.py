@@ -14,6 +14,7 @@ from pathlib import Path
 
 from components.shared.artifacts import Artifact, write_atomic
 from components.shared.errors import UserError
+from components.shared.lineage import Dependency
 from components.shared.progress import Progress, TaskProgress
 from components.shared.stage import Result, Stage, Work
 from pi_behavior.challenge import task
@@ -36,6 +37,9 @@ class Config:
     network: tuple[str, ...] = ()
     """Fields of the network to change, as name=value: noise_beta=0 for white noise, kv_mix=layerwise,
     knowledge_insulation=true, stage_conditioning=false, fast=false, ... (see ModelConfig)."""
+    initial_checkpoint: str = ""
+    """Folder of a checkpoint to start from where no policy is given as `initial`: one of ours, such as
+    `b1k checkpoint import` makes of Pi0.5 base."""
     steps: int = 1000
     """Gradient steps."""
     batch_size: int = 64
@@ -121,14 +125,14 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         JsonLines(metrics_file, _last_saved(work.path)),
         _Display(work.progress, config.name, config.steps),
     ]
-    with _tracking(config, work, resolved(model, training)) as tracker:
+    with _mistakes(), _tracking(config, work, resolved(model, training)) as tracker:
         train(
             model,
             training,
             statistics,
             batches,
             work.path,
-            initial=None if inputs.initial is None else inputs.initial.path / "checkpoint",
+            initial=_initial(config, inputs),
             keep_initial=config.keep_initial,
             hooks=[*hooks, *tracker],
         )
@@ -139,6 +143,36 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     write_atomic(work.path / "record.json", json.dumps(record) + "\n")
     last = _last_metrics(metrics_file)
     return Result(metrics=last, metadata={"name": config.name, "model": config.model, "steps": config.steps})
+
+
+def _initial(config: Config, inputs: Inputs) -> Path | None:
+    """The checkpoint to start from."""
+    if inputs.initial is not None:
+        return inputs.initial.path / "checkpoint"
+    return Path(config.initial_checkpoint) if config.initial_checkpoint else None
+
+
+def _external(config: Config, inputs: Inputs) -> tuple[Dependency, ...]:
+    """The starting checkpoint where it is no artifact."""
+    if inputs.initial is not None or not config.initial_checkpoint:
+        return ()
+    from pi_behavior.checkpoint import read_config
+
+    folder = Path(config.initial_checkpoint)
+    with _mistakes():
+        read_config(folder)
+    return (Dependency.of_folder("initial_checkpoint", folder),)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """A starting checkpoint that cannot be read or does not fit the network is the user's mistake."""
+    from pi_behavior.checkpoint import CheckpointError
+
+    try:
+        yield
+    except CheckpointError as error:
+        raise UserError(f"initial checkpoint: {error}") from error
 
 
 def _tokenizer(statistics: Statistics, model: ModelConfig) -> FastTokenizer:
@@ -203,4 +237,4 @@ def _last_metrics(path: Path) -> dict[str, float]:
     return {k: float(v) for k, v in json.loads(lines[-1]).items() if k != "step"}
 
 
-STAGE = Stage("train", Config, Inputs, run, ("pi_behavior",))
+STAGE = Stage("train", Config, Inputs, run, ("pi_behavior",), _external)
