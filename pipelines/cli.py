@@ -96,6 +96,14 @@ def _lineage(words: list[str]) -> int:
     return provenance.verify(Path(words[1]))
 
 
+def _dataset(words: list[str]) -> int:
+    if words[:1] != ["new"]:
+        return _stage("dataset")(words)
+    from components.dataset import new
+
+    return new.run(_options(new.Options, "dataset new", words[1:]))
+
+
 def _stage(name: str) -> Callable[[list[str]], int]:
     def run(words: list[str]) -> int:
         stage: Any = importlib.import_module(f"components.{name}.stage").STAGE
@@ -112,7 +120,10 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "lineage": ("show or verify what an artifact was made from", _lineage),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", _checkpoint),
     "serve": ("serve trained policies to an evaluator", _serve),
-    "dataset": ("fetch and check a version of the demonstrations", _stage("dataset")),
+    "dataset": (
+        "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
+        _dataset,
+    ),
     "statistics": ("compute the statistics of the demonstrations", _stage("statistics")),
     "train": ("train or fine-tune a policy", _stage("train")),
     "plan": ("plan an evaluation", _stage("plan")),

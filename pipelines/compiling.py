@@ -11,7 +11,7 @@ from kfp.compiler import Compiler
 
 from components.shared.errors import UserError
 from components.shared.images import image
-from pipelines import evaluate, train_and_evaluate
+from pipelines import evaluate, retrain, train_and_evaluate
 from pipelines.dag_rules import violations
 from pipelines.profiles import load_profile
 from pipelines.profiles.profile import Profile
@@ -19,6 +19,7 @@ from pipelines.profiles.profile import Profile
 BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
     "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
     "evaluate": evaluate.evaluate_pipeline,
+    "retrain": retrain.retrain_pipeline,
 }
 """The pipelines by the name that `b1k` gives them."""
 _TYPES: Mapping[str, Callable[[str], Any]] = {
@@ -48,7 +49,8 @@ def compile_pipeline(name: str, profile_name: str, output: Path, registry: str =
     profile = _with_images(load_profile(profile_name), registry)
     pipeline = BUILDERS[name](profile)
     inputs = pipeline.component_spec.inputs or {}
-    defaults = {key: value for key, value in profile.arguments.items() if key in inputs}
+    chosen = {**profile.arguments, **(profile.retraining if name == "retrain" else {})}
+    defaults = {key: value for key, value in chosen.items() if key in inputs}
     output.parent.mkdir(parents=True, exist_ok=True)
     Compiler().compile(pipeline, str(output), pipeline_parameters=defaults)
     spec: dict[str, Any] = next(yaml.safe_load_all(output.read_text()))

@@ -4,10 +4,13 @@ With kfp 2.17 a pipeline that breaks one of them runs, without an error, with ot
 a cluster, or fails on one of the two.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 Spec = Mapping[str, Any]
+_PARAMETER = re.compile(r"inputs\.parameter_values\['[^']*'\]")
+_TEXT = re.compile(r"(?<=[=!]= )'[^'\\]*'(?=$|[ )])")
 
 
 def violations(spec: Spec) -> list[str]:
@@ -36,8 +39,9 @@ def _walk(spec: Spec, component: Spec, place: str, *, inside_loop: bool) -> Iter
         if name in loops:
             yield from _check_loop(task, where, inside_loop=inside_loop)
             yield from _whole_items(child, where)
-        if "'" in _condition(task).replace("== '", "").replace("!= '", "").removesuffix("'"):
+        if "'" in _TEXT.sub("", _PARAMETER.sub("", _condition(task))):
             yield f"{where}: a quote inside a condition's text is not escaped by kfp.local"
+        yield from _check_condition(task, where)
         yield from _check_inputs(child, where)
         yield from _check_collected(task, where, loops, conditional)
         if "dag" in child:
@@ -51,6 +55,17 @@ def _is_loop(task: Spec) -> bool:
 
 def _condition(task: Spec) -> str:
     return str(task.get("triggerPolicy", {}).get("condition", ""))
+
+
+def _check_condition(task: Spec, where: str) -> Iterator[str]:
+    for name, value in task.get("inputs", {}).get("parameters", {}).items():
+        source = value.get("taskOutputParameter")
+        if source is None or f"'{name}'" not in _condition(task) or source["outputParameterKey"] == "Output":
+            continue
+        yield (
+            f"{where}: the condition reads the output {source['outputParameterKey']} of "
+            f"{source['producerTask']}; kfp.local finds only the name Output, and takes others for false"
+        )
 
 
 def _check_loop(task: Spec, where: str, *, inside_loop: bool) -> Iterator[str]:

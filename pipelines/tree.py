@@ -54,15 +54,22 @@ class Tree:
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        tasks: Mapping[str, Any] = spec["root"]["dag"]["tasks"]
         self.nodes: dict[str, Node] = {}
         self._places: dict[str, Node] = {}
         self._last = 0.0
+        self._add(spec, spec["root"]["dag"]["tasks"])
+
+    def _add(self, spec: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
+        """Add the tasks of one DAG; those of conditions and of pipelines inside it stand beside them."""
         for name in _ordered(tasks):
             component = tasks[name]["componentRef"]["name"]
             if _is_importer(spec, component):
                 continue
             is_loop = "parameterIterator" in tasks[name]
+            inner = spec["components"][component].get("dag")
+            if inner is not None and not is_loop:
+                self._add(spec, inner["tasks"])
+                continue
             label = tasks[name].get("taskInfo", {}).get("name", name)
             node = Node(name, label, is_loop=is_loop)
             self.nodes[name] = node

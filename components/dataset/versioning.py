@@ -54,7 +54,7 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
         with dvc_environment(repository / _SITE_CACHE), chdir(repository):
             _add_and_push(repository, data)
         git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
-        if not _succeeds(repository, "diff", "--cached", "--quiet"):
+        if not succeeds(repository, "diff", "--cached", "--quiet"):
             git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
         return git(repository, "rev-parse", "HEAD")
 
@@ -107,13 +107,14 @@ def _run_git(repository: Path, arguments: tuple[str, ...]) -> subprocess.Complet
         ) from error
 
 
-def _succeeds(repository: Path, *arguments: str) -> bool:
+def succeeds(repository: Path, *arguments: str) -> bool:
+    """Whether a git command in a repository exits with 0."""
     return _run_git(repository, arguments).returncode == 0
 
 
 def _refuse_tracked_place(repository: Path) -> None:
     parent = repository.parent
-    if _succeeds(parent, "rev-parse", "--is-inside-work-tree") and not _succeeds(
+    if succeeds(parent, "rev-parse", "--is-inside-work-tree") and not succeeds(
         parent, "check-ignore", "--quiet", str(repository)
     ):
         raise UserError(

@@ -22,6 +22,9 @@ from pipelines.profiles.cluster import (
 )
 from pipelines.profiles.profile import Profile, Retry, Step
 
+_WITH_DATA = dataclasses.replace(
+    toolbox(hours=0.5), volumes=(WORKSPACE, DATASET), secrets=(S3,), settings=(S3_SETTINGS,)
+)
 _TRAIN = Step(
     image="trainer",
     cpu="96",
@@ -86,13 +89,11 @@ PROFILE = Profile(
         "num_steps": 20,
         "workspace": WORKSPACE.path,
     },
+    # less of everything: the policy has seen most of the demonstrations
+    retraining={"steps": 5_000, "peak_learning_rate": 2.5e-5, "warmup_steps": 200},
     steps={
-        "dataset": dataclasses.replace(
-            toolbox(cpu="16", memory="64Gi", hours=24 * 3),
-            volumes=(WORKSPACE, DATASET),
-            secrets=(S3,),
-            settings=(S3_SETTINGS,),
-        ),
+        "news": _WITH_DATA,
+        "dataset": dataclasses.replace(_WITH_DATA, cpu="16", memory="64Gi", hours=24 * 3),
         "statistics": toolbox(cpu="16", memory="128Gi", hours=24),
         "train": _TRAIN,
         "plan": toolbox(),

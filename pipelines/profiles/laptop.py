@@ -37,4 +37,5 @@ PROFILE = Profile(
         # two tasks make two groups, whatever their scores
         "minimum_groups": 2,
     },
+    retraining={"steps": 300, "peak_learning_rate": 3e-4, "warmup_steps": 20},
 )

@@ -28,6 +28,7 @@ PROFILE = dataclasses.replace(
         "reported_instances": 5,
         "workers": 1,
     },
+    retraining={"steps": 1000, "peak_learning_rate": 3e-4, "warmup_steps": 20},
     steps={
         **H200X8.steps,
         "train": dataclasses.replace(

@@ -94,6 +94,8 @@ class Profile:
     """One line for `b1k run --help`."""
     arguments: Mapping[str, Scalar] = field(default_factory=dict)
     """Arguments of the pipelines that differ from their defaults."""
+    retraining: Mapping[str, Scalar] = field(default_factory=dict)
+    """Arguments that differ once more in `retrain`, which starts from a trained policy."""
     steps: Mapping[str, Step] = field(default_factory=dict)
     """What each stage needs, by the stage's name."""
     pull_secret: str = ""

@@ -24,4 +24,5 @@ PROFILE = dataclasses.replace(
         "videos": 1,
         "track_training": False,
     },
+    retraining={},
 )

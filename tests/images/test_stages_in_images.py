@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-STAGES = {"dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote"}
+STAGES = {"news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote"}
 OURS = {"b1k": ROOT, "pi-behavior": ROOT / "model", "household": ROOT / "simulator"}
 SOURCES = {"components": ROOT, "model": ROOT / "model" / "src"}
 BUILT = sorted(path.parent.name for path in (ROOT / "components").glob("*/__main__.py"))

@@ -1,0 +1,1 @@
+"""The stage news: are there demonstrations that no policy was judged on yet?"""
