@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,28 +34,11 @@ def _run(words: list[str]) -> int:
     return local.run(_options(local.Options, "run", words))
 
 
-@dataclass(frozen=True)
-class CompileOptions:
-    """Compile a pipeline for a cluster; prints the path of the YAML file, to be uploaded as it is."""
+def _pipeline(words: list[str]) -> int:
+    from pipelines import remote
 
-    profile: str = "h200x8"
-    """How large, and what the steps need of the cluster: h200x8, one_gpu, laptop or smoke."""
-    pipeline: str = "train_and_evaluate"
-    """Which pipeline: train_and_evaluate or evaluate."""
-    registry: str = ""
-    """Registry and path before the names of the images, such as registry.example.org/robots."""
-    output: Path | None = None
-    """File to write; <pipeline>-<profile>.yaml here when not given."""
-
-
-def _compile(words: list[str]) -> int:
-    from pipelines.compiling import compile_pipeline
-
-    options = _options(CompileOptions, "compile", words)
-    output = options.output or Path(f"{options.pipeline}-{options.profile}.yaml")
-    compile_pipeline(options.pipeline, options.profile, output, options.registry)
-    print(output)
-    return 0
+    command: Any = remote.Command
+    return remote.run(tyro.cli(command, args=words, prog="b1k pipeline", description=remote.__doc__))
 
 
 def _checkpoint(words: list[str]) -> int:
@@ -79,21 +61,10 @@ def _module(name: str, words: list[str]) -> int:
 
 
 def _lineage(words: list[str]) -> int:
-    """Print or check the chain of artifacts behind one."""
-    usage = (
-        "usage: b1k lineage show|verify ARTIFACT\n\n"
-        "show    print what an artifact was made from, up to the raw demonstrations\n"
-        "verify  recompute all digests of that chain; names what does not match, and exits with 1"
-    )
-    if len(words) != 2 or words[0] not in ("show", "verify"):
-        print(usage)
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    from components.shared.artifacts import Artifact
     from pipelines import provenance
 
-    if words[0] == "show":
-        return provenance.show(Artifact.load(words[1]))
-    return provenance.verify(Path(words[1]))
+    command: Any = provenance.Command
+    return provenance.run(tyro.cli(command, args=words, prog="b1k lineage", description=provenance.__doc__))
 
 
 def _dataset(words: list[str]) -> int:
@@ -116,8 +87,8 @@ def _stage(name: str) -> Callable[[list[str]], int]:
 COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "demo": ("run the whole pipeline on this machine, from demonstrations to leaderboard", _demo),
     "run": ("run a pipeline on this machine, or continue one (--resume)", _run),
-    "compile": ("compile a pipeline for a cluster", _compile),
-    "lineage": ("show or verify what an artifact was made from", _lineage),
+    "pipeline": ("compile, submit, schedule and watch pipelines on a cluster", _pipeline),
+    "lineage": ("show, verify or draw what an artifact was made from", _lineage),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", _checkpoint),
     "serve": ("serve trained policies to an evaluator", _serve),
     "dataset": (

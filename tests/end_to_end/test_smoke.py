@@ -98,6 +98,11 @@ def test_lineage_reaches_the_raw_episodes(workspace: Path) -> None:
     board = json.loads((workspace / "result.json").read_text())["leaderboard"]
     shown = _b1k("lineage", "show", board).stdout
     assert "demonstrations: dvc+" in shown
+    # run and task ids of kfp.local: the run that was killed and the one after it, a task for every artifact
+    ids = [line.rpartition("  run ")[2] for line in shown.splitlines() if "  run " in line]
+    assert len({one.partition("/")[0] for one in ids}) <= 2
+    assert len(set(ids)) == len(ids) > 5
+    assert "shell" not in shown
     assert _b1k("lineage", "verify", board).returncode == 0
     episode = next(workspace.glob("artifacts/dataset/*/data/**/*.parquet"))
     content = bytearray(episode.read_bytes())

@@ -5,11 +5,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydot
 import pytest
 
 from components.shared.artifacts import Artifact
 from components.shared.stage import Result, Stage, Work
-from pipelines import cli
+from pipelines import cli, provenance
 
 
 def _b1k(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -131,3 +132,49 @@ def test_lineage_verify_names_the_changed_file(
     (first.path / "text").write_text("onE")
     assert _b1k(monkeypatch, "lineage", "verify", str(second.path)) == 1
     assert str(first.path / "text") in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydot's use of pyparsing
+def test_lineage_graph_has_every_artifact_and_arrow_in_both_forms(
+    artifacts: tuple[Artifact, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = artifacts
+    assert _b1k(monkeypatch, "lineage", "graph", str(second.path)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "flowchart LR"
+    keys = {}
+    for artifact in (first, second):
+        (line,) = [line for line in lines if f"{artifact.stage} {artifact.path.name}" in line]
+        assert f"sha256:{artifact.digest[:16]}" in line
+        keys[artifact.stage] = line.split("[")[0].strip()
+    assert f'  {keys["plan"]} -->|"source"| {keys["group"]}' in lines
+
+    output = tmp_path / "chain.dot"
+    assert _b1k(monkeypatch, "lineage", "graph", str(second.path), "--output", str(output)) == 0
+    (graph,) = pydot.graph_from_dot_file(str(output))
+    labels = {node.get_name(): node.get("label") for node in graph.get_nodes() if node.get_name() != "node"}
+    assert len(labels) == 2
+    (edge,) = graph.get_edges()
+    assert first.path.name in labels[edge.get_source()]
+    assert second.path.name in labels[edge.get_destination()]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pydot's use of pyparsing
+def test_lineage_graph_survives_any_text_in_parameters(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Named:
+        name: str = ""
+
+    text = 'a"b<c>`#\\'
+    artifact = Stage("plan", Named, Inputs, lambda *_: Result(), ()).execute(Named(text), Inputs(), tmp_path)[
+        0
+    ]
+    (graph,) = pydot.graph_from_dot_data(provenance.draw(artifact, "dot"))
+    (node,) = [node for node in graph.get_nodes() if node.get_name() != "node"]
+    assert text in node.get("label").replace('\\"', '"').replace("\\\\", "\\")
+    line = provenance.draw(artifact, "mermaid").splitlines()[1]
+    assert "name a#quot;b#lt;c#gt;#96;#35;\\<br>" in line
+    assert line.count('"') == 2
