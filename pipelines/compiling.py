@@ -1,6 +1,7 @@
 """Compile a pipeline for a profile to the IR that the cluster and kfp.local run."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def parse_settings(spec: Mapping[str, Any], settings: tuple[str, ...]) -> dict[s
         if not sign:
             raise UserError(f"--set got {word!r}; expected name=value")
         if name not in inputs:
-            raise UserError(f"--set {name}: no input of the pipeline; expected one of {', '.join(inputs)}")
+            near = difflib.get_close_matches(name, inputs, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(inputs)}"
+            raise UserError(f"--set {name}: no input of the pipeline; {hint}")
         arguments[name] = _parse(name, text, inputs[name]["parameterType"])
     return arguments
 
@@ -100,3 +103,18 @@ def _parse(name: str, text: str, kind: str) -> Any:
         return _TYPES[kind](text)
     except ValueError as error:
         raise UserError(f"--set {name}={text}: expected a {kind.lower().replace('_', ' ')}") from error
+
+
+def check_required(spec: Mapping[str, Any], pipeline: str, arguments: Mapping[str, Any]) -> None:
+    """Check that a pipeline gets every argument that it cannot do without.
+
+    Raises:
+        UserError: one is missing.
+    """
+    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    missing = [n for n, i in inputs.items() if not i.get("isOptional") and n not in arguments]
+    repository = inputs.get("repository", {}).get("defaultValue", "")
+    if "repository" in inputs and not arguments.get("repository", repository):
+        missing.append("repository")
+    if missing:
+        raise UserError(f"the pipeline {pipeline} needs {', '.join(missing)}; give --set {missing[0]}=...")

@@ -10,16 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from components.shared.errors import UserError
 from components.shared.processes import Child, describe_exit, log_tail
-from pipelines.compiling import compile_pipeline, parse_settings
+from pipelines.compiling import check_required, compile_pipeline, parse_settings
 from pipelines.display import Display
 from pipelines.engine import Request
 from pipelines.runs import (
@@ -50,9 +49,9 @@ class Options:
     """Run a pipeline on this machine."""
 
     profile: str = "laptop"
-    """How large: laptop or smoke. The others are for clusters (b1k compile)."""
+    """How large: laptop or smoke. The others are for clusters (b1k pipeline)."""
     pipeline: str = "train_and_evaluate"
-    """Which pipeline: train_and_evaluate or evaluate."""
+    """Which pipeline: train_and_evaluate, evaluate or retrain."""
     workspace: Path = Path("workspace")
     """Folder for everything that the run makes."""
     set: tuple[str, ...] = ()
@@ -96,7 +95,7 @@ def start(options: Options, workspace: Path) -> tuple[Run, int]:
         run = dataclasses.replace(run, arguments={"workspace": str(workspace), **given})
     else:
         run = _resume(run, workspace, Tree(spec))
-    _check_required(spec, run)
+    check_required(spec, run.pipeline, run.arguments)
     run.save(workspace)
     tree = Tree(spec)
     code = _execute(run, workspace, tree)
@@ -136,18 +135,6 @@ def _check_version() -> None:
     if tuple(int(part) for part in found.split(".")[:2]) < _KFP:
         wanted = ".".join(map(str, _KFP))
         raise UserError(f"kfp {found} is installed, local runs need {wanted}; install kfp>={wanted}")
-
-
-def _check_required(spec: Mapping[str, Any], run: Run) -> None:
-    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    missing = [n for n, i in inputs.items() if not i.get("isOptional") and n not in run.arguments]
-    repository = inputs.get("repository", {}).get("defaultValue", "")
-    if "repository" in inputs and not run.arguments.get("repository", repository):
-        missing.append("repository")
-    if missing:
-        raise UserError(
-            f"the pipeline {run.pipeline} needs {', '.join(missing)}; give --set {missing[0]}=..."
-        )
 
 
 def _environment(workspace: Path) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Tree:
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
         self.nodes: dict[str, Node] = {}
+        self.bodies: dict[str, Node] = {}
+        """Loops by the names of the tasks in their bodies."""
         self._places: dict[str, Node] = {}
         self._last = 0.0
         self._add(spec, spec["root"]["dag"]["tasks"])
@@ -73,6 +75,8 @@ class Tree:
             label = tasks[name].get("taskInfo", {}).get("name", name)
             node = Node(name, label, is_loop=is_loop)
             self.nodes[name] = node
+            if is_loop and inner is not None:
+                self.bodies |= dict.fromkeys(inner["tasks"], node)
             # kfp.local names the folder of a task by its component, that of a loop by its task
             self._places[name if is_loop else component.removeprefix("comp-")] = node
 
@@ -95,15 +99,19 @@ class Tree:
             node.state = FAILURE if node.code else CACHED if event["cached"] else DONE
         else:
             node.progress = dict(event)
-        self._roll_up()
+        self.roll_up()
         return node
 
-    def close(self) -> None:
-        """The run has ended: what waits was skipped, what runs was stopped."""
+    def close(self, ended: float | None = None) -> None:
+        """The run has ended: what waits was skipped, what runs was stopped.
+
+        Args:
+            ended: when, seconds since the epoch; the time of the last event when not given.
+        """
         for node in self.leaves():
             if node.state == STARTED:
-                node.state, node.ended = FAILURE, self._last
-        self._roll_up()
+                node.state, node.ended = FAILURE, self._last if ended is None else ended
+        self.roll_up()
         for node in self.nodes.values():
             if node.state == WAITING:
                 node.state = SKIPPED
@@ -130,7 +138,7 @@ class Tree:
             node.children[place] = Node(place, detail or f"{node.label} {number}")
         return node.children[place]
 
-    def _roll_up(self) -> None:
+    def roll_up(self) -> None:
         """Give loops the state of their iterations. The number of iterations is known to kfp alone."""
         order = list(self.nodes.values())
         for place, node in enumerate(order):
