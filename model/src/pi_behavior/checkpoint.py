@@ -5,10 +5,12 @@ A network that was not trained yet, such as an imported Pi0.5 base, has no stati
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,8 @@ STATISTICS = "statistics"
 
 _CHUNK_BYTES = 2**27
 _WRITTEN_GB = 5
+_LARGE = 2**16
+"""Entries from which on a parameter is read in another type; smaller ones, such as norms, cost no memory."""
 
 
 class CheckpointError(ValueError):
@@ -202,8 +206,26 @@ def tensor_metadata(path: Path) -> Any:
     raise CheckpointError(f"{path} lacks manifest.ocdbt, the index of its arrays; is the copy complete?")
 
 
-def restore_parameters(path: Path, target: State) -> None:
+def digest(path: Path) -> str:
+    """Hex SHA-256 of a folder: of its files' lines in the format of `sha256sum`, sorted by path."""
+    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+
+    def line(name: str) -> str:
+        with (path / name).open("rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
+
+    # hashlib releases the interpreter lock
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return hashlib.sha256("".join(pool.map(line, files)).encode()).hexdigest()
+
+
+def restore_parameters(path: Path, target: State, dtype: str | None = None) -> None:
     """Read a checkpoint's parameters into a state, in place, with the state's shardings.
+
+    Args:
+        path: the checkpoint.
+        target: the state.
+        dtype: type to convert large parameters to while reading; None keeps the state's.
 
     Raises:
         CheckpointError: the checkpoint cannot be read, or its names or shapes are not those of the state.
@@ -215,7 +237,9 @@ def restore_parameters(path: Path, target: State) -> None:
     default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = {
         name: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or default
+            leaf.shape,
+            dtype if dtype is not None and leaf.size >= _LARGE else leaf.dtype,
+            sharding=getattr(leaf, "sharding", None) or default,
         )
         for name, leaf in target_flat.items()
     }
@@ -223,8 +247,12 @@ def restore_parameters(path: Path, target: State) -> None:
         update_parameters(target, checkpointer.restore(folder.absolute(), abstract))
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, dtype: str | None = None) -> Checkpoint:
     """Open a checkpoint for use on the default device.
+
+    Args:
+        path: the folder.
+        dtype: type of the large parameters in memory; None is float32, as they are stored.
 
     Raises:
         CheckpointError: the folder is not a checkpoint, has no statistics, or does not fit its own
@@ -235,5 +263,5 @@ def load(path: Path) -> Checkpoint:
     # shapes only: the values are read, and initialising them costs seconds and the memory twice
     model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
-    restore_parameters(path, state)
+    restore_parameters(path, state, dtype)
     return Checkpoint(nnx.merge(graph, state), config, statistics, step)

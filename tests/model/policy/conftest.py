@@ -20,6 +20,7 @@ from pi_behavior.layout import (
 from pi_behavior.policy.checkpoints import CheckpointEntry, CheckpointPool
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import ClosureTable, Prediction, Request
+from pi_behavior.policy.protocol import ProtocolError
 from pi_behavior.policy.service import PolicyService
 
 
@@ -27,11 +28,16 @@ class FormulaPredictor:
     """Chunks by a formula of everything in the request, so that a mix-up of requests shows."""
 
     batch_sizes: Sequence[int] = (1, 2, 4)
+    digest = "d" * 64
 
     def __init__(self, offset: float = 0.0) -> None:
         self.offset = offset
         self.batches: list[int] = []
         self.stages: list[int] = []
+
+    def check(self, request: Request) -> None:
+        if request.task > 49:
+            raise ProtocolError(f"task {request.task} is unknown")
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         self.batches.append(len(requests))
@@ -99,6 +105,7 @@ def _serve(
             ports.append(port)
             started.set()
 
+        await pool.warm()
         await service.run("127.0.0.1", 0, ready=ready, stop=stop)
 
     def run() -> None:

@@ -18,13 +18,21 @@ def answer(requests):
     return [Prediction(np.full((30, 23), float(r.noise.call)), np.zeros(15)) for r in requests]
 
 
+def recording(sizes: list[int]):
+    def run(requests):
+        sizes.append(len(requests))
+        return answer(requests)
+
+    return run
+
+
 def submit(calls, **options):
     """Submit all at once; the answers, and the sizes of the batches."""
     sizes: list[int] = []
 
     async def run():
         with ThreadPoolExecutor(1) as executor:
-            batcher = Batcher(answer, executor, on_batch=sizes.append, **options)
+            batcher = Batcher(recording(sizes), executor, **options)
             serving = asyncio.create_task(batcher.serve())
             results = await asyncio.gather(
                 *(batcher.submit(request(call)) for call in calls), return_exceptions=True
@@ -45,7 +53,7 @@ def test_a_bad_request_fails_alone():
     results, sizes = submit([11, 12, 13, 14], limit=4)
     assert [result.chunk[0, 0] for result in results if isinstance(result, Prediction)] == [11, 12, 14]
     assert isinstance(results[2], ArithmeticError)
-    assert sizes == [4]
+    assert sizes == [4, 1, 1, 1, 1]
 
 
 def test_a_single_client_does_not_wait():
@@ -71,7 +79,7 @@ def test_an_abandoned_request_is_not_computed():
 
     async def run():
         with ThreadPoolExecutor(1) as executor:
-            batcher = Batcher(answer, executor, limit=4, on_batch=sizes.append)
+            batcher = Batcher(recording(sizes), executor, limit=4)
             gone = asyncio.create_task(batcher.submit(request(1)))
             await asyncio.sleep(0)
             gone.cancel()

@@ -3,19 +3,22 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
+from components.shared.artifacts import hash_files, tree_digest
 from pi_behavior import checkpoint
 from pi_behavior.config import VisionConfig, model_config
 from pi_behavior.correlation import correlation_matrix
@@ -169,7 +172,7 @@ def test_images_of_any_size_and_unknown_tasks(predictor):
     assert chunk.dtype == np.float32
     assert np.isfinite(chunk).all()
     with pytest.raises(ProtocolError, match="task 50"):
-        predictor.predict([dataclasses.replace(make_request(7), task=50)])
+        predictor.check(dataclasses.replace(make_request(7), task=50))
     with pytest.raises(ValueError, match="3 requests"):
         predictor.predict([make_request(7)] * 3)
 
@@ -191,15 +194,13 @@ def test_one_batch_size_gives_the_same_bits_in_any_company(folder):
         np.testing.assert_array_equal(answer.stage_logits, alone.stage_logits)
 
 
-def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observation):
-    mapping = tmp_path / "mapping.json"
-    mapping.write_text(json.dumps({"checkpoints": {"only": {"path": str(folder), "tasks": [0, 1]}}}))
-    port_file = tmp_path / "port"
-    command = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping), "--port", "0"]
-    command += ["--port-file", str(port_file), "--batch-sizes", "1"]
-    command += ["--policy.execute", "3", "--policy.compress-from", "3", "--policy.num-steps", "2"]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PLATFORMS": "cpu"}
-    log = tmp_path / "log"
+@contextmanager
+def serving(tmp_path, *words, **variables):
+    """`b1k serve` with short chunks, as a process; gives it, its URL and its log."""
+    port_file, log = tmp_path / "port", tmp_path / "log"
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", "--port-file", str(port_file)]
+    command += ["--policy.execute", "3", "--policy.compress-from", "3", "--policy.num-steps", "2", *words]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")} | variables
     with log.open("w") as output:
         server = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
@@ -208,15 +209,35 @@ def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observa
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        url = f"ws://127.0.0.1:{int(port_file.read_text())}"
-        with connect(url, max_size=None, compression=None) as socket:
+        yield server, f"ws://127.0.0.1:{int(port_file.read_text())}", log
+    finally:
+        server.kill()
+        server.wait()
+
+
+def session(url, **options):
+    return connect(url, max_size=None, compression=None, **options)
+
+
+def write_mapping(tmp_path, **checkpoints):
+    rows = {name: {"path": str(path), "tasks": tasks} for name, (path, tasks) in checkpoints.items()}
+    file = tmp_path / "mapping.json"
+    file.write_text(json.dumps({"checkpoints": rows}))
+    return ["--mapping", str(file), "--batch-sizes", "1"]
+
+
+def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observation):
+    words = write_mapping(tmp_path, only=(folder, [0, 1]))
+    with serving(tmp_path, *words) as (server, url, log):
+        with session(url) as socket:
             metadata = unpack(socket.recv())
-            assert metadata["checkpoints"] == {"only": {"tasks": [0, 1]}}
+            digest = tree_digest(hash_files(folder))
+            assert metadata["checkpoints"] == {"only": {"tasks": [0, 1], "digest": digest}}
             for step in range(2):
                 socket.send(pack(observation(step, task=1) | {"__action_chunk_size__": 30}))
                 answer = unpack(socket.recv(timeout=60))
                 assert answer["action_chunk"].shape == (3, 23)
-            with connect(url, max_size=None, compression=None) as other:
+            with session(url) as other:
                 other.recv()
                 other.send(pack(observation(0, task=7)))
                 assert "no checkpoint serves task 7" in other.recv(timeout=60)
@@ -226,9 +247,67 @@ def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observa
             assert closed.value.rcvd.code == 1001
         assert server.wait(30) == 0, log.read_text()
         assert any((tmp_path / "cache").iterdir()), "programs were kept for the next start"
-    finally:
-        server.kill()
-        server.wait()
+
+
+def test_switching_broken_checkpoints_keys_and_json_logs(folder, tmp_path, observation):
+    """One server in memory at a time; one of its checkpoints is missing, one has lost half of a file."""
+    copy, torn = tmp_path / "copy", tmp_path / "torn"
+    shutil.copytree(folder, copy)
+    shutil.copytree(folder, torn)
+    for file in (torn / "params").rglob("*"):
+        if file.is_file() and file.stat().st_size > 10_000:
+            file.write_bytes(file.read_bytes()[:5000])
+    words = write_mapping(
+        tmp_path, torn=(torn, [4]), one=(folder, [0, 1]), two=(copy, [2]), missing=(tmp_path / "no", [3])
+    )
+    words += ["--json-logs", "--policy.voting", "off"]
+    key = {"additional_headers": {"Authorization": "Api-Key sesame"}}
+    with serving(tmp_path, *words, B1K_API_KEY="sesame") as (server, url, log):
+        with pytest.raises(InvalidStatus, match="401"), session(url):
+            pass
+        answers = {}
+        with session(url, **key) as good:
+            assert unpack(good.recv())["checkpoints"]["missing"] == {"tasks": [3], "digest": None}
+            for task in (1, 4, 2, 3, 1):  # a changed task starts another episode
+                with session(url, **key) as bad:
+                    bad.recv()
+                    if task in (3, 4):
+                        bad.send(pack(observation(0, task=task)))
+                        error = bad.recv(timeout=60)
+                        assert "cannot be loaded" in error
+                        assert ("'missing'" if task == 3 else "'torn'") in error
+                        continue
+                good.send(pack(observation(0, task=task)))
+                answer = unpack(good.recv(timeout=60))["action"]
+                np.testing.assert_array_equal(answers.setdefault(task, answer), answer)
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0, log.read_text()
+    text = log.read_text()
+    assert "sesame" not in text
+    rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    events = [row for row in rows if "rule" in row]
+    assert {"task", "stage", "step", "rule", "session", "time"} <= set(events[0])
+    (closed,) = [row["rules"] for row in rows if row.get("rules")]
+    assert sum(closed.values()) == len(events)
+
+
+def test_weights_in_bfloat16_take_half_and_change_little(tmp_path):
+    """A network that computes in bfloat16: its matrices are rounded at their use, or once and for all."""
+    config = dataclasses.replace(model_config("tiny"), dtype="bfloat16", depth=1)
+    flat = nnx.to_flat_state(nnx.split(nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0))))[1])
+    rng = np.random.default_rng(1)
+    parameters = {
+        ".".join(map(str, path)): jnp.asarray(rng.normal(size=leaf.shape) * 0.1, jnp.float32)
+        for path, leaf in flat
+    }
+    checkpoint.save(tmp_path / "c", parameters, config=config, statistics=random_statistics(), step=7)
+    chunks, sizes = {}, {}
+    for kind in ("float32", "bfloat16"):
+        predictor = JaxPredictor.load(tmp_path / "c", POLICY, [1], kind)
+        sizes[kind] = sum(leaf.nbytes for leaf in jax.tree.leaves(predictor._state) if leaf.size >= 2**16)
+        chunks[kind] = predictor.predict([make_request(1, saved=True, size=56)])[0].chunk
+    assert sizes["bfloat16"] * 2 == sizes["float32"] > 0
+    np.testing.assert_allclose(chunks["bfloat16"], chunks["float32"], atol=1e-5)
 
 
 def test_a_folder_that_is_no_checkpoint_is_the_users_mistake(tmp_path):

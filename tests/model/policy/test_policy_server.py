@@ -6,6 +6,7 @@ import sys
 import threading
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -14,8 +15,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, PROPRIOCEPTION_KEY
+from pi_behavior.policy.checkpoints import CheckpointEntry, CheckpointPool
 from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.interface import NoiseId, Request
 from pi_behavior.policy.protocol import pack, unpack
+from pi_behavior.policy.service import PolicyService
 
 SHORT = PolicyConfig(execute=5, compress_from=5)
 
@@ -188,7 +192,11 @@ def test_a_changed_task_restarts_the_episode(serve, formula, observation):
         ({}, "proprio"),
         ({PROPRIOCEPTION_KEY: np.zeros(255, np.float32)}, "256"),
         ({PROPRIOCEPTION_KEY: np.full(256, np.nan)}, "finite"),
-        ({PROPRIOCEPTION_KEY: np.zeros((0, 256)), "task_id": np.array([1])}, "no environments"),
+        ({PROPRIOCEPTION_KEY: np.full(256, 3e38), "task_id": np.array([1])}, "finite"),
+        ({PROPRIOCEPTION_KEY: np.full(256, 1e300), "task_id": np.array([1])}, "finite"),
+        ({PROPRIOCEPTION_KEY: np.zeros((0, 256)), "task_id": np.array([1])}, "0 environments"),
+        ({PROPRIOCEPTION_KEY: np.zeros((300, 256)), "task_id": np.array([1])}, "300 environments"),
+        ({"reset": np.ones(3)}, "reset"),
         ({PROPRIOCEPTION_KEY: np.zeros(256)}, "task_id"),
         ({PROPRIOCEPTION_KEY: np.array(["a"] * 256)}, "numbers"),
     ],
@@ -211,6 +219,8 @@ def test_malformed_messages_close_only_their_session(serve, formula, observation
         ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((8, 8, 4), np.float32)}, "uint8"),
         ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((8, 8), np.uint8)}, "uint8"),
         ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((0, 8, 3), np.uint8)}, "uint8"),
+        ({next(iter(CAMERA_OBSERVATION_KEYS.values())): np.zeros((1, 9999, 3), np.uint8)}, "sides up to"),
+        ({"task_id": np.array([2**50])}, "is unknown"),
         ({"task_id": np.array([49])}, "task 49 breaks this network"),
     ],
 )
@@ -248,10 +258,59 @@ def test_stop_closes_open_sessions(serve, formula, observation):
     assert closed.value.rcvd.code == 1001
 
 
+def test_stop_answers_what_is_being_computed_first(serve, formula, observation):
+    class Slow(formula):
+        def predict(self, requests):
+            started.set()
+            assert go.wait(20)
+            return super().predict(requests)
+
+    started, go = threading.Event(), threading.Event()
+    answers = []
+
+    def ask_slowly(socket):
+        answers.append(ask(socket, observation(0))["action"])
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=20)
+        answers.append(closed.value.rcvd.code)
+
+    with ExitStack() as stack:
+        with serve(Slow(), SHORT) as port:
+            busy, idle = (stack.enter_context(client(port)) for _ in range(2))
+            asking = threading.Thread(target=ask_slowly, args=(busy,))
+            asking.start()
+            assert started.wait(20)
+            threading.Timer(0.5, go.set).start()
+        # the server has ended
+        asking.join(20)
+        with pytest.raises(ConnectionClosed):
+            idle.recv(timeout=20)
+    assert answers[0].shape == (23,)
+    assert answers[1] == 1001
+
+
+def test_a_batch_of_two_networks_and_of_more_than_the_largest_size(formula):
+    entries = [CheckpointEntry("a", Path(), None)]
+    service = PolicyService(SHORT, CheckpointPool(entries, lambda _: formula(), capacity=1), max_batch=16)
+    one, two = formula(0.0), formula(100.0)
+    images = {"head": np.zeros((2, 2, 3), np.uint8)}
+    asked = [
+        (two if call % 3 else one, Request(images, np.zeros(23), 1, 0, None, NoiseId(0, 0, call)))
+        for call in range(14)
+    ]
+    answers = service._run_batch(asked)
+    for (predictor, request), answer in zip(asked, answers, strict=True):
+        np.testing.assert_array_equal(answer.chunk, predictor.predict([request])[0].chunk)
+    assert (one.batches[:2], two.batches[:3]) == ([4, 1], [4, 4, 1])
+
+
 def test_api_key(serve, formula, observation):
     with serve(formula(), SHORT, api_key="sesame") as port:
         for headers in ({}, {"Authorization": "Api-Key wrong"}):
             with pytest.raises(InvalidStatus, match="401"), client(port, additional_headers=headers):
+                pass
+        for headers in ({"Authorization": "Api-Key s\u00e9same"}, [("Authorization", "Api-Key sesame")] * 2):
+            with pytest.raises((InvalidStatus, UnicodeEncodeError)), client(port, additional_headers=headers):
                 pass
         with client(port, additional_headers={"Authorization": "Api-Key sesame"}) as socket:
             ask(socket, observation(0))
@@ -287,7 +346,11 @@ def test_the_settings_are_in_the_metadata(serve, formula):
     with serve(formula(), SHORT) as port, connect(f"ws://127.0.0.1:{port}") as socket:
         metadata = unpack(socket.recv())
     assert metadata["settings"]["execute"] == 5
-    assert metadata["checkpoints"] == {"formula": {"tasks": None}}
+    assert metadata["checkpoints"] == {"formula": {"tasks": None, "digest": "d" * 64}}
+    assert metadata["edition"] == ["2025", "2026"]
+    assert metadata["action"]["dim"] == 23
+    assert metadata["action"]["groups"]["grippers"] == [14, 22]
+    assert len(metadata["action"]["low"]) == len(metadata["action"]["high"]) == 23
     json.dumps(metadata)
 
 

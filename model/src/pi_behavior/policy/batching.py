@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from pi_behavior.policy.interface import Prediction, Request
-
-Run = Callable[[Sequence[Request]], list[Prediction]]
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    request: Request
-    answer: "asyncio.Future[Prediction]"
+class _Waiting(Generic[Q, A]):
+    request: Q
+    answer: "asyncio.Future[A]"
 
 
-class Batcher:
+class Batcher(Generic[Q, A]):
     """Collects requests for a few milliseconds and runs them as one batch in another thread.
 
     While a batch runs, the next one collects. A batch that fails is run again request by request, so that
@@ -25,13 +25,12 @@ class Batcher:
 
     def __init__(
         self,
-        run: Run,
+        run: Callable[[Sequence[Q]], list[A]],
         executor: Executor,
         *,
         limit: int,
         window: float = 0.005,
         clients: Callable[[], int] = lambda: 2,
-        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         """Make a batcher; `serve` must run for requests to be answered.
 
@@ -41,19 +40,17 @@ class Batcher:
             limit: largest batch.
             window: seconds to wait for more requests after the first.
             clients: number of sessions now; with a single one there is nobody to wait for.
-            on_batch: called with the size of every batch.
         """
         self._run = run
         self._executor = executor
         self._limit = limit
         self._window = window
         self._clients = clients
-        self._on_batch = on_batch
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queue: asyncio.Queue[_Waiting[Q, A]] = asyncio.Queue()
 
-    async def submit(self, request: Request) -> Prediction:
+    async def submit(self, request: Q) -> A:
         """Ask the network. Raises what the network raises for this request."""
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future())
+        waiting: _Waiting[Q, A] = _Waiting(request, asyncio.get_running_loop().create_future())
         self._queue.put_nowait(waiting)
         return await waiting.answer
 
@@ -64,10 +61,9 @@ class Batcher:
             # a client that has gone no longer waits for its answer
             batch = [waiting for waiting in batch if not waiting.answer.done()]
             if batch:
-                self._on_batch(len(batch))
                 await self._answer(batch)
 
-    async def _collect(self) -> list[_Waiting]:
+    async def _collect(self) -> list[_Waiting[Q, A]]:
         batch = [await self._queue.get()]
         deadline = asyncio.get_running_loop().time() + self._window
         while len(batch) < self._limit:
@@ -83,7 +79,7 @@ class Batcher:
                 break
         return batch
 
-    async def _answer(self, batch: list[_Waiting]) -> None:
+    async def _answer(self, batch: list[_Waiting[Q, A]]) -> None:
         loop = asyncio.get_running_loop()
         try:
             answers = await loop.run_in_executor(self._executor, self._run, [w.request for w in batch])

@@ -3,13 +3,23 @@
 Source: the published mapping file; report, section 6.4: several checkpoints, each for a group of tasks.
 """
 
+import asyncio
 import json
+import logging
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pi_behavior.policy.interface import ClosureTable, Prediction, Predictor, Request
+from pi_behavior.policy.interface import ClosureTable, Predictor
+
+logger = logging.getLogger(__name__)
+RETRY_SECONDS = 60.0
+"""How long a checkpoint that could not be loaded is not tried again."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ def read_mapping(file: Path) -> list[CheckpointEntry]:
     Relative paths are relative to the file.
 
     Raises:
-        ValueError: the file is missing or malformed, a task has two checkpoints, or a path does not exist.
+        ValueError: the file is missing or malformed, or a task has two checkpoints.
     """
     expected = 'expected {"checkpoints": {"NAME": {"path": "...", "tasks": [...]}}}'
     try:
@@ -45,8 +55,6 @@ def read_mapping(file: Path) -> list[CheckpointEntry]:
         raise ValueError(f"{file} has no checkpoints; {expected}")
     owner: dict[int, str] = {}
     for entry in entries:
-        if not entry.path.is_dir():
-            raise ValueError(f"{file}: checkpoint {entry.name!r} is at {entry.path}, which is not a folder")
         for task in entry.tasks or ():
             if task in owner:
                 raise ValueError(f"{file}: task {task} has two checkpoints, {owner[task]} and {entry.name}")
@@ -58,10 +66,32 @@ class UnknownTaskError(LookupError):
     """A task without a checkpoint."""
 
 
-class CheckpointPool:
-    """Answers requests with the checkpoint of their task; keeps the most recently used ones in memory.
+class CheckpointUnavailableError(RuntimeError):
+    """A checkpoint could not be loaded."""
 
-    `predict` is for one thread. `closure` may be called from another: it only reads what was loaded.
+
+@dataclass
+class _Held:
+    """A checkpoint that is loading or in memory, and who needs it."""
+
+    loading: "asyncio.Task[Predictor]"
+    users: int = 0
+    failed: float | None = None
+    """When loading failed, on the monotonic clock."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def in_memory(self) -> bool:
+        return self.loading.done() and self.failed is None
+
+
+class CheckpointPool:
+    """The most recently used checkpoints, in memory. For one event loop.
+
+    Checkpoints load one after the other in a thread of their own, so sessions with others go on. A
+    checkpoint leaves when nobody waits for its answer, and before the next one is loaded: two networks need
+    not fit where one does. One that cannot be loaded fails those that ask for it, and is tried again after
+    `RETRY_SECONDS` at the earliest.
     """
 
     def __init__(
@@ -71,7 +101,7 @@ class CheckpointPool:
 
         Args:
             entries: the checkpoints.
-            load: reads a checkpoint and compiles its network.
+            load: reads a checkpoint and compiles its network; called in the loading thread.
             capacity: checkpoints in memory at a time.
 
         Raises:
@@ -82,26 +112,44 @@ class CheckpointPool:
         self._entries = {entry.name: entry for entry in entries}
         self._load = load
         self._capacity = capacity
-        self._loaded: OrderedDict[str, Predictor] = OrderedDict()
+        self._held: OrderedDict[str, _Held] = OrderedDict()
         self._closures: dict[int, ClosureTable | None] = {}
+        self._digests: dict[str, str] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._one = asyncio.Lock()
 
     @property
     def loaded(self) -> tuple[str, ...]:
         """Names of the checkpoints in memory, the least recently used first."""
-        return tuple(self._loaded)
+        return tuple(name for name, held in self._held.items() if held.in_memory)
 
     @property
-    def tasks(self) -> Mapping[str, list[int] | None]:
-        """Tasks by checkpoint; None is every task."""
+    def description(self) -> dict[str, dict[str, Any]]:
+        """Tasks (None is every task) and digest (None before the first use) of every checkpoint."""
         return {
-            name: None if entry.tasks is None else sorted(entry.tasks)
+            name: {
+                "tasks": None if entry.tasks is None else sorted(entry.tasks),
+                "digest": self._digests.get(name),
+            }
             for name, entry in self._entries.items()
         }
 
-    def warm(self) -> None:
-        """Load checkpoints in the mapping's order until the pool is full."""
-        for name in list(self._entries)[: self._capacity]:
-            self._get(name)
+    async def warm(self) -> None:
+        """Load checkpoints in the mapping's order until the pool is full.
+
+        Raises:
+            CheckpointUnavailableError: not a single one can be loaded.
+        """
+        errors = []
+        for name in self._entries:
+            if len(self.loaded) == self._capacity:
+                break
+            try:
+                await self._hold(name).loading
+            except CheckpointUnavailableError as error:
+                errors.append(str(error))
+        if not self.loaded:
+            raise CheckpointUnavailableError("\n".join(errors))
 
     def checkpoint_of(self, task: int) -> str:
         """Name of the checkpoint that serves a task.
@@ -115,32 +163,61 @@ class CheckpointPool:
         known = sorted(task for entry in self._entries.values() for task in entry.tasks or ())
         raise UnknownTaskError(f"no checkpoint serves task {task}; this server has the tasks {known}")
 
-    def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """Answer requests of any tasks and any number, in order."""
-        groups: dict[str, list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault(self.checkpoint_of(request.task), []).append(index)
-        answers: dict[int, Prediction] = {}
-        for name, indices in groups.items():
-            predictor = self._get(name)
-            largest = predictor.batch_sizes[-1]
-            for start in range(0, len(indices), largest):
-                part = indices[start : start + largest]
-                answers.update(zip(part, predictor.predict([requests[i] for i in part]), strict=True))
-            for task in {requests[index].task for index in indices}:
-                if task not in self._closures:
-                    self._closures[task] = predictor.closure(task)
-        return [answers[index] for index in range(len(requests))]
+    @asynccontextmanager
+    async def use(self, task: int) -> AsyncIterator[Predictor]:
+        """Hold the network of a task in memory, after loading it where needed.
+
+        Raises:
+            UnknownTaskError: no checkpoint serves the task.
+            CheckpointUnavailableError: its checkpoint cannot be loaded.
+        """
+        held = self._hold(self.checkpoint_of(task))
+        held.users += 1
+        held.idle.clear()
+        try:
+            predictor = await asyncio.shield(held.loading)
+            if task not in self._closures:
+                self._closures[task] = predictor.closure(task)
+            yield predictor
+        finally:
+            held.users -= 1
+            if not held.users:
+                held.idle.set()
 
     def closure(self, task: int) -> ClosureTable | None:
-        """Where a task's demonstrations close the grippers; known once the task was predicted."""
+        """Where a task's demonstrations close the grippers; known once the task was used."""
         return self._closures.get(task)
 
-    def _get(self, name: str) -> Predictor:
-        if name not in self._loaded:
-            while len(self._loaded) >= self._capacity:
-                # before loading, so that two networks need not fit where one does
-                self._loaded.popitem(last=False)
-            self._loaded[name] = self._load(self._entries[name].path)
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
+    def _hold(self, name: str) -> _Held:
+        held = self._held.get(name)
+        if held and held.failed is not None and time.monotonic() - held.failed > RETRY_SECONDS:
+            held = None
+        if held is None:
+            held = _Held(asyncio.create_task(self._read(name)))
+            held.idle.set()
+            # everyone who waited may have gone: then nobody asks for the error
+            held.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._held[name] = held
+        self._held.move_to_end(name)
+        return held
+
+    async def _read(self, name: str) -> Predictor:
+        async with self._one:
+            while len(self.loaded) >= self._capacity:
+                # whoever asks for it from now on waits until it is loaded again
+                leaving = self._held.pop(self.loaded[0])
+                await leaving.idle.wait()
+                del leaving
+            path = self._entries[name].path
+            try:
+                predictor = await asyncio.get_running_loop().run_in_executor(self._thread, self._load, path)
+                self._digests[name] = predictor.digest
+                return predictor
+            except Exception as error:
+                self._held[name].failed = time.monotonic()
+                problem = f"{type(error).__name__}: {error}"
+                # a ValueError says what is wrong with the folder
+                trace = None if isinstance(error, ValueError) else error
+                logger.error("checkpoint %s cannot be loaded: %s", name, problem, exc_info=trace)
+        # outside of the handler, as the error's frames may hold half a network
+        raise CheckpointUnavailableError(f"checkpoint {name!r} at {path} cannot be loaded: {problem}")

@@ -53,8 +53,15 @@ class Predictor(Protocol):
     """A network with its weights."""
 
     @property
+    def digest(self) -> str:
+        """Hex SHA-256 of the checkpoint that was read."""
+
+    @property
     def batch_sizes(self) -> Sequence[int]:
         """Batch sizes it runs at, ascending; smaller batches are padded."""
+
+    def check(self, request: Request) -> None:
+        """Raise ProtocolError for a request that the network cannot answer, before it is in a batch."""
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         """Answer up to batch_sizes[-1] requests, each as if it were alone."""

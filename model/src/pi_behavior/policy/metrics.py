@@ -4,6 +4,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from pi_behavior.policy.control_loop import Event
 
+_SECONDS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+
 
 class ServerMetrics:
     """Counters of one server; a registry of its own, so that several servers fit in one process."""
@@ -17,7 +19,13 @@ class ServerMetrics:
         self.seconds = Histogram(
             "policy_request_seconds",
             "Seconds from observation to answer.",
-            buckets=(0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.network_seconds = Histogram(
+            "policy_network_seconds",
+            "Seconds of one run of the network.",
+            buckets=_SECONDS,
             registry=self._registry,
         )
         self.batch = Histogram(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,12 @@ from pi_behavior.policy.interface import ClosureTable, NoiseId, Prediction, Requ
 from pi_behavior.policy.protocol import ProtocolError
 
 logger = logging.getLogger(__name__)
+
+ParameterType = Literal["auto", "float32", "bfloat16"]
+EVALUATOR_SIZES = (224, 480, 720)
+"""Sides of the evaluators' images, in pixels; resizing them is compiled at start."""
+_OTHER_SIZES = 16
+"""Other image sizes that a server resizes; each takes a compilation, and memory for good."""
 
 _resize = jax.jit(resize_with_padding, static_argnames="size")
 
@@ -73,14 +79,18 @@ class JaxPredictor:
     and rows of a batch do not mix. (Programs of different batch sizes may round differently.)
     """
 
-    def __init__(self, loaded: Checkpoint, policy: PolicyConfig, batch_sizes: Sequence[int]) -> None:
+    def __init__(
+        self, loaded: Checkpoint, policy: PolicyConfig, batch_sizes: Sequence[int], digest: str = ""
+    ) -> None:
         """Prepare and compile.
 
         Args:
             loaded: the checkpoint.
             policy: Euler steps, kept actions and seed.
             batch_sizes: sizes to compile for.
+            digest: of the checkpoint's folder.
         """
+        self.digest = digest
         self.batch_sizes = tuple(sorted(set(batch_sizes)))
         self._config = loaded.config
         self._statistics = loaded.statistics
@@ -97,11 +107,21 @@ class JaxPredictor:
             jnp.asarray(loaded.statistics.regularised_cholesky(beta), jnp.float32),
             jnp.asarray(correction, jnp.float32),
         )
+        self._sizes: set[tuple[int, ...]] = set()
         self._compile()
 
     @classmethod
-    def load(cls, path: Path, policy: PolicyConfig, batch_sizes: Sequence[int]) -> "JaxPredictor":
+    def load(
+        cls, path: Path, policy: PolicyConfig, batch_sizes: Sequence[int], parameters: ParameterType = "auto"
+    ) -> "JaxPredictor":
         """Read and compile a checkpoint.
+
+        Args:
+            path: the folder.
+            policy: Euler steps, kept actions and seed.
+            batch_sizes: sizes to compile for.
+            parameters: type of the weights in memory. bfloat16 takes half of float32's; a network that
+                computes in bfloat16 rounds them anyway. auto: bfloat16 for such a network on a GPU.
 
         Raises:
             ValueError: the folder is not a checkpoint.
@@ -110,14 +130,20 @@ class JaxPredictor:
             # the default keeps only programs that took a second to compile
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         start = time.monotonic()
-        loaded = checkpoint.load(path)
+        if parameters == "auto":
+            computes = checkpoint.read_config(path)[0].dtype
+            parameters = computes if jax.default_backend() != "cpu" else "float32"
+        loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
+        digest = checkpoint.digest(path)
         read = time.monotonic()
-        predictor = cls(loaded, policy, batch_sizes)
+        predictor = cls(loaded, policy, batch_sizes, digest)
         logger.info(
-            "checkpoint %s, step %d: read in %.1f s, compiled for batches of %s in %.1f s",
+            "checkpoint %s, step %d, sha256 %s: read in %.1f s as %s, compiled for batches of %s in %.1f s",
             path,
             loaded.step,
+            digest,
             read - start,
+            parameters,
             ", ".join(map(str, predictor.batch_sizes)),
             time.monotonic() - read,
         )
@@ -128,20 +154,35 @@ class JaxPredictor:
         table = self._statistics.closure.get(str(task))
         return None if table is None else np.asarray(table, bool)
 
+    def check(self, request: Request) -> None:
+        """Look whether a request can be answered.
+
+        Raises:
+            ProtocolError: a task that the network has no embedding for, or one more size of images than
+                the server is ready to compile a program for.
+        """
+        if not 0 <= request.task < self._config.tasks:
+            raise ProtocolError(
+                f"task {request.task} is unknown to the network; it knows 0 to {self._config.tasks - 1}"
+            )
+        size = self._config.vision.image_size
+        known = {(side, side) for side in (size, *EVALUATOR_SIZES)}
+        new = {image.shape[:2] for image in request.images.values()} - known - self._sizes
+        if len(self._sizes) + len(new) > _OTHER_SIZES:
+            raise ProtocolError(
+                f"images of {' and '.join(map(str, sorted(new)))} pixels are one size too many; expected "
+                f"squares of {size} or {', '.join(map(str, EVALUATOR_SIZES))}"
+            )
+        self._sizes |= new
+
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
-        """Answer up to batch_sizes[-1] requests.
+        """Answer up to batch_sizes[-1] requests that `check` let through.
 
         Raises:
             ValueError: there are more, or none.
-            ProtocolError: a task that the network has no embedding for.
         """
         if not 0 < len(requests) <= self.batch_sizes[-1]:
             raise ValueError(f"{len(requests)} requests; expected 1 to {self.batch_sizes[-1]}")
-        for request in requests:
-            if not 0 <= request.task < self._config.tasks:
-                raise ProtocolError(
-                    f"task {request.task} is unknown to the network; it knows 0 to {self._config.tasks - 1}"
-                )
         size = next(size for size in self.batch_sizes if size >= len(requests))
         padded = [*requests, *[requests[-1]] * (size - len(requests))]
         deltas, logits = self._infer(padded)
@@ -193,8 +234,10 @@ class JaxPredictor:
         return Inpainting(jnp.asarray(actions), jnp.asarray(given))
 
     def _compile(self) -> None:
-        """Run every batch size once."""
+        """Run every batch size once, and every size of images that evaluators send."""
         size = self._config.vision.image_size
+        for side in EVALUATOR_SIZES:
+            _resize(jnp.zeros((side, side, 3), jnp.uint8), size=size)
         blank = np.zeros((size, size, 3), np.uint8)
         request = Request(
             images=dict.fromkeys(CAMERAS, blank),

@@ -43,13 +43,13 @@ def pack(message: Any) -> bytes:
 
 
 def unpack(frame: bytes) -> Any:
-    """Decode a message. Arrays share the frame's memory and are read-only.
+    """Decode a message. Arrays share the frame's memory and are read-only; bfloat16 becomes float32.
 
     Raises:
         ProtocolError: not one whole msgpack object, or a malformed array.
     """
     try:
-        return msgpack.unpackb(frame, object_hook=_decode)
+        return msgpack.unpackb(frame, object_hook=_decode, strict_map_key=False)
     except ProtocolError:
         raise
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
@@ -70,7 +70,7 @@ def _decode(value: dict[Any, Any]) -> Any:
     if _ARRAY in value:
         return _array(value, _numpy_dtype(value))
     if _TORCH in value:
-        return _array(value, _torch_dtype(value))
+        return _tensor(value)
     if _SCALAR in value:
         return _scalar(value)
     return value
@@ -108,14 +108,16 @@ def _numpy_dtype(value: dict[Any, Any]) -> np.dtype[Any]:
     return dtype
 
 
-def _torch_dtype(value: dict[Any, Any]) -> np.dtype[Any]:
-    """The type of a torch tensor, sent as torch's own name or as NumPy's."""
+def _tensor(value: dict[Any, Any]) -> np.ndarray:
+    """A torch tensor; its type may be torch's own name or NumPy's, as text or as bytes."""
     name = value.get(_DTYPE)
+    if isinstance(name, bytes):
+        name = name.decode(errors="replace")
     if isinstance(name, str):
         name = name.removeprefix("torch.")
-        if name == "bfloat16":
-            return np.dtype(ml_dtypes.bfloat16)
-    return _numpy_dtype({_DTYPE: name})
+        if name == "bfloat16":  # for NumPy a void type
+            return _array(value, np.dtype(ml_dtypes.bfloat16)).astype(np.float32)
+    return _array(value, _numpy_dtype({_DTYPE: name}))
 
 
 def _check(dtype: np.dtype[Any]) -> None:

@@ -1,6 +1,7 @@
 """The policy server: `python -m pi_behavior.policy.server --mapping FILE | --checkpoint DIR`."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -8,23 +9,30 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
-from pi_behavior.policy.checkpoints import CheckpointEntry, CheckpointPool, read_mapping
+from pi_behavior.policy.checkpoints import (
+    CheckpointEntry,
+    CheckpointPool,
+    CheckpointUnavailableError,
+    read_mapping,
+)
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import Predictor
 from pi_behavior.policy.service import PolicyService
 
 logger = logging.getLogger(__name__)
+API_KEY_VARIABLE = "B1K_API_KEY"
 
 
 @dataclass(frozen=True)
 class ServerConfig:
     """Serve policy checkpoints to evaluators over the challenge's websocket protocol.
 
-    Give either a mapping or a checkpoint. GET /healthz answers OK; GET /metrics has figures for Prometheus.
-    SIGTERM and Ctrl-C stop the server cleanly.
+    Give either a mapping or a checkpoint. GET /healthz answers OK; GET /metrics has figures for Prometheus;
+    neither asks for the key. SIGTERM and Ctrl-C stop the server when it has answered what it was asked.
     """
 
     mapping: Path | None = None
@@ -38,14 +46,20 @@ class ServerConfig:
     port_file: Path | None = None
     """File to write the port to once the server is ready."""
     api_key_file: Path | None = None
-    """File whose text clients must send as `Authorization: Api-Key TEXT`."""
+    """File whose text clients must send as `Authorization: Api-Key TEXT`; the environment variable
+    B1K_API_KEY does the same."""
     batch_sizes: tuple[int, ...] = (1, 2)
     """Batch sizes to compile the network for; batches are padded up to the next one. Programs of two sizes
     may round differently: with a single size, answers are bit for bit the same under any load."""
     window_ms: float = 5.0
     """How long to wait for requests of other sessions before a batch runs."""
     max_loaded: int = 1
-    """Checkpoints in memory at a time."""
+    """Checkpoints in memory at a time; with more of them, the least recently used one makes room."""
+    parameters: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights in memory. bfloat16 takes half, and a network that computes in bfloat16 rounds
+    them anyway. auto: bfloat16 for such a network on a GPU, float32 on a CPU."""
+    json_logs: bool = False
+    """Log one JSON object per line; applications of rules have the fields task, stage, step and rule."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
@@ -72,15 +86,12 @@ class ServerConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the server until it is told to stop. Exit code 2 for a mistake in what was given."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for chatty in ("websockets", "absl", "jax"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         config = tyro.cli(ServerConfig, args=argv)
+        _log_to_stderr(config.json_logs)
         entries = config.entries()
-        key = None if config.api_key_file is None else _read_key(config.api_key_file)
+        key = _api_key(config.api_key_file)
         pool = CheckpointPool(entries, lambda path: _load(path, config), capacity=config.max_loaded)
-        pool.warm()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -92,13 +103,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         api_key=key,
     )
     try:
-        asyncio.run(_serve(service, config))
+        asyncio.run(_serve(service, pool, config))
+    except CheckpointUnavailableError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except OSError as error:
         print(f"error: cannot listen at {config.host}:{config.port}: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-async def _serve(service: PolicyService, config: ServerConfig) -> None:
+async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerConfig) -> None:
+    await pool.warm()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -117,10 +132,37 @@ def _load(path: Path, config: ServerConfig) -> Predictor:
     # JAX takes seconds to import; a mistake on the command line is reported without it
     from pi_behavior.policy.predictor import JaxPredictor
 
-    return JaxPredictor.load(path, config.policy, config.batch_sizes)
+    return JaxPredictor.load(path, config.policy, config.batch_sizes, config.parameters)
 
 
-def _read_key(file: Path) -> str:
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per record, with the fields of its event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        row = {
+            "time": self.formatTime(record),
+            "level": record.levelname,
+            "message": record.getMessage(),
+            **getattr(record, "event", {}),
+        }
+        if record.exc_info:
+            row["exception"] = self.formatException(record.exc_info)
+        return json.dumps(row)
+
+
+def _log_to_stderr(as_json: bool) -> None:
+    handler = logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(_JsonFormatter() if as_json else plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for chatty in ("websockets", "absl", "jax"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _api_key(file: Path | None) -> str | None:
+    """The key of the file, else of the environment; never on the command line, which others can read."""
+    if file is None:
+        return os.environ.get(API_KEY_VARIABLE) or None
     try:
         key = file.read_text().strip()
     except OSError as error:

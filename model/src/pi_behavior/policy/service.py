@@ -7,27 +7,35 @@ import hmac
 import http
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-from websockets.asyncio.server import ServerConnection, serve
+import numpy as np
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from pi_behavior.challenge import EDITIONS
+from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HIGH, ACTION_HORIZON, ACTION_LOW, CONTROL_HZ
 from pi_behavior.policy import protocol
 from pi_behavior.policy.batching import Batcher
-from pi_behavior.policy.checkpoints import CheckpointPool, UnknownTaskError
+from pi_behavior.policy.checkpoints import CheckpointPool, CheckpointUnavailableError, UnknownTaskError
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import Event
+from pi_behavior.policy.interface import Prediction, Predictor, Request
 from pi_behavior.policy.metrics import ServerMetrics
 from pi_behavior.policy.session import Session
 
 logger = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 20.0
 """How long a stop waits for sessions whose request is being computed."""
+MAX_MESSAGE = 2**30
+"""Bytes of a message: over 100 environments with pictures and depth at the evaluator's full sizes. The
+protocol has no limit, and a frame may claim any length."""
 
 
 class PolicyService:
@@ -58,6 +66,9 @@ class PolicyService:
         self._api_key = api_key
         self.metrics = ServerMetrics()
         self._connections = 0
+        self._busy: set[ServerConnection] = set()
+        """Connections whose message is being answered."""
+        self._stopping = False
 
     async def run(self, host: str, port: int, *, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until told to stop.
@@ -66,19 +77,18 @@ class PolicyService:
             host: address to listen at.
             port: port; 0 takes a free one.
             ready: called with the bound port when connections are accepted.
-            stop: ends the service; connections get a close frame (1001).
+            stop: ends the service: what is being computed is answered, then connections are closed (1001).
 
         Raises:
             OSError: the address cannot be bound.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="network") as executor:
             self._batcher = Batcher(
-                self._pool.predict,
+                self._run_batch,
                 executor,
                 limit=self._max_batch,
                 window=self._window,
                 clients=lambda: self._connections,
-                on_batch=self.metrics.batch.observe,
             )
             batches = asyncio.create_task(self._batcher.serve())
             # No ping timeout: a simulator that loads a scene for minutes answers no ping.
@@ -87,7 +97,8 @@ class PolicyService:
                 host,
                 port,
                 compression=None,
-                max_size=None,
+                max_size=MAX_MESSAGE,
+                max_queue=1,  # a client that answers are due to sends nothing, and should not fill our memory
                 ping_timeout=None,
                 process_request=self._http,
             )
@@ -99,11 +110,43 @@ class PolicyService:
                 if batches.done():
                     batches.result()
             finally:
-                server.close()
-                # while batches still run, so that sessions that wait for the network can end
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(server.wait_closed(), SHUTDOWN_SECONDS)
+                await self._stop(server)
                 batches.cancel()
+
+    async def _stop(self, server: Server) -> None:
+        """Accept nothing more, close idle connections at once, and the others after their answer."""
+        self._stopping = True
+        server.close(close_connections=False)
+        idle = server.connections - self._busy
+        closing = asyncio.gather(*(connection.close(CloseCode.GOING_AWAY) for connection in idle))
+        try:
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
+                await closing
+                await server.wait_closed()
+        except TimeoutError:
+            logger.warning("stopping with %d requests unanswered", len(self._busy))
+
+    async def _submit(self, request: Request) -> Prediction:
+        """Ask the network of the request's task, together with other sessions."""
+        async with self._pool.use(request.task) as predictor:
+            predictor.check(request)
+            return await self._batcher.submit((predictor, request))
+
+    def _run_batch(self, asked: Sequence[tuple[Predictor, Request]]) -> list[Prediction]:
+        """Answer requests to any networks, in order; in the network's thread."""
+        groups: dict[int, list[int]] = {}
+        for index, (predictor, _) in enumerate(asked):
+            groups.setdefault(id(predictor), []).append(index)
+        answers: dict[int, Prediction] = {}
+        for indices in groups.values():
+            predictor = asked[indices[0]][0]
+            largest = predictor.batch_sizes[-1]
+            for start in range(0, len(indices), largest):
+                part = indices[start : start + largest]
+                self.metrics.batch.observe(len(part))
+                with self.metrics.network_seconds.time():
+                    answers.update(zip(part, predictor.predict([asked[i][1] for i in part]), strict=True))
+        return [answers[index] for index in range(len(asked))]
 
     def _http(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         if request.path == "/healthz":
@@ -112,8 +155,9 @@ class PolicyService:
             return connection.respond(http.HTTPStatus.OK, self.metrics.text().decode())
         if self._api_key is None:
             return None
-        given = request.headers.get("Authorization", "")
-        if hmac.compare_digest(given.encode(), f"Api-Key {self._api_key}".encode()):
+        expected = f"Api-Key {self._api_key}".encode()
+        given = [text.encode(errors="replace") for text in request.headers.get_all("Authorization")]
+        if len(given) == 1 and hmac.compare_digest(given[0], expected):
             return None
         return connection.respond(
             http.HTTPStatus.UNAUTHORIZED, "expected the header: Authorization: Api-Key KEY\n"
@@ -122,39 +166,52 @@ class PolicyService:
     async def _handle(self, connection: ServerConnection) -> None:
         """One connection from metadata to its end; its errors end nothing but itself."""
         peer = str(connection.remote_address)
-        session = Session(self._config, self._batcher.submit, self._pool.closure, self._on_event)
+        session = Session(self._config, self._submit, self._pool.closure, partial(self._on_event, peer))
         self._connections += 1
         self.metrics.sessions.inc()
         logger.info("session of %s opened", peer)
         try:
             await connection.send(protocol.pack(self._metadata()))
             async for frame in connection:
+                self._busy.add(connection)
                 answer = await self._answer(session, frame)
                 if answer is not None:
                     await connection.send(protocol.pack(answer))
+                self._busy.discard(connection)
+                if self._stopping:
+                    break
+            await connection.close(CloseCode.GOING_AWAY if self._stopping else CloseCode.NORMAL_CLOSURE)
         except ConnectionClosed:
             pass
         except Exception as error:
-            self.metrics.errors.inc()
-            if isinstance(error, protocol.ProtocolError | UnknownTaskError):
-                text = str(error)
-                logger.warning("session of %s: refused a message: %s", peer, text)
-            else:
-                text = f"the policy server failed: {type(error).__name__}: {error}"
-                logger.exception("session of %s failed", peer)
-            with contextlib.suppress(ConnectionClosed):
-                await connection.send(text)
-                await connection.close(CloseCode.INTERNAL_ERROR, "see the last text frame")
+            await self._refuse(connection, peer, error)
         finally:
+            self._busy.discard(connection)
             self._connections -= 1
             self.metrics.sessions.dec()
             session.reset()
+            rules = dict(session.counts)
             logger.info(
                 "session of %s closed after %d episodes; rules: %s",
                 peer,
                 session.episode,
-                dict(session.counts),
+                rules,
+                extra={"event": {"session": peer, "episodes": session.episode, "rules": rules}},
             )
+
+    async def _refuse(self, connection: ServerConnection, peer: str, error: Exception) -> None:
+        """Tell a client why its session ends."""
+        self.metrics.errors.inc()
+        if isinstance(error, protocol.ProtocolError | UnknownTaskError | CheckpointUnavailableError):
+            text = str(error)
+            # what a client sends may be long
+            logger.warning("session of %s: refused a message: %.1000s", peer, text)
+        else:
+            text = f"the policy server failed: {type(error).__name__}: {error}"
+            logger.error("session of %s failed", peer, exc_info=error)
+        with contextlib.suppress(ConnectionClosed):
+            await connection.send(text)
+            await connection.close(CloseCode.INTERNAL_ERROR, "see the last text frame")
 
     async def _answer(self, session: Session, frame: str | bytes) -> dict[str, Any] | None:
         start = time.monotonic()
@@ -163,7 +220,10 @@ class PolicyService:
         message = protocol.unpack(frame)
         if not isinstance(message, dict):
             raise protocol.ProtocolError(f"the message is {type(message).__name__}; expected a map")
-        if message.get(protocol.RESET):
+        reset = message.get(protocol.RESET, False)
+        if not isinstance(reset, bool | np.bool_):
+            raise protocol.ProtocolError(f"{protocol.RESET} is {type(reset).__name__}; expected true")
+        if reset:
             session.reset()
             return None
         answer = await session.act(message)
@@ -177,10 +237,27 @@ class PolicyService:
         """The first frame of a connection: what serves, and how."""
         return {
             "policy": "pi-behavior",
+            "edition": list(EDITIONS),
+            "action": {
+                "dim": ACTION_DIM,
+                "groups": {name: list(indices) for name, indices in ACTION_GROUPS.items()},
+                "low": ACTION_LOW.tolist(),
+                "high": ACTION_HIGH.tolist(),
+                "horizon": ACTION_HORIZON,
+                "hz": CONTROL_HZ,
+            },
             "settings": dataclasses.asdict(self._config),
-            "checkpoints": {name: {"tasks": tasks} for name, tasks in self._pool.tasks.items()},
+            "checkpoints": self._pool.description,
         }
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, peer: str, event: Event) -> None:
         self.metrics.rule(event)
-        logger.info("task %d stage %d step %d: %s", event.task, event.stage, event.step, event.rule)
+        logger.info(
+            "session of %s: task %d stage %d step %d: %s",
+            peer,
+            event.task,
+            event.stage,
+            event.step,
+            event.rule,
+            extra={"event": {"session": peer, **dataclasses.asdict(event)}},
+        )

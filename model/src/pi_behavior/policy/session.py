@@ -26,6 +26,9 @@ from pi_behavior.policy.corrections import ClosureLookup
 from pi_behavior.policy.interface import NoiseId, Prediction, Request
 from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ACTION_CHUNK_SIZE, ProtocolError
 
+MAX_ENVIRONMENTS = 256
+MAX_SIDE = 2048
+"""Pixels of an image's side; larger ones are no camera's."""
 Submit = Callable[[Request], Awaitable[Prediction]]
 
 
@@ -82,16 +85,18 @@ class Session:
             ProtocolError: something of the observation is missing or has another shape.
         """
         wanted = _chunk_size(message)
-        proprioception = _array(message, PROPRIOCEPTION_KEY).astype(np.float32)
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused
+            proprioception = _array(message, PROPRIOCEPTION_KEY).astype(np.float32)
         if proprioception.ndim not in (1, 2) or proprioception.shape[-1] != PROPRIOCEPTION_DIM:
             raise ProtocolError(
                 f"{PROPRIOCEPTION_KEY} has the shape {proprioception.shape}; expected "
                 f"({PROPRIOCEPTION_DIM},) or (environments, {PROPRIOCEPTION_DIM})"
             )
-        if not np.isfinite(proprioception).all():
-            raise ProtocolError(f"{PROPRIOCEPTION_KEY} has values that are not finite")
         batched = proprioception.ndim == 2
-        states = np.atleast_2d(state_from_proprioception(proprioception))
+        with np.errstate(over="ignore"):
+            states = np.atleast_2d(state_from_proprioception(proprioception))
+        if not np.isfinite(proprioception).all() or not np.isfinite(states).all():
+            raise ProtocolError(f"{PROPRIOCEPTION_KEY} has values that are not finite")
         tasks = _whole_numbers(message, TASK_ID_KEY, len(states))
         stages: list[int] | list[None] = [None] * len(states)
         if self._config.voting == "oracle":
@@ -110,8 +115,10 @@ class Session:
         return answer
 
     def _make_loops(self, environments: int) -> None:
-        if not environments:
-            raise ProtocolError(f"{PROPRIOCEPTION_KEY} has no environments")
+        if not 0 < environments <= MAX_ENVIRONMENTS:
+            raise ProtocolError(
+                f"{PROPRIOCEPTION_KEY} has {environments} environments; expected 1 to {MAX_ENVIRONMENTS}"
+            )
         if self._loops and len(self._loops) != environments:
             raise ProtocolError(
                 f"the observation has {environments} environments, the episode began with "
@@ -181,10 +188,14 @@ def _images(message: dict[str, Any], environments: int, batched: bool) -> dict[s
         if not batched:
             pixels = pixels[None]
         good = pixels.ndim == 4 and pixels.shape[0] == environments and pixels.shape[-1] in (3, 4)
-        if not good or 0 in pixels.shape or pixels.dtype != np.uint8:
+        if (
+            not good
+            or pixels.dtype != np.uint8
+            or not 0 < min(pixels.shape) <= max(pixels.shape[1:]) <= MAX_SIDE
+        ):
             raise ProtocolError(
                 f"{key} has the type {pixels.dtype} and shape {np.shape(message[key])}; expected uint8 "
-                f"{'(environments, ' if batched else '('}height, width, 3 or 4)"
+                f"{'(environments, ' if batched else '('}height, width, 3 or 4), with sides up to {MAX_SIDE}"
             )
         images[camera] = pixels[..., :3]
     return images
