@@ -48,15 +48,13 @@ class Answers:
                 yield
         except kfp_server_api.ApiException as error:
             raise self._refusal(what, error) from error
-        except urllib3.exceptions.TimeoutError as error:
-            raise UnavailableError(
-                f"{self.host} gave no answer within {self.timeout} s; {_RUNNING}"
-            ) from error
         except urllib3.exceptions.HTTPError as error:
             reason = getattr(error, "reason", None) or error
-            if isinstance(reason, urllib3.exceptions.TimeoutError):
+            # urllib3 takes a refused connection for a kind of timeout
+            refused = isinstance(reason, urllib3.exceptions.NewConnectionError)
+            if isinstance(reason, urllib3.exceptions.TimeoutError) and not refused:
                 raise UnavailableError(
-                    f"{self.host} gave no answer in {self.timeout} s; {_RUNNING}"
+                    f"{self.host} gave no answer within {self.timeout} s; {_RUNNING}"
                 ) from error
             if isinstance(reason, urllib3.exceptions.SSLError):
                 raise UserError(f"{self.host}: {reason}. Give its certificates with --ca-file") from error

@@ -15,6 +15,7 @@ from typing import Any
 
 import kfp
 import kfp_server_api
+import urllib3
 from kfp.client import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.rest import RESTClientObject
 
@@ -73,6 +74,12 @@ class _Client(kfp.Client):
         """Use a namespace, in memory only."""
         self._context_setting["namespace"] = namespace
 
+    def _load_config(self, *arguments: Any) -> Any:
+        configuration = super()._load_config(*arguments)
+        # a connection that fails is tried again, an answer that does not come is waited for once
+        configuration.retries = urllib3.Retry(2, read=0, backoff_factor=0.2)
+        return configuration
+
     def _load_context_setting_or_default(self) -> None:
         self._context_setting = {"namespace": ""}
 
@@ -99,7 +106,7 @@ class Server:
             )
         token_file = _token_file(connection)
         self._asking = Answers(self.host, connection.namespace, connection.timeout, token_file).asking
-        # a connection that fails is tried again and every attempt logged; we say it once
+        # every attempt would be logged; we say it once
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         with self._asking("ask the server"):
             self.client = _connect(self.host, connection, token_file)

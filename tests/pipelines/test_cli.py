@@ -30,7 +30,7 @@ def test_help_lists_every_command(
         assert summary in text
 
 
-@pytest.mark.parametrize("command", ["run", "compile", "demo", "lineage", "checkpoint", *cli.STAGES])
+@pytest.mark.parametrize("command", ["run", "pipeline", "demo", "lineage", "checkpoint", *cli.STAGES])
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,8 +42,8 @@ def test_every_command_explains_itself(
     ("words", "message"),
     [
         (("nonsense",), "there is no command 'nonsense'"),
-        (("compile", "--profile", "h100"), "there is no profile 'h100'; expected one of laptop"),
-        (("run", "--pipeline", "retrain", "--workspace", "W"), "there is no pipeline 'retrain'"),
+        (("pipeline", "compile", "--profile", "h100"), "there is no profile 'h100'; expected one of laptop"),
+        (("run", "--pipeline", "evalute", "--workspace", "W"), "there is no pipeline 'evalute'"),
         (("lineage", "show", "nowhere"), "nowhere is not an artifact"),
         (("lineage", "verify", "nowhere"), "nowhere is not an artifact"),
     ],
@@ -58,15 +58,6 @@ def test_mistakes_end_in_one_line_and_code_2(
     monkeypatch.chdir(tmp_path)
     assert _b1k(monkeypatch, *words) == 2
     assert message in capsys.readouterr().err
-
-
-def test_compile_prints_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert _b1k(monkeypatch, "compile", "--profile", "h200x8", "--output", "out.yaml") == 0
-    assert capsys.readouterr().out == "out.yaml\n"
-    assert (tmp_path / "out.yaml").stat().st_size > 10_000
 
 
 def test_an_image_without_kfp_can_run_a_stage() -> None:
