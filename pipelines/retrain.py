@@ -42,7 +42,7 @@ def retrain_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
         given["revision"] = look.outputs["commit"]
         given["initial_checkpoint"] = look.outputs["checkpoint"]
         with dsl.If(look.outputs["Output"] == "yes", name="If there is news"):
-            whole(**given).set_display_name("Train and evaluate")
+            whole(**given).set_display_name("Train and evaluate").set_caching_options(False)
 
     retrain.__signature__ = inspect.Signature(list(inputs.values()))  # type: ignore[attr-defined]
     retrain.__doc__ = _documentation(whole.pipeline_func.__doc__ or "")

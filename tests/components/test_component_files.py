@@ -10,6 +10,7 @@ import pytest
 from components.shared.artifacts import Artifact
 
 COMPONENTS = {
+    "news": ["news"],
     "dataset": ["dataset"],
     "statistics": ["statistics"],
     "train": ["train"],
@@ -90,3 +91,8 @@ def test_the_command_is_the_stages_own(stage: str, name: str) -> None:
 def test_lists_to_loop_over_have_the_name_that_the_local_runner_knows(stage: str, name: str) -> None:
     outputs = _spec(stage, name)[0]["outputDefinitions"]["parameters"]
     assert outputs == {"Output": {"parameterType": "LIST"}}
+
+
+def test_the_answer_to_branch_on_has_the_name_that_the_local_runner_knows() -> None:
+    outputs = _spec("news", "news")[0]["outputDefinitions"]["parameters"]
+    assert outputs == {name: {"parameterType": "STRING"} for name in ("Output", "commit", "checkpoint")}

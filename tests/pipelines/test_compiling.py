@@ -1,5 +1,7 @@
 """Profiles compile to what the cluster needs; nothing here talks to one."""
 
+import difflib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,66 @@ def test_evaluation_of_a_given_policy_imports_it(compiled: dict[tuple[str, str],
     assert importer["typeSchema"]["schemaTitle"] == "system.Model"
 
 
+def test_retraining_looks_for_news_and_does_nothing_else_without(
+    compiled: dict[tuple[str, str], Compiled],
+) -> None:
+    retrain = compiled["retrain", "h200x8"]
+    assert [node.name for node in Tree(retrain.spec).nodes.values()] == ["news", *STAGE_NODES]
+    tasks = retrain.spec["root"]["dag"]["tasks"]
+    assert tasks.keys() == {"news", "condition-1"}
+    policy = tasks["condition-1"]["triggerPolicy"]
+    assert policy == {"condition": "inputs.parameter_values['pipelinechannel--news-Output'] == 'yes'"}
+    ((container, kubernetes),) = retrain.of_stage("news")
+    assert "accelerator" not in container["resources"]
+    assert _pvcs(kubernetes) == {"/workspace": "b1k-workspace", "/dataset": "b1k-dataset"}
+    assert kubernetes["secretAsEnv"][0]["secretName"] == "b1k-s3"
+
+
+def test_retraining_trains_on_the_new_version_from_what_the_news_say(
+    compiled: dict[tuple[str, str], Compiled],
+) -> None:
+    spec = compiled["retrain", "h200x8"].spec
+    outer = spec["components"]["comp-condition-1"]["dag"]["tasks"]["train-and-evaluate"]["inputs"][
+        "parameters"
+    ]
+    assert outer["revision"] == {"componentInputParameter": "pipelinechannel--news-commit"}
+    assert outer["initial_checkpoint"] == {"componentInputParameter": "pipelinechannel--news-checkpoint"}
+    tasks = spec["components"]["comp-train-and-evaluate"]["dag"]["tasks"]
+    for task, name in (("dataset", "revision"), ("train", "initial_checkpoint")):
+        given = tasks[task]["inputs"]["parameters"][name]
+        assert given == {"componentInputParameter": name}
+    inputs = compiled["train_and_evaluate", "h200x8"].spec["root"]["inputDefinitions"]["parameters"]
+    assert spec["root"]["inputDefinitions"]["parameters"].keys() == inputs.keys() | {"since"}
+    described = spec["root"]["inputDefinitions"]["parameters"]["initial_checkpoint"]["description"]
+    assert "no champion" in described
+
+
+def test_retraining_has_arguments_of_its_own(compiled: dict[tuple[str, str], Compiled]) -> None:
+    profile = load_profile("h200x8")
+    retrain, whole = (compiled[name, "h200x8"].defaults() for name in ("retrain", "train_and_evaluate"))
+    assert {name: retrain[name] for name in profile.retraining} == profile.retraining
+    assert retrain["steps"] < whole["steps"]
+    assert retrain["untrained"] is False
+
+
+def _golden() -> Any:
+    spec = importlib.util.spec_from_file_location("golden_ir", Path(__file__).parent / "golden_ir.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+golden = _golden()
+
+
+@pytest.mark.parametrize(("pipeline", "profile"), golden.CASES)
+def test_the_ir_is_the_recorded_one(pipeline: str, profile: str) -> None:
+    path = golden.place(pipeline, profile)
+    recorded, now = path.read_text().splitlines(), golden.render(pipeline, profile).splitlines()
+    changes = "\n".join(difflib.unified_diff(recorded, now, str(path.name), "compiled now", lineterm=""))
+    assert not changes, f"the IR has changed; if it should, run: {golden.COMMAND}\n{changes}"
+
+
 def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
     words = ("steps=3", "augment=False", "peak_learning_rate=1e-4", "tasks=a b", "remote=s3://b/k=1")
     assert parse_settings(h200x8.spec, words) == {
@@ -208,7 +270,8 @@ def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
     ("word", "message"),
     [
         ("steps", "expected name=value"),
-        ("step=3", "no input of the pipeline"),
+        ("step=3", "no input of the pipeline; did you mean steps"),
+        ("zzz=3", "no input of the pipeline; expected one of action_chunk_size"),
         ("steps=three", "expected a number integer"),
         ("augment=maybe", "expected true or false"),
     ],
@@ -222,4 +285,4 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected one of laptop"):
         compile_pipeline("train_and_evaluate", "h100", tmp_path / "p.yaml")
     with pytest.raises(UserError, match="expected one of train_and_evaluate"):
-        compile_pipeline("retrain", "laptop", tmp_path / "p.yaml")
+        compile_pipeline("retrian", "laptop", tmp_path / "p.yaml")

@@ -9,7 +9,7 @@ import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
-from components.shared.loops import loops_over_items
+from components.shared.loops import branches_on_answer, loops_over_items
 from pipelines.dag_rules import violations
 
 
@@ -124,6 +124,25 @@ def quote_in_condition():
         consume()
 
 
+@dsl.pipeline
+def condition_on_another_name():
+    source = produce()
+    with dsl.If(source.outputs["number"] == 1):
+        consume()
+
+
+@branches_on_answer
+@dsl.container_component
+def ask(answer: dsl.OutputPath(str)):
+    return dsl.ContainerSpec(image="python", command=["true"])
+
+
+@dsl.pipeline
+def branch():
+    with dsl.If(ask().outputs["Output"] == "yes"):
+        good()
+
+
 @dsl.pipeline(name="consume")
 def name_of_a_component():
     consume()
@@ -140,9 +159,14 @@ def test_a_good_pipeline_breaks_no_rule(tmp_path: Path) -> None:
     assert violations(_compile(good, tmp_path)) == []
 
 
+def test_a_condition_on_an_answer_breaks_no_rule(tmp_path: Path) -> None:
+    assert violations(_compile(branch, tmp_path)) == []
+
+
 @pytest.mark.parametrize(
     ("pipeline", "message"),
     [
+        (condition_on_another_name, "the condition reads the output number of produce"),
         (upstream_parameter_in_body, "uses the parameter number of the task produce"),
         (nested_loops, "a loop inside a loop"),
         (other_output_name, "loops over the output values of produce"),
