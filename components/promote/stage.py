@@ -59,7 +59,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             write_atomic(decision_file, json.dumps(decision, indent=2) + "\n")
         decision = json.loads(decision_file.read_text())
         if decision["promoted"]:
-            write_atomic(folder / CHAMPION, json.dumps(_record(inputs), indent=2) + "\n")
+            write_atomic(folder / CHAMPION, json.dumps(record(inputs), indent=2) + "\n")
     comparison = decision["comparison"] or {}
     return Result(
         metrics={
@@ -138,7 +138,7 @@ def _untrained_scores(leaderboard: Artifact) -> Scores:
     return _by_task([row for row in rows if row["policy"] == UNTRAINED])
 
 
-def _record(inputs: Inputs) -> dict[str, Any]:
+def record(inputs: Inputs) -> dict[str, Any]:
     """The champion's record: where its checkpoints are, and its scores for the next comparison."""
     _, chosen = _episodes(inputs.leaderboard)
     models = {}
