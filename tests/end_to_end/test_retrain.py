@@ -17,7 +17,12 @@ from pipelines.runs import load_runs
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 TASK = "turning_on_radio"
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    # DVC's dependencies deprecate what DVC still uses
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc"),
+]
 
 
 class Place:
