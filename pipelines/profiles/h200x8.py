@@ -1,6 +1,6 @@
 """The report's run: the full model on one node of 8 H200 GPUs, OmniGibson on RTX nodes.
 
-Compile with `b1k compile --profile h200x8 --registry registry.example.org/robots`.
+Submit with `b1k pipeline submit --profile h200x8 --registry registry.example.org/robots`.
 
 Hardware: one node with 8 H200, 16 GPUs of the RTX kind (`RTX_PRODUCTS`), shared volumes as in `charts/b1k`.
 Expected: about 15 days of training (report, section 6), a day of evaluation. Not run yet.

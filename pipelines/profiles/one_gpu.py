@@ -1,6 +1,6 @@
 """The small model, trained and evaluated on one RTX GPU: checks a cluster end to end in hours.
 
-Compile with `b1k compile --profile one_gpu --registry registry.example.org/robots`.
+Submit with `b1k pipeline submit --profile one_gpu --registry registry.example.org/robots`.
 """
 
 import dataclasses
