@@ -143,13 +143,33 @@ def test_batched_environments_are_independent_control_loops(serve, formula, obse
         reset(socket)
         assert ask(socket, observation(0, environments=3))["action"].shape == (3, 23)
         expect_refusal(socket, observation(1, environments=2), "reset")
-    # environment 0 of the batch is what a session of its own gets
+    # each environment of the batch gets what a session of its own gets
+    batches = [observation(step, environments=2) for step in range(10)]
     with serve(formula(), SHORT) as port:
-        alone = []
-        for step in range(10):
-            batch = observation(step, environments=2)
-            alone.append({key: value[0] if np.ndim(value) > 1 else value for key, value in batch.items()})
-        np.testing.assert_array_equal(play(port, alone), [answer["action"][0] for answer in both])
+        for index in range(2):
+            alone = [
+                {key: value[index] if np.ndim(value) > 1 else value for key, value in batch.items()}
+                for batch in batches
+            ]
+            np.testing.assert_array_equal(play(port, alone), [answer["action"][index] for answer in both])
+
+
+def test_an_episode_gets_the_same_answers_in_any_order_and_others_when_repeated(serve, formula, observation):
+    def play_in(port, order):
+        answers = []
+        with client(port) as socket:
+            for episode in order:
+                reset(socket)
+                actions = [ask(socket, observation(10 * episode + step))["action"] for step in range(7)]
+                answers.append(np.array(actions))
+        return answers
+
+    with serve(formula(), SHORT) as port:
+        first, second = play_in(port, [1, 2])
+        two, one, again = play_in(port, [2, 1, 2])
+    np.testing.assert_array_equal(first, one)
+    np.testing.assert_array_equal(second, two)
+    assert not np.array_equal(again, two)
 
 
 def test_sessions_do_not_mix(serve, formula, observation):

@@ -42,7 +42,8 @@ class PolicyConfig:
     clip: bool = False
     """Clip actions to the robot's limits. The published policy does not."""
     seed: int = 0
-    """Seed of the flow's noise. A session with the same episodes in the same order gets the same noise."""
+    """Seed of the flow's noise. An episode that starts with the same observation gets the same noise; if it
+    is repeated in its session, other noise."""
 
     @property
     def kept(self) -> int:

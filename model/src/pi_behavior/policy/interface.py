@@ -12,12 +12,15 @@ ClosureTable = Bool[np.ndarray, "stages 2"]
 
 
 class NoiseId(NamedTuple):
-    """Names the noise of one call. With the seed it determines the noise; nothing else does."""
+    """Names the noise of one call. With the seed it determines the noise; nothing else does.
 
-    environment: int
-    """Index of the environment in its session."""
-    episode: int
-    """Episodes that the session finished before."""
+    So an episode gets the same noise in whatever session, order and company it is run, and run again.
+    """
+
+    start: int
+    """CRC-32 of the episode's first observation."""
+    repeat: int
+    """Episodes of the session that started with the same observation before."""
     call: int
     """Calls of the network made before in this episode."""
 

@@ -4,6 +4,7 @@ Source: the challenge's observation keys; the batched evaluator sends a leading 
 """
 
 import asyncio
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -55,6 +56,10 @@ class Session:
         self._closure = closure
         self._on_event = on_event
         self._loops: list[ControlLoop] = []
+        self._starts: Counter[int] = Counter()
+        """Episodes by the CRC-32 of their first observation."""
+        self._episodes: dict[int, tuple[int, int]] = {}
+        """Start and repeat of each environment's episode."""
         self.episode = 0
         """Episodes finished; several resets in a row count once."""
         self.counts: Counter[str] = Counter()
@@ -141,13 +146,23 @@ class Session:
                 task=self._loops[index].task or 0,
                 stage=int(np.clip(self._loops[index].stage, 0, MAX_STAGES - 1)),
                 saved=self._loops[index].saved,
-                noise=NoiseId(index, self.episode, self._loops[index].calls),
+                noise=self._noise(index, states, images),
             )
             for index in due
         ]
         predictions = await asyncio.gather(*map(self._submit, requests))
         for index, prediction in zip(due, predictions, strict=True):
             self._loops[index].plan(prediction, states[index])
+
+    def _noise(self, index: int, states: np.ndarray, images: dict[str, np.ndarray]) -> NoiseId:
+        calls = self._loops[index].calls
+        if calls == 0:
+            start = zlib.crc32(states[index].tobytes())
+            for pixels in images.values():
+                start = zlib.crc32(pixels[index].tobytes(), start)
+            self._episodes[index] = start, self._starts[start]
+            self._starts[start] += 1
+        return NoiseId(*self._episodes[index], calls)
 
 
 def _array(message: dict[str, Any], key: str) -> np.ndarray:
