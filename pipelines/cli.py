@@ -14,7 +14,7 @@ import tyro
 from components.shared.errors import UserError
 
 T = TypeVar("T")
-STAGES = ("dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
+STAGES = ("news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
 
 
 def _options(kind: type[T], command: str, words: list[str]) -> T:
@@ -97,6 +97,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "lineage": ("show, verify or draw what an artifact was made from", _lineage),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", _checkpoint),
     "serve": ("serve trained policies to an evaluator", _serve),
+    "news": ("ask whether there are demonstrations that no policy was judged on", _stage("news")),
     "dataset": (
         "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
         _dataset,

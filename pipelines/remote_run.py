@@ -1,8 +1,8 @@
 """A run on a cluster as a tree of tasks, from what the Kubeflow Pipelines API says of it.
 
 Servers that tell of Argo's nodes list every node of the workflow, drivers and executors too, under the names
-of its tasks; servers with tasks of their own list those, and name some fields differently. We look for the names
-of our tasks and leave the rest.
+of its tasks; servers with tasks of their own list those, and name some fields differently. We look for the
+names of our tasks and leave the rest.
 """
 
 from collections.abc import Iterator, Mapping
