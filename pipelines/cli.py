@@ -40,6 +40,12 @@ def _pipeline(words: list[str]) -> int:
     return remote.run(tyro.cli(command, args=words, prog="b1k pipeline", description=remote.__doc__))
 
 
+def _doctor(words: list[str]) -> int:
+    from pipelines import doctor
+
+    return doctor.run(_options(doctor.Options, "doctor", words))
+
+
 def _estimate(words: list[str]) -> int:
     from pipelines import estimate
 
@@ -93,6 +99,7 @@ COMMANDS: dict[str, tuple[str, Callable[[list[str]], int]]] = {
     "demo": ("run the whole pipeline on this machine, from demonstrations to leaderboard", _demo),
     "run": ("run a pipeline on this machine, or continue one (--resume)", _run),
     "pipeline": ("compile, submit, schedule and watch pipelines on a cluster", _pipeline),
+    "doctor": ("check a cluster, or this machine, before a run", _doctor),
     "estimate": ("GPU hours, storage and costs of a run", _estimate),
     "lineage": ("show, verify or draw what an artifact was made from", _lineage),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", _checkpoint),
