@@ -11,7 +11,7 @@ from kfp import dsl
 
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
-from components.shared.loops import loops_over_items
+from components.shared.loops import branches_on_answer, loops_over_items
 from components.shared.stage import Result, Stage, Work
 from pipelines.profiles.profile import Profile
 
@@ -26,6 +26,8 @@ class Config:
     """A number."""
     tasks: tuple[str, ...] = ()
     """Texts."""
+    reply: str = ""
+    """What to answer instead of items."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     read = " ".join((a.path / "text").read_text() for a in sources)
     (work.path / "text").write_text(f"{config.name}{config.number}{''.join(config.tasks)}({read})")
     items = [{"name": "left", "tasks": "a b"}, {"name": "right", "tasks": "c"}]
-    return Result(metrics={"sources": len(sources)}, parameters={"Output": items})
+    parameters = {"Output": config.reply or items, "word": "w"}
+    return Result(metrics={"sources": len(sources)}, parameters=parameters)
 
 
 # the name is that of an existing stage because the fingerprint looks at the source of components.<name>
@@ -84,6 +87,7 @@ def middle(
     artifact: dsl.Output[dsl.Artifact],
     name: str = "middle",
     tasks: str = "",
+    number: int = 1,
 ):
     return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
 
@@ -94,6 +98,20 @@ def last(
     many: dsl.Input[list[dsl.Artifact]],
     artifact: dsl.Output[dsl.Artifact],
     name: str = "last",
+    tasks: str = "",
+):
+    return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
+
+
+@branches_on_answer
+@dsl.container_component
+def ask(
+    workspace: str,
+    artifact: dsl.Output[dsl.Artifact],
+    answer: dsl.OutputPath(str),
+    word: dsl.OutputPath(str),
+    name: str = "ask",
+    reply: str = "",
 ):
     return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
 
@@ -102,7 +120,7 @@ def build(profile: Profile) -> dsl.graph_component.GraphComponent:
     """A pipeline: first, a loop over what it returns, last."""
 
     @dsl.pipeline(name="small")
-    def small(number: int = 1, workspace: str = "/workspace") -> None:
+    def small(number: int = 1, word: str = "", workspace: str = "/workspace") -> None:
         start = first(workspace=workspace, number=number)
         profile.apply(start, "first", "First")
         with dsl.ParallelFor(start.outputs["Output"], name="Middle", parallelism=2) as item:
@@ -111,12 +129,27 @@ def build(profile: Profile) -> dsl.graph_component.GraphComponent:
                 source=start.outputs["artifact"],
                 name=item.__getattr__("name"),
                 tasks=item.tasks,
+                number=number,
             )
             profile.apply(inner, "middle", "Middle")
-        end = last(workspace=workspace, many=dsl.Collected(inner.outputs["artifact"]))
+        end = last(workspace=workspace, many=dsl.Collected(inner.outputs["artifact"]), tasks=word)
         profile.apply(end, "last", "Last")
 
     return small
+
+
+def build_branching(profile: Profile) -> dsl.graph_component.GraphComponent:
+    """A pipeline: ask, and the small pipeline only if the answer is yes."""
+    small = build(profile)
+
+    @dsl.pipeline(name="branching")
+    def branching(answer: str = "no", number: int = 1, workspace: str = "/workspace") -> None:
+        question = ask(workspace=workspace, reply=answer)
+        profile.apply(question, "ask", "Ask")
+        with dsl.If(question.outputs["Output"] == "yes", name="If yes"):
+            small(workspace=workspace, number=number, word=question.outputs["word"])
+
+    return branching
 
 
 if __name__ == "__main__":

@@ -37,12 +37,13 @@ def _small_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "small_stage", module)
     spec.loader.exec_module(module)
     monkeypatch.setitem(compiling.BUILDERS, "small", module.build)
+    monkeypatch.setitem(compiling.BUILDERS, "branching", module.build_branching)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
-def _run(workspace: Path, *settings: str, resume: bool = False) -> int:
+def _run(workspace: Path, *settings: str, resume: bool = False, pipeline: str = "small") -> int:
     return local.run(
-        local.Options(profile="smoke", pipeline="small", workspace=workspace, set=settings, resume=resume)
+        local.Options(profile="smoke", pipeline=pipeline, workspace=workspace, set=settings, resume=resume)
     )
 
 
@@ -79,7 +80,7 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
 ) -> None:
     assert _run(tmp_path, "number=7") == 0
     # parameters, items of the loop and collected artifacts each reach the right task, in order
-    assert _text(tmp_path, "last") == "last1(left1ab(first7()) right1c(first7()))"
+    assert _text(tmp_path, "last") == "last1(left7ab(first7()) right7c(first7()))"
     shown = capsys.readouterr().out
     for line in ("First: done", "Middle / left: done", "Middle / right: done", "Last: done"):
         assert line in shown
@@ -98,6 +99,19 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
     assert _run(tmp_path, "number=7") == 0
     assert "First: cached" in capsys.readouterr().out
     assert _calls(tmp_path) == {"first": 1, "left": 1, "right": 1, "last": 1}
+
+
+def test_a_pipeline_inside_a_condition_runs_on_yes_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(tmp_path, "answer=no", pipeline="branching") == 0
+    assert _calls(tmp_path) == {"ask": 1}
+    assert _last(tmp_path).outputs.keys() == {"ask"}
+    assert "Ask: done" in capsys.readouterr().out
+    assert _run(tmp_path, "answer=yes", "number=7", pipeline="branching") == 0
+    # an upstream parameter of outside, and a pipeline input inside the inner loop, keep their values
+    assert _text(tmp_path, "last") == "last1w(left7ab(first7()) right7c(first7()))"
+    assert "Middle / left: done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("how", "code", "said"), [("BREAK", 1, "broken as"), ("REFUSE", 2, "refused as")])
@@ -121,7 +135,7 @@ def test_a_failed_stage_is_shown_and_the_run_continues_after_it(
 
     monkeypatch.delenv(how)
     assert _run(tmp_path, resume=True) == 0
-    assert _text(tmp_path, "last") == "last1(left1ab(first3()) right1c(first3()))"
+    assert _text(tmp_path, "last") == "last1(left3ab(first3()) right3c(first3()))"
     assert _calls(tmp_path) == {"first": 1, "left": 1, "right": 2, "last": 1}
     run = _last(tmp_path)
     assert (run.status, run.attempts, len(load_runs(tmp_path))) == ("succeeded", 2, 1)
