@@ -1,0 +1,128 @@
+"""SIGKILL in the middle of an episode, under the supervisor, with the real policy server and simulator."""
+
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.serving import write_random_checkpoint
+from components.evaluate.server import policy_server
+from components.evaluate.supervisor import Supervisor
+from components.plan.evaluators import EVALUATORS
+from components.plan.plan import Job, Plan, PolicySettings
+from components.shared.processes import read_port
+from components.shared.progress import Progress
+from pi_behavior.config import model_config
+
+INSTANCES = (0, 1, 2)
+SERVER, EVALUATOR = "pi_behavior.policy.server", "household.eval"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    write_random_checkpoint(folder / "checkpoint", model_config("tiny"))
+    return folder
+
+
+class Killer(threading.Thread):
+    """Kills a process once, when one rollout is done and the policy was asked for more."""
+
+    def __init__(self, output: Path, module: str) -> None:
+        super().__init__()
+        self.output, self.module = output, module
+        self.port_file: Path | None = None
+        self.done = 0
+        """Finished rollouts when it killed."""
+        self.stopped = threading.Event()
+
+    def requests(self) -> float:
+        """Requests that the policy server answered."""
+        port = read_port(self.port_file) if self.port_file else None
+        if port is None:
+            return 0.0
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+                rows = [line.split() for line in answer.read().decode().splitlines()]
+        except (urllib.error.URLError, OSError):
+            return 0.0
+        return next(float(row[1]) for row in rows if row[0] == "policy_requests_total")
+
+    def run(self) -> None:
+        victims, at_first = [], 0.0
+        while not self.stopped.wait(0.01):
+            done = list(self.output.rglob("json/*.json"))
+            if len(done) == 1 and not victims:
+                at_first = self.requests()
+                victims = [
+                    child
+                    for child in psutil.Process().children(recursive=True)
+                    if self.module in (words := child.cmdline()) and "-c" not in words
+                ]
+            elif victims and self.requests() >= at_first + 5:
+                (victim,) = victims
+                os.kill(victim.pid, signal.SIGKILL)
+                self.done = len(done)
+                return
+
+
+def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[str, bytes], dict[int, int]]:
+    """The rollouts' files and attempts; `module` names the process that is killed."""
+    job = Job(0, "common", "checkpoint", "turning_on_radio", 0, "reported", INSTANCES, False, 1.0)
+    plan = Plan(
+        edition="2026",
+        evaluator="household",
+        tasks=("turning_on_radio",),
+        rollouts=1,
+        image_size=56,
+        action_chunk_size=1,  # many requests, so that a kill hits the middle
+        settings=PolicySettings(20, 26, 2, "published", "data", "off", "soft", 0),
+        jobs=(job,),
+    )
+    killer = Killer(output, module) if module else None
+
+    def command(mapping: Path, port_file: Path) -> list[str]:
+        if killer:
+            killer.port_file = port_file
+        return list(policy_server(plan)(mapping, port_file))
+
+    supervisor = Supervisor(
+        plan,
+        0,
+        EVALUATORS["household"],
+        command,
+        folder=output,
+        workspace=workspace,
+        progress=Progress(),
+    )
+    if killer:
+        killer.start()
+    try:
+        rollouts = supervisor.run()
+    finally:
+        if killer:
+            killer.stopped.set()
+            killer.join()
+    if killer:
+        assert 1 <= killer.done < len(INSTANCES), "killed in between"
+    files = {path.name: path.read_bytes() for path in output.rglob("json/*.json")}
+    return files, {rollout.key.instance: rollout.attempts for rollout in rollouts}
+
+
+@pytest.mark.slow
+def test_results_equal_those_of_a_run_that_nobody_killed(workspace: Path, tmp_path: Path) -> None:
+    expected, attempts = evaluate(workspace, tmp_path / "calm", None)
+    assert len(expected) == len(INSTANCES)
+    assert set(attempts.values()) == {1}
+    for module in (SERVER, EVALUATOR):
+        started = time.monotonic()
+        files, attempts = evaluate(workspace, tmp_path / module, module)
+        assert sorted(attempts.values()) == [1, 1, 2], module
+        assert files == expected, module
+        assert time.monotonic() - started < 120
