@@ -97,7 +97,6 @@ class Server:
 
     def __init__(self, connection: Connection) -> None:
         self.host = (connection.host or os.environ.get(HOST_VARIABLE, "")).rstrip("/")
-        self.namespace = connection.namespace
         if not self.host.startswith(("http://", "https://")):
             raise UserError(
                 f"--host is {self.host!r}; expected the URL of the Kubeflow Pipelines API, such as "
@@ -110,6 +109,8 @@ class Server:
         logging.getLogger("urllib3").setLevel(logging.ERROR)
         with self._asking("ask the server"):
             self.client = _connect(self.host, connection, token_file)
+        # in a pod of multi-user Kubeflow the client has found it
+        self.namespace = connection.namespace or self.client.get_user_namespace()
 
     def experiment(self, name: str, *, create: bool) -> str:
         """ID of the experiment of a name.
@@ -127,7 +128,7 @@ class Server:
                 pass
             found = self._experiment(name)
         if found is None:
-            known = ", ".join(one["display_name"] for one in self._experiments()) or "none"
+            known = ", ".join(str(one.get("display_name")) for one in self._experiments()) or "none"
             raise UserError(f"{self.host} has no experiment {name!r}; it has: {known}. Give --experiment")
         return found
 
@@ -240,7 +241,7 @@ class Server:
     def _experiment(self, name: str) -> str | None:
         for one in self._experiments():
             if one.get("display_name") == name and one.get("storage_state") != "ARCHIVED":
-                return str(one["experiment_id"])
+                return str(one.get("experiment_id"))
         return None
 
     def _pages(

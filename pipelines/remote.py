@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from components.shared.errors import UserError
 from pipelines import remote_run, watching
@@ -18,7 +16,6 @@ from pipelines.display import Display
 from pipelines.kubeflow import Connection, Server
 from pipelines.tree import Tree
 
-_LISTED = 20
 _CRON_WORDS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
 
 
@@ -226,13 +223,13 @@ def six_fields(cron: str) -> str:
 
 def _of_name(server: Server, experiment: str, name: str) -> list[str]:
     found = server.schedules(experiment)
-    return [str(one["recurring_run_id"]) for one in found if one.get("display_name") == name]
+    return [str(one.get("recurring_run_id")) for one in found if one.get("display_name") == name]
 
 
 def _status(command: Status) -> int:
     server = Server(command.connection)
     if not command.run:
-        _list(server, command.experiment)
+        watching.show_runs(server, command.experiment)
         return 0
     if command.wait:
         return watching.watch(server, command.run, command.poll)
@@ -242,20 +239,6 @@ def _status(command: Status) -> int:
         pass
     Console(highlight=False).print(Display(tree, watching.title(found)).render())
     return watching.conclude(found)
-
-
-def _list(server: Server, name: str) -> None:
-    experiment = server.experiment(name, create=False)
-    table = Table("run", "name", "state", "created", title=f"experiment {escape(name)}")
-    for one in server.runs(experiment, _LISTED):
-        words = (one.get("run_id"), one.get("display_name"), remote_run.state(one), one.get("created_at"))
-        table.add_row(*(escape(str(word)) for word in words))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    for one in server.schedules(experiment):
-        when = (one.get("trigger") or {}).get("cron_schedule", {}).get("cron", "")
-        said = f"schedule {one.get('display_name')}: {when}, {str(one.get('status')).lower()}"
-        console.print(said, markup=False)
 
 
 def _logs(command: Logs) -> int:
@@ -273,9 +256,17 @@ def _logs(command: Logs) -> int:
         raise UserError(f"in the run {command.run} {problem}; started: {names}")
     for node in chosen:
         for pod in remote_run.pods(found, node.log):
-            print(f"==> {node.label}, {pod} <==")
-            print(server.log(command.run, pod).rstrip())
+            print(f"==> {node.label}, {pod} <==", flush=True)
+            print(_log(server, command.run, pod).rstrip())
     return 0
+
+
+def _log(server: Server, identity: str, pod: str) -> str:
+    try:
+        return server.log(identity, pod)
+    except UserError as error:
+        there = f"kubectl logs --selector pipeline/runid={identity} --container main --prefix"
+        raise UserError(f"{error}. While its pods are there: {there}") from error
 
 
 def _cancel(command: Cancel) -> int:

@@ -1,9 +1,13 @@
-"""Watches a run on a cluster until it ends."""
+"""Shows runs on a cluster: all of an experiment, or one until it ends."""
 
 import sys
 import time
 from collections.abc import Mapping
 from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
 from pipelines import remote_run
 from pipelines.answers import UnavailableError
@@ -11,6 +15,7 @@ from pipelines.display import Display
 from pipelines.kubeflow import Server
 from pipelines.tree import Node, Tree
 
+_LISTED = 20
 _PATIENCE = 600.0
 """Seconds without an answer after which waiting for a run ends; the run itself goes on."""
 
@@ -82,3 +87,22 @@ def conclude(found: Mapping[str, Any]) -> int:
     print(f"the run {identity} {state.lower()}{': ' if reason else ''}{reason}", file=sys.stderr)
     print(f"logs of what failed: b1k pipeline logs {identity}", file=sys.stderr)
     return 1
+
+
+def show_runs(server: Server, name: str) -> None:
+    """Print the last runs and the schedules of an experiment.
+
+    Raises:
+        UserError: there is no such experiment.
+    """
+    experiment = server.experiment(name, create=False)
+    table = Table("run", "name", "state", "created", title=f"experiment {escape(name)}")
+    for one in server.runs(experiment, _LISTED):
+        words = (one.get("run_id"), one.get("display_name"), remote_run.state(one), one.get("created_at"))
+        table.add_row(*(escape(str(word)) for word in words))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    for one in server.schedules(experiment):
+        when = (one.get("trigger") or {}).get("cron_schedule", {}).get("cron", "")
+        said = f"schedule {one.get('display_name')}: {when}, {str(one.get('status')).lower()}"
+        console.print(said, markup=False)

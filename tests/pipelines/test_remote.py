@@ -286,7 +286,10 @@ def test_logs_are_those_of_the_failed_tasks_or_of_the_named_one(stub: Any, start
     assert code == 2
     assert "no task 'promote' has started; started: 'Dataset', 'Statistics'" in err
     del stub.logs["node-dataset-0"]
-    assert "cannot read the log" in b1k("logs", "run-0", "dataset")[2]
+    code, _, err = b1k("logs", "run-0", "dataset")
+    assert code == 2
+    assert "cannot read the log" in err
+    assert "kubectl logs --selector pipeline/runid=run-0" in err
 
 
 def test_cancel_ends_a_run(stub: Any, started: None, b1k: Any) -> None:
