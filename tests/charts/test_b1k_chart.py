@@ -5,13 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "b1k"
+VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 EVERYTHING = {
     "commonLabels": {"team": "robots"},
     "serviceAccount": {"annotations": {"example.org/role": "reader"}},
@@ -35,8 +39,130 @@ BROUGHT = {
     "rbac": {"create": False},
     "storage": {"dataset": {"existingClaim": "demos"}, "workspace": {"existingClaim": "scratch"}},
 }
-CASES = {"defaults": {}, "everything": EVERYTHING, "brought": BROUGHT}
-KUBERNETES = ("1.28", "1.31", "1.37")
+SERVICES = {
+    "images": {"registry": "registry.example.org/robots", "digests": {"toolbox": f"sha256:{'0' * 64}"}},
+    "registry": {"secret": "pull"},
+    "quota": {"create": True, "hard": {"requests.nvidia.com/gpu": "24", "pods": 200}},
+    "priorityClasses": {"create": True},
+    "reports": {
+        "enabled": True,
+        "clients": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
+        "ingress": {
+            "enabled": True,
+            "host": "reports.example.org",
+            "className": "nginx",
+            "annotations": {"example.org/auth": "basic"},
+            "tlsSecret": "reports-tls",
+        },
+    },
+    "policyServer": {
+        "enabled": True,
+        "checkpoint": "/workspace/artifacts/train/0123456789abcdef/checkpoint",
+        "apiKeySecret": "policy-key",
+        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L40S"},
+        "autoscaling": {"enabled": True},
+    },
+}
+GPUS = {"cpu": 192, "memory": "2000Gi", "nvidia.com/gpu": 8}
+KUEUE = {
+    "kueue": {
+        "enabled": True,
+        "queues": {
+            "training": {"quota": GPUS, "nodeLabels": {"nvidia.com/gpu.product": "NVIDIA-H200"}},
+            "evaluation": {
+                "quota": {"nvidia.com/gpu": 16},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            },
+        },
+    }
+}
+OPEN = {
+    "networkPolicies": {"create": False},
+    "reports": {"enabled": True},
+    "policyServer": {"enabled": True, "checkpoint": "/workspace/x", "gpus": 0, "tolerations": []},
+}
+CUSTOM_METRIC = {
+    "policyServer": {
+        "enabled": True,
+        "checkpoint": "/workspace/x",
+        "autoscaling": {
+            "enabled": True,
+            "metrics": [
+                {
+                    "type": "Pods",
+                    "pods": {
+                        "metric": {"name": "b1k_sessions"},
+                        "target": {"type": "AverageValue", "averageValue": "2"},
+                    },
+                }
+            ],
+        },
+    }
+}
+CASES = {
+    "defaults": {},
+    "everything": EVERYTHING,
+    "brought": BROUGHT,
+    "services": SERVICES,
+    "kueue": KUEUE,
+    "open": OPEN,
+    "custom-metric": CUSTOM_METRIC,
+}
+CLUSTER_WIDE = {"PriorityClass", "ResourceFlavor", "ClusterQueue"}
+KUBERNETES = ("1.28", "1.31", "1.34", "1.36", "1.37")
+
+
+NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
+STRINGS = {"type": "object", "maxProperties": 8, "additionalProperties": {"type": "string"}}
+
+
+def closed(required: list[str], **properties: dict) -> dict:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def kueue(kind: str, spec: dict) -> dict:
+    """Schema of a kind, of what we use of it; field names and limits as in Kueue's CRDs."""
+    versions = {"enum": ["kueue.x-k8s.io/v1beta1", "kueue.x-k8s.io/v1beta2"]}
+    return closed(
+        ["apiVersion", "kind", "metadata", "spec"],
+        apiVersion=versions,
+        kind={"const": kind},
+        metadata={"type": "object"},
+        spec=spec,
+    )
+
+
+TOLERATION = closed(
+    [], key={"type": "string"}, operator={"enum": ["Exists", "Equal"]}, effect={"type": "string"}
+)
+QUOTA = closed(["name", "nominalQuota"], name={"type": "string"}, nominalQuota={"type": "string"})
+RESOURCES = {"type": "array", "minItems": 1, "maxItems": 64, "items": QUOTA}
+FLAVOR_QUOTA = closed(["name", "resources"], name=NAME, resources=RESOURCES)
+GROUP = closed(
+    ["coveredResources", "flavors"],
+    coveredResources={"type": "array", "minItems": 1, "items": {"type": "string"}},
+    flavors={"type": "array", "minItems": 1, "maxItems": 64, "items": FLAVOR_QUOTA},
+)
+KUEUE_SCHEMAS = {
+    "ResourceFlavor": kueue(
+        "ResourceFlavor",
+        closed([], nodeLabels=STRINGS, tolerations={"type": "array", "maxItems": 8, "items": TOLERATION}),
+    ),
+    "ClusterQueue": kueue(
+        "ClusterQueue",
+        closed(
+            ["namespaceSelector", "resourceGroups"],
+            namespaceSelector=closed(["matchLabels"], matchLabels=STRINGS),
+            resourceGroups={"type": "array", "minItems": 1, "maxItems": 16, "items": GROUP},
+        ),
+    ),
+    "LocalQueue": kueue("LocalQueue", closed(["clusterQueue"], clusterQueue=NAME)),
+}
 
 
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
@@ -51,8 +177,11 @@ def test_kubernetes_accepts_every_object(render, values, version):
     objects = render(values)
     assert objects
     for one in objects.values():
-        kubernetes_validate.validate(one, version, strict=True)
-        assert one["metadata"]["namespace"] == "robots"
+        if one["apiVersion"].startswith("kueue.x-k8s.io/"):
+            jsonschema.validate(one, KUEUE_SCHEMAS[one["kind"]])
+        else:
+            kubernetes_validate.validate(one, version, strict=True)
+        assert one["metadata"].get("namespace") == (None if one["kind"] in CLUSTER_WIDE else "robots")
         labels = one["metadata"]["labels"]
         assert labels["app.kubernetes.io/instance"] == "b1k"
         assert labels["app.kubernetes.io/component"]
@@ -67,6 +196,7 @@ def test_defaults_have_the_names_that_profiles_expect(render):
         ("PersistentVolumeClaim", "b1k-dataset"),
         ("PersistentVolumeClaim", "b1k-workspace"),
         ("ConfigMap", "b1k-settings"),
+        ("Pod", "b1k-test-volumes"),
     }
 
 
@@ -75,7 +205,7 @@ def test_two_releases_do_not_collide(render):
 
 
 def test_nothing_is_made_that_the_user_brings(render):
-    assert set(render(BROUGHT)) == {("ConfigMap", "b1k-settings")}
+    assert set(render(BROUGHT)) == {("ConfigMap", "b1k-settings"), ("Pod", "b1k-test-volumes")}
 
 
 def test_role_is_least_privilege(render):
@@ -149,6 +279,38 @@ def test_volumes(render):
         ),
         ({"s3": {"endpoint": "https://s3.example.org"}}, ["s3.endpoint", "s3.secret"]),
         ({"wandb": {"mode": "online"}}, ["wandb.mode", "wandb.secret"]),
+        ({"quota": {"create": True}}, ["quota.create", "quota.hard"]),
+        ({"reports": {"ingress": {"enabled": True}}}, ["reports.ingress.enabled", "reports.enabled"]),
+        (
+            {"reports": {"enabled": True, "ingress": {"enabled": True}}},
+            ["reports.ingress.enabled", "reports.ingress.host"],
+        ),
+        ({"policyServer": {"enabled": True}}, ["policyServer.enabled", "policyServer.checkpoint"]),
+        (
+            {"policyServer": {"autoscaling": {"enabled": True}}},
+            ["policyServer.autoscaling.enabled", "policyServer.enabled"],
+        ),
+        (
+            {
+                "policyServer": {
+                    "enabled": True,
+                    "checkpoint": "/workspace/x",
+                    "autoscaling": {"enabled": True, "minReplicas": 5},
+                }
+            },
+            ["policyServer.autoscaling.minReplicas", "policyServer.autoscaling.maxReplicas"],
+        ),
+        (
+            {
+                "policyServer": {
+                    "enabled": True,
+                    "checkpoint": "/workspace/x",
+                    "clientLabels": {"b1k/role": None},
+                }
+            },
+            ["networkPolicies.create", "policyServer.clientLabels"],
+        ),
+        ({"kueue": {"enabled": True}}, ["kueue.enabled", "kueue.queues"]),
     ],
 )
 def test_bad_combinations_name_both_values(helm, values, named):
@@ -168,6 +330,10 @@ def test_bad_combinations_name_both_values(helm, values, named):
         {"s3": {"accessKey": "not here"}},
         {"rbac": {"launcherConfigMap": ""}},
         {"registry": {"secret": "Not A Name"}},
+        {"policyServer": {"checkpoint": "/etc"}},
+        {"images": {"digests": {"toolbox": "latest"}}},
+        {"kueue": {"queues": {"training": {}}}},
+        {"reports": {"replicas": 0}},
     ],
 )
 def test_schema_refuses(helm, values):
@@ -198,6 +364,8 @@ def test_every_value_is_documented_and_in_the_schema():
     for name in keys(yaml.safe_load(text)):
         node = schema
         for part in name.split("."):
+            if "additionalProperties" in node and "properties" not in node:
+                break  # the names are the user's
             node = node["properties"][part]
             if "$ref" in node:
                 node = {**schema["definitions"][node["$ref"].rsplit("/", 1)[1]], **node}
@@ -216,3 +384,138 @@ def test_chart_version_is_the_version_of_the_project():
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     project = (CHART.parents[1] / "pyproject.toml").read_text()
     assert f'version = "{chart["appVersion"]}"' in project
+
+
+def pods(objects: dict) -> dict[str, dict]:
+    """The pod specifications of the chart by the name of their object."""
+    return {
+        name: one["spec"] if kind == "Pod" else one["spec"]["template"]["spec"]
+        for (kind, name), one in objects.items()
+        if kind in ("Pod", "Deployment")
+    }
+
+
+def help_of(command: list[str]) -> str:
+    """What the program of a container's command says to --help."""
+    assert command[:2] == ["python3", "-m"]
+    words = [sys.executable, "-m", command[2], "--help"]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
+def test_pods_have_no_rights(render, values):
+    for spec in pods(render(values)).values():
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 10001
+        for container in spec["containers"]:
+            context = container["securityContext"]
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"] == {"drop": ["ALL"]}
+            assert set(container["resources"]) == {"requests", "limits"}
+            for variable in container.get("env", []):
+                assert set(variable) == {"name", "valueFrom"}, "where the secret is, not what"
+
+
+def test_services_read_the_workspace_and_cannot_write_it(render):
+    for name in ("b1k-reports", "b1k-policy"):
+        spec = pods(render(SERVICES))[name]
+        (volume,) = [one for one in spec["volumes"] if "persistentVolumeClaim" in one]
+        assert volume["persistentVolumeClaim"] == {"claimName": "b1k-workspace", "readOnly": True}
+        (mount,) = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+        assert mount["readOnly"] is True
+
+
+def test_services_select_their_pods_and_ports(render):
+    objects = render(SERVICES)
+    for name in ("b1k-reports", "b1k-policy"):
+        template = objects["Deployment", name]["spec"]["template"]
+        labels = template["metadata"]["labels"]
+        service = objects["Service", name]["spec"]
+        ports = {one["name"] for one in template["spec"]["containers"][0]["ports"]}
+        assert service["selector"].items() <= labels.items()
+        assert (
+            not service["selector"].items()
+            <= objects["Pod", "b1k-test-services"]["metadata"]["labels"].items()
+        )
+        assert {one["targetPort"] for one in service["ports"]} <= ports
+        policy = objects["NetworkPolicy", name]["spec"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert {one["port"] for rule in policy["ingress"] for one in rule["ports"]} <= ports
+
+
+def test_policy_server_is_reached_by_evaluators_only_and_reaches_nobody(render):
+    objects = render(SERVICES)
+    spec = objects["NetworkPolicy", "b1k-policy"]["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in spec
+    ((peer,),) = [rule["from"] for rule in spec["ingress"]]
+    assert peer == {"podSelector": {"matchLabels": {"b1k/role": "evaluator"}}}, "of this namespace"
+    tester = objects["Pod", "b1k-test-services"]["metadata"]["labels"]
+    assert tester["b1k/role"] == "evaluator"
+    assert tester["app.kubernetes.io/component"] == "test"
+    reports = objects["Deployment", "b1k-reports"]["spec"]["template"]["metadata"]["labels"]
+    assert "b1k/role" not in reports
+    assert not [key for key in render(OPEN) if key[0] == "NetworkPolicy"]
+
+
+def test_policy_server_has_its_gpus_and_its_scaler(render):
+    objects = render(SERVICES)
+    deployment = objects["Deployment", "b1k-policy"]["spec"]
+    assert "replicas" not in deployment, "an upgrade would undo what the autoscaler did"
+    spec = deployment["template"]["spec"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert spec["containers"][0]["image"] == f"registry.example.org/robots/trainer:{VERSION}"
+    assert spec["priorityClassName"] == "b1k-serving"
+    assert ("PriorityClass", "b1k-serving") in objects
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    scaler = objects["HorizontalPodAutoscaler", "b1k-policy"]["spec"]
+    assert scaler["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
+    custom = render(CUSTOM_METRIC)["HorizontalPodAutoscaler", "b1k-policy"]["spec"]
+    assert [one["type"] for one in custom["metrics"]] == ["Pods"]
+    without = render(OPEN)["Deployment", "b1k-policy"]["spec"]
+    assert without["replicas"] == 1
+    assert "nvidia.com/gpu" not in without["template"]["spec"]["containers"][0]["resources"]["limits"]
+
+
+@pytest.mark.parametrize("name", ["b1k-policy", "b1k-reports"])
+def test_commands_of_the_pods_have_options_that_exist(render, name):
+    command = pods(render(SERVICES))[name]["containers"][0]["command"]
+    said = help_of(command)
+    assert [word for word in command[3:] if word.startswith("--") and word not in said] == []
+
+
+def test_digest_counts_instead_of_the_tag(render):
+    image = pods(render(SERVICES))["b1k-reports"]["containers"][0]["image"]
+    assert image == f"registry.example.org/robots/toolbox@sha256:{'0' * 64}"
+
+
+def test_queues_cover_what_they_give(render):
+    objects = render(KUEUE)
+    for name in ("b1k-training", "b1k-evaluation"):
+        assert objects["LocalQueue", name]["spec"]["clusterQueue"] == name
+        (group,) = objects["ClusterQueue", name]["spec"]["resourceGroups"]
+        (flavor,) = group["flavors"]
+        assert flavor["name"] == name
+        assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
+        assert ("ResourceFlavor", name) in objects
+
+
+def test_volume_test_runs_as_it_stands(render, tmp_path):
+    """The test pod's program, on folders of this machine."""
+    (program,) = pods(render())["b1k-test-volumes"]["containers"][0]["args"]
+    for folder in ("dataset", "workspace"):
+        (tmp_path / folder).mkdir()
+        program = program.replace(f'"/{folder}"', f'"{tmp_path}/{folder}"')
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "workspace").rmdir()
+    assert subprocess.run(words, capture_output=True, check=False).returncode != 0
+
+
+def test_readme_is_that_of_the_values():
+    script = CHART.parent / "readme.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -15,6 +15,52 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end -}}
 
+{{/* An image of ours. Takes a dict: root, role (toolbox or trainer). */}}
+{{- define "b1k.image" -}}
+{{- $images := .root.Values.images -}}
+{{- $name := printf "%s/%s" (trimSuffix "/" $images.registry) .role -}}
+{{- with index $images.digests .role -}}
+{{- printf "%s@%s" $name . -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .root.Chart.AppVersion $images.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What all pods of the chart have in common: no rights, no root. Takes the root. */}}
+{{- define "b1k.podSecurity" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.registry.secret }}
+imagePullSecrets:
+  - name: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* The same of every container. */}}
+{{- define "b1k.containerSecurity" -}}
+imagePullPolicy: {{ .Values.images.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{/* Labels that select the pods of a component. Takes a dict: root, component. */}}
+{{- define "b1k.selector" -}}
+app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
 {{/* Refuses combinations of values that would install something that cannot work. */}}
 {{- define "b1k.validate" -}}
 {{- if not .Values.serviceAccount.create -}}
@@ -41,5 +87,38 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- if and (eq .Values.wandb.mode "online") (not .Values.wandb.secret) -}}
   {{- fail "wandb.mode is online without wandb.secret: name the secret with WANDB_API_KEY, or use offline." -}}
+{{- end -}}
+{{- include "b1k.validateParts" . -}}
+{{- end -}}
+
+{{/* The same for the parts that are off by default. */}}
+{{- define "b1k.validateParts" -}}
+{{- if and .Values.quota.create (not .Values.quota.hard) -}}
+  {{- fail "quota.create is true and quota.hard is empty: give the limits, or switch the quota off." -}}
+{{- end -}}
+{{- with .Values.reports -}}
+  {{- if and .ingress.enabled (not .enabled) -}}
+    {{- fail "reports.ingress.enabled is true, but reports.enabled is false: there is nothing to publish." -}}
+  {{- end -}}
+  {{- if and .ingress.enabled (not .ingress.host) -}}
+    {{- fail "reports.ingress.enabled is true and reports.ingress.host is empty: name the host." -}}
+  {{- end -}}
+{{- end -}}
+{{- with .Values.policyServer -}}
+  {{- if and .enabled (not .checkpoint) -}}
+    {{- fail "policyServer.enabled is true and policyServer.checkpoint is empty: name a checkpoint folder on the workspace volume." -}}
+  {{- end -}}
+  {{- if and .autoscaling.enabled (not .enabled) -}}
+    {{- fail "policyServer.autoscaling.enabled is true, but policyServer.enabled is false: there is nothing to scale." -}}
+  {{- end -}}
+  {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
+    {{- fail "policyServer.autoscaling.minReplicas is above policyServer.autoscaling.maxReplicas." -}}
+  {{- end -}}
+{{- end -}}
+{{- if and .Values.policyServer.enabled .Values.networkPolicies.create (not .Values.policyServer.clientLabels) -}}
+  {{- fail "networkPolicies.create is true and policyServer.clientLabels is empty: nobody could reach the policy server." -}}
+{{- end -}}
+{{- if and .Values.kueue.enabled (not .Values.kueue.queues) -}}
+  {{- fail "kueue.enabled is true and kueue.queues is empty: describe a queue, or switch Kueue off." -}}
 {{- end -}}
 {{- end -}}
