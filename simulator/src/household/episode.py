@@ -11,6 +11,7 @@ from household.experts import EXPERTS
 from household.goals import Goal
 from household.instances import generator, make_instance
 from household.robot import FloatArray
+from household.room import kind_of
 from household.simulation import Simulation
 
 Style = Literal["clean", "corrected"]
@@ -45,7 +46,7 @@ class Recording:
         camera_poses: each [21].
         task_info: privileged object poses, each [7 * objects]; never a policy's input.
         frames: pictures by camera, each [size, size, 3] uint8.
-        skills: (skill, object) per frame.
+        skills: (skill, object, object in the hand or None) per frame.
         success: whether the goal was reached.
         distances: paths of base, left and right hand in metres.
     """
@@ -55,7 +56,7 @@ class Recording:
     camera_poses: list[FloatArray] = field(default_factory=list)
     task_info: list[FloatArray] = field(default_factory=list)
     frames: dict[str, list[npt.NDArray[np.uint8]]] = field(default_factory=dict)
-    skills: list[tuple[str, str]] = field(default_factory=list)
+    skills: list[tuple[str, str, str | None]] = field(default_factory=list)
     success: bool = False
     distances: FloatArray = field(default_factory=lambda: np.zeros(3))
 
@@ -116,7 +117,7 @@ def record(
         command = expert.act()
         _see(simulation, result, image_size)
         result.actions.append(command.action)
-        result.skills.append((command.skill, command.target))
+        result.skills.append((command.skill, command.target, _held(simulation)))
         simulation.step(command.action if style == "clean" else disturbance.apply(command.action))
         odometer.update()
         if goal.satisfied():
@@ -147,23 +148,30 @@ class _Disturbance:
             self._slip = int(self._rng.integers(*_SLIP_STEPS))
         if self._slip > 0:
             self._slip -= 1
-            if self._far_from_can():
+            if self._far_from_objects():
                 disturbed[robot.RIGHT_GRIPPER] = -1.0
         return disturbed
 
-    def _far_from_can(self) -> bool:
-        """Whether a closing hand would surely miss: a slip must not become a lucky grasp."""
-        name = self._simulation.task.grasp_object
-        if name is None or self._simulation.grasping is not None:
+    def _far_from_objects(self) -> bool:
+        """Whether a closing right hand would surely miss: a slip must not become a lucky grasp."""
+        simulation = self._simulation
+        graspable = [n for n in simulation.task.objects if kind_of(n).grasp is not None]
+        if not graspable or simulation.grasp.held:
             return False
-        offset = self._simulation.object_pose(name)[:3] - self._simulation.hand_position("right")
-        return float(np.hypot(offset[0], offset[1])) > _SLIP_DISTANCE
+        hand = simulation.hand_position("right")
+        offsets = [simulation.object_pose(name)[:3] - hand for name in graspable]
+        return min(float(np.hypot(x, y)) for x, y, _ in offsets) > _SLIP_DISTANCE
+
+
+def _held(simulation: Simulation) -> str | None:
+    """The object in either hand; an expert never holds two."""
+    return next(iter(simulation.grasp.held.values()), None)
 
 
 def _see(simulation: Simulation, result: Recording, image_size: int | None) -> None:
     result.proprioception.append(simulation.proprioception())
     result.camera_poses.append(simulation.camera_poses())
-    poses = [simulation.object_pose(p.name) for p in simulation.task.placements]
+    poses = [simulation.object_pose(name) for name in simulation.task.objects]
     result.task_info.append(np.concatenate(poses))
     if image_size is not None:
         for camera in robot.CAMERAS:

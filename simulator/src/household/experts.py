@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from household import robot, room
+from household import robot
+from household.furnishings import BIN_RADIUS
 from household.kinematics import ArmKinematics
+from household.movables import BUTTON_HEIGHT, RADIO_HEIGHT
 from household.robot import FloatArray
 from household.simulation import Simulation
 
@@ -107,7 +109,7 @@ class TurnOnRadio(Expert):
     def act(self) -> Command:
         """See `Expert.act`."""
         _, radio, distance = self._positions(self._RADIO)
-        top = radio[2] + room.RADIO_HEIGHT / 2 + room.BUTTON_HEIGHT
+        top = radio[2] + RADIO_HEIGHT / 2 + BUTTON_HEIGHT
         # A funnel: the farther from the button's axis, the higher.
         waypoint = np.array([*radio[:2], top - 0.03 + _funnel(distance, 0.03, 1.6, 0.12)])
         skill = "press" if distance < 0.03 else "move to"
@@ -125,10 +127,10 @@ class PickUpTrash(Expert):
 
     def act(self) -> Command:
         """See `Expert.act`."""
-        if self.simulation.grasping == "right":
+        if "right" in self.simulation.grasp.held:
             return self._carry()
         can, ashcan = (self.simulation.object_pose(n)[:3] for n in (self._CAN, self._BIN))
-        if np.hypot(*(can - ashcan)[:2]) < room.BIN_RADIUS:
+        if np.hypot(*(can - ashcan)[:2]) < BIN_RADIUS:
             hand, _, _ = self._positions(self._BIN)
             return Command(self._compose(hand, np.zeros(2), 1.0), "release", self._BIN)
         return self._grasp()
