@@ -65,7 +65,8 @@ class AssistedGrasp:
             half_gap = float(self._data.qpos[self._addresses.finger_q[side]].mean())
             target = robot.gripper_to_finger(float(command[gripper]))
             if side in self.held:
-                if target > self._grasps[self.held[side]].half_gap + 2 * _GRASP_SQUEEZE:
+                half = self._grasps[self.held[side]].half_gap
+                if target > min(half + 2 * _GRASP_SQUEEZE, robot.FINGER_TRAVEL - _GRASP_SQUEEZE / 2):
                     self._release(side)
                 continue
             found = [

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from household import robot
-from household.experts import EXPERTS
+from household.expert import draw_variation
+from household.experts import make_expert
 from household.goals import Goal
 from household.instances import generator, make_instance
 from household.robot import FloatArray
@@ -16,8 +17,9 @@ from household.simulation import Simulation
 
 Style = Literal["clean", "corrected"]
 
-MAX_STEPS = 240
-"""An expert that has not succeeded after this many control steps has failed."""
+_MIN_STEPS = 240
+_MAX_LENGTHS = 2
+"""An expert that has not succeeded after this many mean lengths, or the steps above, has failed."""
 HOLD_STEPS = 8
 """Frames recorded after success, so that the last chunk shows how to stay."""
 _CORRELATION = 0.93
@@ -109,11 +111,12 @@ def record(
     """
     task = simulation.task
     simulation.reset(make_instance(task, instance_id))
-    goal, expert, odometer = Goal(simulation), EXPERTS[task.name](simulation), Odometer(simulation)
+    variation = draw_variation(generator("variation", seed, task.name, instance_id, attempt), task.variation)
+    goal, expert, odometer = Goal(simulation), make_expert(simulation, variation), Odometer(simulation)
     disturbance = _Disturbance(simulation, generator("disturbance", seed, task.name, instance_id, attempt))
     result = Recording(frames={camera: [] for camera in robot.CAMERAS})
     hold = 0
-    for _ in range(MAX_STEPS):
+    for _ in range(max(_MIN_STEPS, round(_MAX_LENGTHS * task.human.length))):
         command = expert.act()
         _see(simulation, result, image_size)
         result.actions.append(command.action)

@@ -19,13 +19,13 @@ CABINET_TOP = 0.45
 RACK_HEIGHT = 0.20
 COFFEE_TABLE_TOP = 0.42
 FRIDGE_SHELF = 0.45
-FRIDGE_DOOR = (0.36, 0.20)
-"""Length of the refrigerator's door and half its height."""
-FRIDGE_HINGE = (-0.21, -0.18)
+FRIDGE_DOOR = 0.36
+"""Length of the refrigerator's door."""
+FRIDGE_HINGE = (-0.21, 0.18)
 """Where the door's hinge is in the refrigerator's frame."""
 TRIPOD_TOP = 0.55
-COUNTER_TOP = 0.55
-NAIL_HEIGHT = 0.85
+COUNTER_TOP = 0.50
+NAIL_HEIGHT = 0.80
 
 
 def _legs(x: float, y: float, height: float, tint: str) -> str:
@@ -60,7 +60,7 @@ def _bed(name: str) -> str:
     del name
     frame = box((0.42, 0.40, 0.08), (0, 0, 0.22), "walnut")
     mattress = box((0.40, 0.38, 0.06), (0, 0, BED_TOP - 0.06), "white", "solid")
-    blanket = box((0.30, 0.385, 0.062), (-0.10, 0, BED_TOP - 0.061), "sky")
+    blanket = box((0.30, 0.387, 0.065), (-0.11, 0, BED_TOP - 0.061), "sky")
     pillow = ellipsoid((0.09, 0.22, 0.05), (0.30, 0, BED_TOP + 0.02), "white")
     headboard = box((0.02, 0.42, 0.35), (0.43, 0, 0.40), "walnut")
     return frame + mattress + blanket + pillow + headboard + _legs(0.38, 0.36, 0.15, "walnut")
@@ -102,8 +102,8 @@ def _bookcase(name: str) -> str:
     del name
     boards = box((0.12, 0.36, 0.012), (0, 0, SHELF_HEIGHT - 0.012), "wood", "solid")
     boards += box((0.12, 0.36, 0.012), (0, 0, 0.06), "wood")
-    back = box((0.008, 0.36, 0.35), (0.125, 0, 0.35), "walnut", "solid")
-    ends = "".join(box((0.13, 0.012, 0.35), (0, s * 0.37, 0.35), "wood", "solid") for s in (1, -1))
+    back = box((0.008, 0.36, 0.30), (0.125, 0, 0.30), "walnut", "solid")
+    ends = "".join(box((0.13, 0.012, 0.23), (0, s * 0.37, 0.23), "wood", "solid") for s in (1, -1))
     tints = ("red", "green", "yellow", "purple", "blue", "orange", "grey")
     rest = "".join(
         box((0.08, 0.025, 0.09 + 0.01 * (i % 3)), (0.02, -0.3 + 0.06 * i, 0.16 + 0.01 * (i % 3)), tints[i % 7])
@@ -159,15 +159,15 @@ def _refrigerator(name: str) -> str:
     walls += box((0.20, 0.18, 0.01), (0, 0, 1.09), "steel") + box((0.19, 0.17, 0.2), (0, 0, 0.21), "grey")
     walls += box((0.002, 0.165, 0.33), (0.178, 0, 0.75), "white")
     shelf = box((0.17, 0.17, 0.008), (0.0, 0, FRIDGE_SHELF - 0.008), "white", "solid")
-    length, half = FRIDGE_DOOR
+    length = FRIDGE_DOOR
     x, y = FRIDGE_HINGE
     door = f"""
     <body name="{name}_door" pos="{x} {y} 0">
-      <joint name="{name}_door" type="hinge" axis="0 0 1" range="0 2.2" damping="1.5" frictionloss="0.3"
+      <joint name="{name}_door" type="hinge" axis="0 0 -1" range="0 2.2" damping="1.5" frictionloss="0.3"
         armature="0.05"/>
-      {box((0.015, length / 2, 0.54), (-0.015, length / 2, 0.55), "steel", "solid", mass=4)}
-      {box((0.004, length / 2 - 0.02, 0.5), (0.003, length / 2, 0.55), "white")}
-      {rod((-0.05, length - 0.04, 0.45), (-0.05, length - 0.04, 0.85), 0.01, "dark")}
+      {box((0.015, length / 2, 0.54), (-0.015, -length / 2, 0.55), "steel", "solid", mass=4)}
+      {box((0.004, length / 2 - 0.02, 0.5), (0.003, -length / 2, 0.55), "white")}
+      {rod((-0.05, 0.04 - length, 0.45), (-0.05, 0.04 - length, 0.85), 0.01, "dark")}
     </body>"""
     return walls + shelf + door
 
@@ -226,8 +226,8 @@ FURNISHINGS: dict[str, Kind] = {
     "bookcase.n.01": Kind(
         _bookcase,
         (-0.12, -0.382, 0),
-        (0.133, 0.382, 0.7),
-        cavity=Cavity((-0.12, -0.36, SHELF_HEIGHT), (0.12, 0.36, 0.7)),
+        (0.133, 0.382, 0.6),
+        cavity=Cavity((-0.12, -0.36, SHELF_HEIGHT), (0.12, 0.36, 0.6)),
         top=SHELF_HEIGHT,
     ),
     # A tree's box is its trunk: what lies under the crown is not thereby in the tree.

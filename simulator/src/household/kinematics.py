@@ -12,6 +12,7 @@ _DIRECTION_GAIN = 0.6
 _POSTURE_GAIN = 0.12
 _MAX_STEP = 0.35
 """Largest joint change of one iteration in rad, so that far targets do not make the solver jump."""
+_SIDEWAYS: FloatArray = np.array([0.0, 1.0, 0.0])
 
 
 class ArmKinematics:
@@ -51,13 +52,16 @@ class ArmKinematics:
         self._place(trunk, arm)
         return self._data.site_xpos[self._site].copy(), self._data.xmat[self._hand].reshape(3, 3).copy()
 
-    def solve(self, trunk: FloatArray, position: FloatArray, up: FloatArray) -> FloatArray:
+    def solve(
+        self, trunk: FloatArray, position: FloatArray, up: FloatArray, across: FloatArray = _SIDEWAYS
+    ) -> FloatArray:
         """Joint positions that bring the grasp point to a position.
 
         Args:
             trunk: [4] measured trunk joints in rad.
             position: [3] target in the base frame, metres.
             up: [3] unit vector in the base frame that the hand's back should point to (a wish, not a must).
+            across: [3] unit vector in the base frame along which the fingers open (a wish as well).
 
         Returns:
             [7] joint positions in rad, within the limits. A target out of reach gives the nearest found.
@@ -72,8 +76,8 @@ class ArmKinematics:
             error = position - self._data.site_xpos[self._site]
             z_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 2]
             y_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 1]
-            # The hand's back should point up and the fingers should open sideways.
-            turn = np.cross(z_axis, up) + 0.5 * np.cross(y_axis, np.array([0.0, 1.0, 0.0]))
+            # The hand's back should point up and the fingers should open across.
+            turn = np.cross(z_axis, up) + 0.5 * np.cross(y_axis, across)
             wish = _DIRECTION_GAIN * jr.T @ turn + _POSTURE_GAIN * (self._posture - q)
             inverse = jp.T @ np.linalg.inv(jp @ jp.T + _DAMPING * np.eye(3))
             step = inverse @ error + (np.eye(7) - inverse @ jp) @ wish

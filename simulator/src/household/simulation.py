@@ -208,6 +208,17 @@ class Simulation:
         """
         return np.asarray(self.data.body(name).xpos + self.rotation(name) @ np.asarray(point))
 
+    def speed(self, name: str) -> float:
+        """How fast an object moves.
+
+        Args:
+            name: BDDL name of an object that can move.
+
+        Returns:
+            Speed of its frame in m/s.
+        """
+        return float(np.linalg.norm(self.data.joint(name).qvel[:3]))
+
     def door_angle(self, name: str) -> float:
         """How far an object's door is open.
 

@@ -81,7 +81,7 @@ TASKS: dict[str, Task] = {
             room="garden",
             placements=(
                 Placement("wicker_basket.n.01_1", (0.60, 0.35), (0.03, 0.04, 0.3)),
-                Placement("tree.n.01_1", (0.72, -0.40), (0.03, 0.04, 3.1)),
+                Placement("tree.n.01_1", (0.72, -0.40), (0.03, 0.04, 0.2)),
                 Placement(
                     "easter_egg.n.01_1", (0.0, -0.06), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
                 ),
@@ -154,7 +154,7 @@ TASKS: dict[str, Task] = {
             ),
             zones=(
                 Zone("floor.n.01_1", (0.70, 0.80), (0.70, 0.62), "wood"),
-                Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "grey"),
+                Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "dark"),
             ),
             base_centre=(-0.05, 0.15),
             human=HumanMeans(300.0, 1.0, 1.0, 1.0),
@@ -223,11 +223,11 @@ TASKS: dict[str, Task] = {
             reduced="All four shoes, on both sides of a rack of one low shelf.",
             room="corridor",
             placements=(
-                Placement("hallstand.n.01_1", (0.74, 0.0), (0.02, 0.02, 0.0)),
-                Placement("gym_shoe.n.01_1", (0.50, 0.52), (0.04, 0.03, 0.3)),
-                Placement("gym_shoe.n.01_2", (0.50, 0.74), (0.04, 0.03, 0.3)),
-                Placement("sandal.n.01_1", (0.50, -0.52), (0.04, 0.03, 0.3)),
-                Placement("sandal.n.01_2", (0.50, -0.74), (0.04, 0.03, 0.3)),
+                Placement("hallstand.n.01_1", (0.78, 0.0), (0.02, 0.02, 0.0)),
+                Placement("gym_shoe.n.01_1", (0.48, 0.46), (0.04, 0.03, 0.3)),
+                Placement("gym_shoe.n.01_2", (0.48, 0.65), (0.04, 0.03, 0.3)),
+                Placement("sandal.n.01_1", (0.48, -0.46), (0.04, 0.03, 0.3)),
+                Placement("sandal.n.01_2", (0.48, -0.65), (0.04, 0.03, 0.3)),
             ),
             zones=(Zone("floor.n.01_1"),),
             base_centre=(-0.10, 0.0),
