@@ -12,20 +12,20 @@ BED_TOP = 0.42
 TOY_BOX = (0.15, 0.14, 0.14)
 """Inner half-sizes and height of the rim."""
 BOX = (0.17, 0.15, 0.24)
-BASKET = (0.14, 0.14, 0.10)
+BASKET = (0.17, 0.17, 0.08)
 SHELF_HEIGHT = 0.38
 """Height of the bookcase's board that the books stand on."""
 CABINET_TOP = 0.45
 RACK_HEIGHT = 0.20
 COFFEE_TABLE_TOP = 0.42
 FRIDGE_SHELF = 0.45
-FRIDGE_DOOR = 0.36
+FRIDGE_DOOR = 0.42
 """Length of the refrigerator's door."""
-FRIDGE_HINGE = (-0.21, 0.18)
+FRIDGE_HINGE = (-0.21, 0.21)
 """Where the door's hinge is in the refrigerator's frame."""
 TRIPOD_TOP = 0.55
-COUNTER_TOP = 0.50
-NAIL_HEIGHT = 0.80
+COUNTER_TOP = 0.42
+NAIL_HEIGHT = 0.70
 
 
 def _legs(x: float, y: float, height: float, tint: str) -> str:
@@ -88,7 +88,7 @@ def _basket(name: str) -> str:
     x, y, height = BASKET
     band = box((x + 0.018, y + 0.018, 0.006), (0, 0, 0.02), "wood")
     handle = "".join(
-        rod((0.1, a, za), (0.1, b, zb), 0.008, "wood")
+        rod((0.15, a, za), (0.15, b, zb), 0.008, "wood")
         for a, za, b, zb in (
             (-y, height, -y * 0.6, 0.2),
             (-y * 0.6, 0.2, y * 0.6, 0.2),
@@ -122,11 +122,12 @@ def _tree(name: str) -> str:
 
 def _sink(name: str) -> str:
     del name
-    pedestal = cylinder(0.07, 0.30, (0.05, 0, 0.30), "white", "solid")
-    basin = box((0.18, 0.25, 0.06), (0, 0, 0.66), "white", "solid")
-    bowl = ellipsoid((0.12, 0.18, 0.01), (-0.02, 0, 0.718), "sky")
-    tap = rod((0.14, 0, 0.7), (0.14, 0, 0.86), 0.012, "steel") + rod((0.14, 0, 0.86), (0.02, 0, 0.84), 0.01, "steel")
-    return pedestal + basin + bowl + tap
+    pedestal = cylinder(0.07, 0.34, (0.05, 0, 0.34), "white", "solid")
+    basin = box((0.18, 0.25, 0.06), (0, 0, 0.74), "white", "solid")
+    bowl = ellipsoid((0.12, 0.18, 0.01), (-0.02, 0, 0.798), "sky")
+    tap = rod((0.14, 0, 0.78), (0.14, 0, 0.94), 0.012, "steel")
+    spout = rod((0.14, 0, 0.94), (0.02, 0, 0.92), 0.01, "steel")
+    return pedestal + basin + bowl + tap + spout
 
 
 def _cabinet(name: str) -> str:
@@ -154,11 +155,11 @@ def _coffee_table(name: str) -> str:
 
 
 def _refrigerator(name: str) -> str:
-    walls = box((0.01, 0.19, 0.55), (0.19, 0, 0.55), "steel", "solid")
-    walls += "".join(box((0.20, 0.01, 0.55), (0, s * 0.18, 0.55), "steel", "solid") for s in (1, -1))
-    walls += box((0.20, 0.18, 0.01), (0, 0, 1.09), "steel") + box((0.19, 0.17, 0.2), (0, 0, 0.21), "grey")
-    walls += box((0.002, 0.165, 0.33), (0.178, 0, 0.75), "white")
-    shelf = box((0.17, 0.17, 0.008), (0.0, 0, FRIDGE_SHELF - 0.008), "white", "solid")
+    walls = box((0.01, 0.22, 0.55), (0.19, 0, 0.55), "steel", "solid")
+    walls += "".join(box((0.20, 0.01, 0.55), (0, s * 0.21, 0.55), "steel", "solid") for s in (1, -1))
+    walls += box((0.20, 0.22, 0.01), (0, 0, 1.09), "steel") + box((0.19, 0.20, 0.2), (0, 0, 0.21), "grey")
+    walls += box((0.002, 0.20, 0.33), (0.178, 0, 0.75), "white")
+    shelf = box((0.17, 0.20, 0.008), (0.0, 0, FRIDGE_SHELF - 0.008), "white", "solid")
     length = FRIDGE_DOOR
     x, y = FRIDGE_HINGE
     door = f"""
@@ -185,13 +186,13 @@ def _countertop(name: str) -> str:
     del name
     top = box((0.15, 0.55, 0.02), (0, 0, COUNTER_TOP - 0.02), "grey", "solid")
     base = box((0.14, 0.54, (COUNTER_TOP - 0.04) / 2), (0.01, 0, (COUNTER_TOP - 0.04) / 2), "white")
-    lines = "".join(box((0.002, 0.003, 0.22), (-0.131, y, 0.26), "grey") for y in (-0.27, 0.0, 0.27))
+    lines = "".join(box((0.002, 0.003, 0.17), (-0.131, y, 0.2), "grey") for y in (-0.27, 0.0, 0.27))
     return top + base + lines
 
 
 def _nail(name: str) -> str:
     del name
-    wall = box((0.01, 0.30, 0.45), (0.03, 0, NAIL_HEIGHT + 0.02), "cream")
+    wall = box((0.01, 0.30, 0.45), (0.03, 0, NAIL_HEIGHT + 0.02), "white")
     shaft = rod((0.02, 0, NAIL_HEIGHT), (-0.012, 0, NAIL_HEIGHT + 0.006), 0.006, "dark")
     return wall + shaft + ellipsoid((0.004, 0.014, 0.014), (-0.014, 0, NAIL_HEIGHT + 0.006), "red")
 
@@ -219,9 +220,9 @@ FURNISHINGS: dict[str, Kind] = {
     ),
     "wicker_basket.n.01": Kind(
         _basket,
-        (-0.156, -0.156, 0),
-        (0.156, 0.156, BASKET[2]),
-        cavity=Cavity((-0.14, -0.14, 0.0), (0.14, 0.14, BASKET[2])),
+        (-0.186, -0.186, 0),
+        (0.186, 0.186, BASKET[2]),
+        cavity=Cavity((-0.17, -0.17, 0.0), (0.17, 0.17, BASKET[2])),
     ),
     "bookcase.n.01": Kind(
         _bookcase,
@@ -232,7 +233,7 @@ FURNISHINGS: dict[str, Kind] = {
     ),
     # A tree's box is its trunk: what lies under the crown is not thereby in the tree.
     "tree.n.01": Kind(_tree, (-0.07, -0.07, 0), (0.07, 0.07, 1.5)),
-    "sink.n.01": Kind(_sink, (-0.18, -0.25, 0), (0.18, 0.25, 0.72), clearance=0.60),
+    "sink.n.01": Kind(_sink, (-0.18, -0.25, 0), (0.18, 0.25, 0.80), clearance=0.68),
     "cabinet.n.01": Kind(_cabinet, (-0.18, -0.30, 0), (0.18, 0.30, CABINET_TOP), top=CABINET_TOP),
     "hallstand.n.01": Kind(_hallstand, (-0.14, -0.372, 0), (0.21, 0.372, 1.3), top=RACK_HEIGHT),
     "coffee_table.n.01": Kind(
@@ -240,9 +241,9 @@ FURNISHINGS: dict[str, Kind] = {
     ),
     "electric_refrigerator.n.01": Kind(
         _refrigerator,
-        (-0.20, -0.19, 0),
-        (0.20, 0.19, 1.1),
-        cavity=Cavity((-0.20, -0.17, FRIDGE_SHELF), (0.18, 0.17, 1.08)),
+        (-0.20, -0.22, 0),
+        (0.20, 0.22, 1.1),
+        cavity=Cavity((-0.20, -0.20, FRIDGE_SHELF), (0.18, 0.20, 1.08)),
         door="door",
     ),
     "camera_tripod.n.01": Kind(

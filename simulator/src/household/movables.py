@@ -157,7 +157,8 @@ def _poster(name: str) -> str:
     picture = box((0.001, 0.078, 0.108), (-0.016, 0, 0), "sky")
     sun = cylinder(0.022, 0.001, (-0.017, 0.03, 0.05), "yellow", extra='zaxis="1 0 0"')
     hill = box((0.001, 0.078, 0.035), (-0.0165, 0, -0.073), "green")
-    return frame + picture + sun + hill
+    hanger = box((0.004, 0.011, 0.015), (0, 0, 0.135), "steel")
+    return frame + picture + sun + hill + hanger
 
 
 def _held(point: Vector, reach: Vector, half_gap: float, *, turns: bool = True) -> Grasp:
@@ -262,7 +263,7 @@ MOVABLES: dict[str, Kind] = {
         _poster,
         (-0.017, -0.09, -0.12),
         (0.017, 0.09, 0.12),
-        Grasp((0, 0, 0.1), (0, 0.03, 0.01), 0.016, across=(1.0, 0.0, 0.0)),
+        _held((0, 0, 0.135), (0, 0, 0.01), 0.011, turns=False),
         free=True,
         mount=(0.016, 0, 0.10),
         fits="wall_nail.n.01",

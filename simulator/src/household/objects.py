@@ -18,15 +18,13 @@ class Grasp:
         point: middle of the part that fits between the fingers, in the object's frame.
         reach: half-sizes of that part: any of its points may be between the fingertips.
         half_gap: half the distance between fingers that touch it.
-        turns: whether the hand turns with the object, because it is longer than the fingers open.
-        across: direction in the object's frame in which the fingers close.
+        turns: whether the hand turns with the object, so that the fingers close along the object's y axis.
     """
 
     point: Vector
     reach: Vector
     half_gap: float
     turns: bool = True
-    across: Vector = (0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)

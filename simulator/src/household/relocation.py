@@ -27,6 +27,8 @@ _MOUTH = 0.12
 """A hand moves sideways this far in front of what it takes a thing out of, in metres."""
 _STILL = 0.1
 """An object slower than this lies still, m/s."""
+_TUCKED = np.array([0.4, 0.1, 0.0, -2.0, 0.0, 0.9, 0.0])
+"""Joints in rad of the left arm while the other works, close to the body; the right arm's mirror it."""
 _POSTURES = (
     (0.05, (1.45, -2.55, 1.50, 0.0)),
     (0.20, (1.25, -2.20, 1.35, 0.0)),
@@ -152,9 +154,9 @@ class ScriptedExpert(Expert):
         if step.out_of is not None:
             mouth = bounds(self.simulation, step.out_of)[0][0] - _MOUTH
             aside = abs(float(target[1] - hand[1]))
-            waypoint[0] = target[0] - funnel(aside, 0.02, 4.0, target[0] - mouth)
+            waypoint[0] = target[0] - funnel(aside, 0.03, 4.0, target[0] - mouth)
         closing = distance < 0.03 and hand[2] - target[2] < 0.03
-        across = self.simulation.rotation(step.thing) @ np.array(grasp.across) if grasp.turns else None
+        across = self.simulation.rotation(step.thing)[:, 1] if grasp.turns else None
         action = self._compose(
             step.side,
             waypoint,
@@ -174,21 +176,17 @@ class ScriptedExpert(Expert):
         travel = step.travel + self._variation.travel
         gate = self._gate(distance, float(hand[2]), travel)
         if step.out_of is not None:
-            gate = min(gate, self._outside(step.out_of, hand))
-            way = np.array([min(way[0], (gate - 1.0) * 0.1) if gate < 1.0 else way[0], way[1], way[2]])
+            out = self._outside(step.out_of, hand)
+            way = np.array([out * way[0] - 0.12 * (1.0 - out), out * way[1], way[2]])
         above = funnel(distance, 0.012, _SLOPE, max(travel - (hand[2] + way[2]), 0.0))
         letting_go = distance < step.spot.tolerance and -way[2] < 0.02
-        across = None
-        grasp = kind_of(step.thing).grasp
-        if grasp is not None and grasp.across[0]:
-            across = self.simulation.rotation(step.thing) @ np.array(grasp.across)
         action = self._compose(
             step.side,
             np.array([*(hand + gate * way)[:2], hand[2] + way[2] + above]),
             self._stand(step.side, hand + way, step.headings[1], gate),
             1.0 if letting_go else -1.0,
             np.array(step.up),
-            across,
+            None,
         )
         return Command(action, "release" if letting_go else "carry", step.other)
 
@@ -291,7 +289,7 @@ class ScriptedExpert(Expert):
             ("left", robot.LEFT_ARM, robot.LEFT_GRIPPER),
             ("right", robot.RIGHT_ARM, robot.RIGHT_GRIPPER),
         ):
-            goal = robot.ARM_POSTURE[other]
+            goal = _TUCKED * [1.0, 1.0 if other == "left" else -1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
             if other == side:
                 goal = self._arms[side].solve(state[robot.TRUNK], comfortable, up, self._turned(across))
             action[arm] = towards(state[arm], goal, _ARM_LEAD * speed)

@@ -56,7 +56,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             f"mousetrap.n.01_{i}",
             "nextto",
             "sink.n.01_1",
-            Spot("sink.n.01_1", (-0.26, y, 0.01), 0.02),
+            Spot("sink.n.01_1", (-0.28, y, 0.01), 0.02),
             travel=0.55,
             headings=(0.3, -0.3),
         )
@@ -67,16 +67,15 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             f"{kind}_{i}",
             "touching" if i == 1 else "nextto",
             "hallstand.n.01_1" if i == 1 else f"{kind}_1",
-            Spot("hallstand.n.01_1", (-0.03, y, f.RACK_HEIGHT + 0.01), 0.008),
-            travel=0.36,
+            spot,
+            travel=0.34,
             side=side,
-            headings=(0.3 if side == "left" else -0.3, 0.0),
+            headings=(0.3 * sign, 0.0),
         )
-        for kind, side, i, y in (
-            ("gym_shoe.n.01", "left", 1, 0.12),
-            ("gym_shoe.n.01", "left", 2, 0.22),
-            ("sandal.n.01", "right", 1, -0.12),
-            ("sandal.n.01", "right", 2, -0.22),
+        for kind, side, sign in (("gym_shoe.n.01", "left", 1), ("sandal.n.01", "right", -1))
+        for i, spot in (
+            (1, Spot("hallstand.n.01_1", (-0.03, 0.12 * sign, f.RACK_HEIGHT + 0.01), 0.02)),
+            (2, Spot(f"{kind}_1", (0.0, 0.095 * sign, -0.015 if side == "right" else -0.03), 0.015)),
         )
     ),
     "moving_boxes_to_storage": (
@@ -98,18 +97,14 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
         ),
     ),
     "bringing_water": (
-        *(
-            Relocate(
-                f"bottle.n.01_{i}",
-                "ontop",
-                "coffee_table.n.01_1",
-                Spot("coffee_table.n.01_1", (-0.10, y, f.COFFEE_TABLE_TOP + 0.01), 0.03),
-                travel=0.62,
-                headings=(0.0, 0.0),
-                up=(-0.9, 0.0, 0.45),
-                out_of="electric_refrigerator.n.01_1",
-            )
-            for i, y in ((1, -0.05), (2, 0.12))
+        Relocate(
+            "bottle.n.01_1",
+            "ontop",
+            "coffee_table.n.01_1",
+            Spot("coffee_table.n.01_1", (-0.10, 0.05, f.COFFEE_TABLE_TOP + 0.01), 0.03),
+            travel=0.62,
+            up=(-0.9, 0.0, 0.45),
+            out_of="electric_refrigerator.n.01_1",
         ),
         CloseDoor("electric_refrigerator.n.01_1", f.FRIDGE_HINGE, f.FRIDGE_DOOR, 0.62),
     ),
@@ -144,7 +139,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             "attached",
             "wall_nail.n.01_1",
             Spot("wall_nail.n.01_1", (-0.02, 0.0, f.NAIL_HEIGHT - 0.22), 0.02),
-            travel=0.84,
+            travel=0.78,
         ),
     ),
     "attach_a_camera_to_a_tripod": (

@@ -83,10 +83,10 @@ TASKS: dict[str, Task] = {
                 Placement("wicker_basket.n.01_1", (0.60, 0.35), (0.03, 0.04, 0.3)),
                 Placement("tree.n.01_1", (0.72, -0.40), (0.03, 0.04, 0.2)),
                 Placement(
-                    "easter_egg.n.01_1", (0.0, -0.06), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
+                    "easter_egg.n.01_1", (0.0, -0.055), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
                 ),
                 Placement(
-                    "easter_egg.n.01_2", (0.0, 0.06), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
+                    "easter_egg.n.01_2", (0.0, 0.055), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
                 ),
             ),
             zones=(Zone("lawn.n.01_1"),),
@@ -167,22 +167,15 @@ TASKS: dict[str, Task] = {
                 "Retrieve the two bottles from the refrigerator in the kitchen, bring them to the living room, "
                 "and place both on the coffee table. Make sure the refrigerator is closed when you finish."
             ),
-            reduced="The refrigerator's door is open at the start; the coffee table is in the same room.",
+            reduced="One bottle instead of two; the refrigerator's door is open at the start, the coffee table beside it.",
             room="kitchen",
             placements=(
-                Placement("electric_refrigerator.n.01_1", (0.84, 0.45), (0.02, 0.03, 0.0), opening=(1.3, 1.6)),
+                Placement("electric_refrigerator.n.01_1", (0.84, 0.42), (0.02, 0.03, 0.0), opening=(1.3, 1.6)),
                 Placement("coffee_table.n.01_1", (0.74, -0.45), (0.02, 0.03, 0.0)),
                 Placement(
                     "bottle.n.01_1",
-                    (-0.10, -0.07),
-                    (0.015, 0.015, 3.1),
-                    f.FRIDGE_SHELF,
-                    "electric_refrigerator.n.01_1",
-                ),
-                Placement(
-                    "bottle.n.01_2",
-                    (-0.10, 0.08),
-                    (0.015, 0.015, 3.1),
+                    (-0.10, 0.0),
+                    (0.02, 0.05, 3.1),
                     f.FRIDGE_SHELF,
                     "electric_refrigerator.n.01_1",
                 ),
@@ -276,7 +269,7 @@ TASKS: dict[str, Task] = {
             room="bedroom",
             placements=(
                 Placement("digital_camera.n.01_1", (0.48, 0.30), (0.05, 0.08, 0.3)),
-                Placement("camera_tripod.n.01_1", (0.60, -0.30), (0.04, 0.06, 0.5)),
+                Placement("camera_tripod.n.01_1", (0.62, -0.42), (0.04, 0.06, 0.5)),
             ),
             base_centre=(-0.05, 0.1),
             human=HumanMeans(300.0, 1.0, 1.0, 1.0),
