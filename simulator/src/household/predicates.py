@@ -90,14 +90,14 @@ def ontop(simulation: Simulation, thing: Object, support: Object) -> bool:
 
 
 def nextto(simulation: Simulation, thing: Object, other: Object) -> bool:
-    """Whether the gap between two bounding boxes is small and they are beside each other, not one above the other."""
+    """Whether the gap between two boxes is small, at a common height, and neither's middle is over the other."""
     if _zone(simulation, thing) or _zone(simulation, other):
         return False
     (low_a, high_a), (low_b, high_b) = bounds(simulation, thing.name), bounds(simulation, other.name)
     gaps = np.maximum(0.0, np.maximum(low_a - high_b, low_b - high_a))
     limit = _NEXT_TO_SHARE * float(np.mean(high_a - low_a + high_b - low_b))
-    beside = gaps[2] == 0.0 and bool((low_a[:2] >= high_b[:2]).any() or (low_b[:2] >= high_a[:2]).any())
-    return bool(beside and np.linalg.norm(gaps) <= limit)
+    apart = not _within((low_a + high_a) / 2, low_b, high_b) and not _within((low_b + high_b) / 2, low_a, high_a)
+    return bool(gaps[2] == 0.0 and apart and np.linalg.norm(gaps) <= limit)
 
 
 def under(simulation: Simulation, thing: Object, other: Object) -> bool:
@@ -109,8 +109,7 @@ def under(simulation: Simulation, thing: Object, other: Object) -> bool:
         return False
     low, high = bounds(simulation, other.name)
     centre = _centre(simulation, thing.name)
-    within = bool((low[:2] < centre[:2]).all() and (centre[:2] < high[:2]).all())
-    return within and bool(bounds(simulation, thing.name)[1][2] < low[2] + clearance)
+    return _within(centre, low, high) and bool(bounds(simulation, thing.name)[1][2] < low[2] + clearance)
 
 
 def attached(simulation: Simulation, thing: Object, other: Object) -> bool:
@@ -138,6 +137,11 @@ def bounds(simulation: Simulation, name: str) -> tuple[FloatArray, FloatArray]:
 def _centre(simulation: Simulation, name: str) -> FloatArray:
     kind = kind_of(name)
     return simulation.to_world(name, (np.array(kind.low) + np.array(kind.high)) / 2)
+
+
+def _within(point: FloatArray, low: FloatArray, high: FloatArray) -> bool:
+    """Whether a point is over or under a box."""
+    return bool((low[:2] < point[:2]).all() and (point[:2] < high[:2]).all())
 
 
 def _zone(simulation: Simulation, thing: Object) -> Zone | None:

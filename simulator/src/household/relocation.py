@@ -19,8 +19,6 @@ _STAND = np.array([0.50, 0.18])
 """Where a target should be, ahead and to the hand's side, while a hand works on it; base frame, metres."""
 _REACH = np.array([[0.34, -0.05, 0.0], [0.60, 0.62, 2.0]])
 """Where a hand works comfortably: lowest and highest x, y to its own side, z; base frame, metres."""
-_NEAR, _NEARER = 0.15, 0.10
-"""Farther than this from its target a hand first lifts, in metres; nearer than the second it need not."""
 _SLOPE = 2.5
 """Of the funnel above a target: metres up per metre outward."""
 _MOUTH = 0.12
@@ -147,9 +145,9 @@ class ScriptedExpert(Expert):
         target = self.simulation.to_world(step.thing, grasp.point)
         hand = self.simulation.hand_position(step.side)
         distance = float(np.hypot(*(target - hand)[:2]))
-        travel = step.travel + self._variation.travel
-        gate = self._gate(distance, float(hand[2]), travel)
-        height = target[2] + funnel(distance, 0.015, _SLOPE, max(travel - target[2], 0.05))
+        clear = max(step.travel + self._variation.travel - target[2], 0.05)
+        height = target[2] + funnel(distance, 0.015, _SLOPE, clear)
+        gate = _gate(hand[2] - height)
         waypoint = np.array([*(hand + gate * (target - hand))[:2], height])
         if step.out_of is not None:
             mouth = bounds(self.simulation, step.out_of)[0][0] - _MOUTH
@@ -173,16 +171,17 @@ class ScriptedExpert(Expert):
         hand = self.simulation.hand_position(step.side)
         way = goal - thing
         distance = float(np.hypot(way[0], way[1]))
-        travel = step.travel + self._variation.travel
-        gate = self._gate(distance, float(hand[2]), travel)
         if step.out_of is not None:
             out = self._outside(step.out_of, hand)
             way = np.array([out * way[0] - 0.12 * (1.0 - out), out * way[1], way[2]])
-        above = funnel(distance, 0.012, _SLOPE, max(travel - (hand[2] + way[2]), 0.0))
+        end = hand[2] + way[2]
+        clear = max(step.travel + self._variation.travel - end, 0.0)
+        height = end + funnel(distance, 0.012, _SLOPE, clear)
+        gate = _gate(hand[2] - height)
         letting_go = distance < step.spot.tolerance and -way[2] < 0.02
         action = self._compose(
             step.side,
-            np.array([*(hand + gate * way)[:2], hand[2] + way[2] + above]),
+            np.array([*(hand + gate * way)[:2], height]),
             self._stand(step.side, hand + way, step.headings[1], gate),
             1.0 if letting_go else -1.0,
             np.array(step.up),
@@ -205,7 +204,8 @@ class ScriptedExpert(Expert):
         elif radius > step.length - 0.04 and angle < door + 0.20:
             radius, angle = clear, door + 0.35
         else:
-            radius, angle = step.length - 0.10, door - 0.25
+            handle = step.length - 0.10
+            radius, angle = handle, door - 0.25 if abs(radius - handle) < 0.08 else door + 0.15
         point = np.array([-radius * np.sin(angle), -radius * np.cos(angle), step.height])
         target = hinge + sim.rotation(step.thing) @ point
         base = self._stand(step.side, target, 0.0, 1.0)
@@ -225,12 +225,6 @@ class ScriptedExpert(Expert):
         """Where the thing's frame is to be when it is let go, [3] in the world."""
         offset = np.array(step.spot.offset) - [0.0, 0.0, kind_of(step.thing).low[2]]
         return offset if step.spot.of is None else self.simulation.to_world(step.spot.of, offset)
-
-    @staticmethod
-    def _gate(distance: float, height: float, travel: float) -> float:
-        """0 where the hand must first lift, 1 where it may travel."""
-        near = 1.0 - np.clip((distance - _NEARER) / (_NEAR - _NEARER), 0.0, 1.0)
-        return float(max(near, np.clip((height - travel + 0.07) / 0.05, 0.0, 1.0)))
 
     def _outside(self, container: str, hand: FloatArray) -> float:
         """0 where a hand is inside of what is open to the front, 1 where it is out of it."""
@@ -306,6 +300,11 @@ class ScriptedExpert(Expert):
         if local[1] < 0:
             local = -local
         return local / max(float(np.linalg.norm(local)), 1e-9)
+
+
+def _gate(above: float) -> float:
+    """How far a hand may move sideways, 0 to 1, by its height above the funnel: from well below it first rises."""
+    return float(np.clip((above + 0.07) / 0.05, 0.0, 1.0))
 
 
 def _limited(vector: FloatArray, length: float) -> FloatArray:

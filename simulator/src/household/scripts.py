@@ -9,13 +9,13 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             thing,
             "inside",
             "toy_box.n.01_1",
-            Spot("toy_box.n.01_1", (0.0, y, f.TOY_BOX[2] + 0.02), 0.05),
+            Spot("toy_box.n.01_1", (x, y, f.TOY_BOX[2] + 0.02), 0.04),
             travel=0.68,
         )
-        for thing, y in (
-            ("tennis_ball.n.01_1", -0.06),
-            ("jigsaw_puzzle.n.01_1", 0.06),
-            ("board_game.n.01_1", 0.0),
+        for thing, x, y in (
+            ("tennis_ball.n.01_1", 0.06, -0.06),
+            ("jigsaw_puzzle.n.01_1", 0.04, 0.06),
+            ("board_game.n.01_1", -0.04, -0.02),
         )
     ),
     "boxing_books_up_for_storage": tuple(
@@ -75,7 +75,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
         for kind, side, sign in (("gym_shoe.n.01", "left", 1), ("sandal.n.01", "right", -1))
         for i, spot in (
             (1, Spot("hallstand.n.01_1", (-0.03, 0.12 * sign, f.RACK_HEIGHT + 0.01), 0.02)),
-            (2, Spot(f"{kind}_1", (0.0, 0.095 * sign, -0.015 if side == "right" else -0.03), 0.015)),
+            (2, Spot(f"{kind}_1", (0.0, 0.10 * sign, -0.015 if side == "right" else -0.03), 0.015)),
         )
     ),
     "moving_boxes_to_storage": (
