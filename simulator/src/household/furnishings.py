@@ -9,7 +9,7 @@ BIN_HEIGHT = 0.34
 TABLE_TOP = 0.45
 """Height of a table.n.02."""
 BED_TOP = 0.42
-TOY_BOX = (0.17, 0.16, 0.14)
+TOY_BOX = (0.17, 0.15, 0.14)
 """Inner half-sizes and height of the rim."""
 BOX = (0.17, 0.15, 0.24)
 BASKET = (0.17, 0.17, 0.08)
@@ -208,9 +208,9 @@ FURNISHINGS: dict[str, Kind] = {
     "bed.n.01": Kind(_bed, (-0.42, -0.40, 0), (0.45, 0.40, 0.75), top=BED_TOP, clearance=0.14),
     "toy_box.n.01": Kind(
         _toy_box,
-        (-0.19, -0.18, 0),
-        (0.19, 0.18, TOY_BOX[2]),
-        cavity=Cavity((-0.17, -0.16, 0.0), (0.17, 0.16, TOY_BOX[2])),
+        (-0.19, -0.17, 0),
+        (0.19, 0.17, TOY_BOX[2]),
+        cavity=Cavity((-0.17, -0.15, 0.0), (0.17, 0.15, TOY_BOX[2])),
     ),
     "box.n.01": Kind(
         _box,

@@ -178,7 +178,8 @@ class ScriptedExpert(Expert):
         clear = max(step.travel + self._variation.travel - end, 0.0)
         height = end + funnel(distance, 0.012, _SLOPE, clear)
         gate = _gate(hand[2] - height)
-        letting_go = distance < step.spot.tolerance and -way[2] < 0.02
+        there = distance < step.spot.tolerance and -way[2] < 0.02
+        letting_go = self._done(step) if step.predicate == "attached" else there
         action = self._compose(
             step.side,
             np.array([*(hand + gate * way)[:2], height]),

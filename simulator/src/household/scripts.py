@@ -103,6 +103,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             "coffee_table.n.01_1",
             Spot("coffee_table.n.01_1", (-0.10, 0.05, f.COFFEE_TABLE_TOP + 0.01), 0.03),
             travel=0.62,
+            side="left",
             up=(-0.9, 0.0, 0.45),
             out_of="electric_refrigerator.n.01_1",
         ),

@@ -107,10 +107,10 @@ TASKS: dict[str, Task] = {
             placements=(
                 Placement("table.n.02_1", (0.80, -0.30), (0.02, 0.03, 0.0)),
                 Placement("bed.n.01_1", (0.92, 0.62), (0.02, 0.03, 0.0)),
-                Placement("toy_box.n.01_1", (-0.08, -0.20), (0.02, 0.02, 0.08), f.TABLE_TOP, "table.n.02_1"),
-                Placement("tennis_ball.n.01_1", (-0.15, 0.10), (0.03, 0.03, 0.0), f.TABLE_TOP, "table.n.02_1"),
+                Placement("toy_box.n.01_1", (-0.08, -0.215), (0.02, 0.02, 0.08), f.TABLE_TOP, "table.n.02_1"),
+                Placement("tennis_ball.n.01_1", (-0.15, 0.15), (0.03, 0.03, 0.0), f.TABLE_TOP, "table.n.02_1"),
                 Placement(
-                    "jigsaw_puzzle.n.01_1", (-0.14, 0.27), (0.03, 0.04, 0.4), f.TABLE_TOP, "table.n.02_1"
+                    "jigsaw_puzzle.n.01_1", (-0.14, 0.31), (0.03, 0.03, 0.4), f.TABLE_TOP, "table.n.02_1"
                 ),
                 Placement("board_game.n.01_1", (-0.24, -0.12), (0.04, 0.08, 0.4), f.BED_TOP, "bed.n.01_1"),
             ),
@@ -180,7 +180,7 @@ TASKS: dict[str, Task] = {
                     "electric_refrigerator.n.01_1",
                 ),
             ),
-            base_centre=(-0.05, 0.3),
+            base_centre=(-0.05, -0.05),
             human=HumanMeans(300.0, 1.0, 1.0, 1.0),
         ),
         Task(
