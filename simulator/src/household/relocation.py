@@ -199,7 +199,8 @@ class ScriptedExpert(Expert):
         radius, angle = float(np.hypot(local[0], local[1])), float(np.arctan2(-local[0], -local[1]))
         door = sim.door_angle(step.thing)
         clear = step.length + 0.14
-        if angle < door + 0.08:
+        around = angle < door + 0.08  # with open fingers: closing, they might take something along
+        if around:
             away = np.clip((radius - clear + 0.06) / 0.05, 0.0, 1.0)
             radius, angle = clear, angle + float(away) * min(0.5, door + 0.30 - angle)
         elif radius > step.length - 0.04 and angle < door + 0.20:
@@ -210,7 +211,7 @@ class ScriptedExpert(Expert):
         point = np.array([-radius * np.sin(angle), -radius * np.cos(angle), step.height])
         target = hinge + sim.rotation(step.thing) @ point
         base = self._stand(step.side, target, 0.0, 1.0)
-        action = self._compose(step.side, target, base, -1.0, HAND_UP, None)
+        action = self._compose(step.side, target, base, 1.0 if around else -1.0, HAND_UP, None)
         return Command(action, "push", step.thing)
 
     def _rest(self, last: Step) -> Command:

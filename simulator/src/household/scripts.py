@@ -104,7 +104,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             Spot("coffee_table.n.01_1", (-0.10, 0.05, f.COFFEE_TABLE_TOP + 0.01), 0.03),
             travel=0.62,
             side="left",
-            up=(-0.9, 0.0, 0.45),
+            up=(-0.6, 0.0, 0.8),
             out_of="electric_refrigerator.n.01_1",
         ),
         CloseDoor("electric_refrigerator.n.01_1", f.FRIDGE_HINGE, f.FRIDGE_DOOR, 0.62),
