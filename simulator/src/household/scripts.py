@@ -97,15 +97,18 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
         ),
     ),
     "bringing_water": (
-        Relocate(
-            "bottle.n.01_1",
-            "ontop",
-            "coffee_table.n.01_1",
-            Spot("coffee_table.n.01_1", (-0.10, 0.05, f.COFFEE_TABLE_TOP + 0.01), 0.03),
-            travel=0.62,
-            side="left",
-            up=(-0.6, 0.0, 0.8),
-            out_of="electric_refrigerator.n.01_1",
+        *(
+            Relocate(
+                f"bottle.n.01_{i}",
+                "ontop",
+                "coffee_table.n.01_1",
+                Spot("coffee_table.n.01_1", (-0.10, y, f.COFFEE_TABLE_TOP + 0.01), 0.03),
+                travel=0.62,
+                side="left",
+                up=(-0.6, 0.0, 0.8),
+                out_of="electric_refrigerator.n.01_1",
+            )
+            for i, y in ((1, -0.06), (2, 0.10))
         ),
         CloseDoor("electric_refrigerator.n.01_1", f.FRIDGE_HINGE, f.FRIDGE_DOOR, 0.62),
     ),

@@ -240,19 +240,19 @@ class Simulation:
         Returns:
             True when a shape of one touches a shape of the other.
         """
-        pairs = ((self._owner[a], self._owner[b]) for a, b in self.data.contact.geom[: self.data.ncon])
-        return any(pair in ((first, second), (second, first)) for pair in pairs)
+        return any(pair in ((first, second), (second, first)) for pair in self._pairs())
 
-    def hand_position(self, side: str) -> FloatArray:
-        """Where a hand's grasp point is in the world.
-
-        Args:
-            side: "left" or "right".
+    def contacts(self) -> list[tuple[str, str, float]]:
+        """All contacts.
 
         Returns:
-            [3] in metres.
+            Names of the two things (objects, `FLOOR`, "base" for the robot) and how deep they overlap, metres.
         """
-        return np.array(self.data.site_xpos[self.addresses.eef_site[side]])
+        depths = -self.data.contact.dist[: self.data.ncon]
+        return [(*pair, float(depth)) for pair, depth in zip(self._pairs(), depths, strict=True)]
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(self._owner[a], self._owner[b]) for a, b in self.data.contact.geom[: self.data.ncon]]
 
     def to_base(self, position: FloatArray) -> FloatArray:
         """Express a world position in the robot's base frame.

@@ -167,15 +167,22 @@ TASKS: dict[str, Task] = {
                 "Retrieve the two bottles from the refrigerator in the kitchen, bring them to the living room, "
                 "and place both on the coffee table. Make sure the refrigerator is closed when you finish."
             ),
-            reduced="One bottle instead of two; the refrigerator's door is open at the start, the coffee table beside it.",
+            reduced="The refrigerator's door is open at the start; the coffee table is beside it in the same room.",
             room="kitchen",
             placements=(
                 Placement("electric_refrigerator.n.01_1", (0.84, 0.42), (0.02, 0.03, 0.0), opening=(1.3, 1.6)),
                 Placement("coffee_table.n.01_1", (0.74, -0.45), (0.02, 0.03, 0.0)),
                 Placement(
                     "bottle.n.01_1",
-                    (-0.10, 0.0),
-                    (0.02, 0.05, 3.1),
+                    (-0.10, -0.07),
+                    (0.015, 0.015, 3.1),
+                    f.FRIDGE_SHELF,
+                    "electric_refrigerator.n.01_1",
+                ),
+                Placement(
+                    "bottle.n.01_2",
+                    (-0.10, 0.07),
+                    (0.015, 0.015, 3.1),
                     f.FRIDGE_SHELF,
                     "electric_refrigerator.n.01_1",
                 ),
