@@ -1,7 +1,7 @@
 """Measure the household simulator: `python -m benchmarks.simulator [--instances N]`.
 
-Prints JSON: per task the share of training instances that the scripted expert solves, and invalid instances
-(of all training and test instances); how fast demonstrations are collected; simulation steps per second without
+Prints JSON: per task the share of training instances that the scripted expert solves, and the invalid ones of
+all training and test instances; how fast demonstrations are collected; simulation steps per second without
 and with three pictures of 224 x 224; how both scale from one process to two. Exit code 1 if an expert solves
 fewer than 95 % of a task's instances or an instance is invalid.
 """

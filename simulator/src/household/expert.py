@@ -2,7 +2,7 @@
 
 An expert has no memory: its action is a smooth function of the measured joints and of where the objects are
 relative to the robot. A policy that sees only the present can therefore imitate it, and started from any
-disturbed state it shows the way back. What varies between episodes, speed and path, is drawn before it starts.
+disturbed state it shows the way back. What varies between episodes, speed and path, is drawn before.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Furniture and containers that stand where an instance puts them. Frames on the floor below the middle; metres."""
+"""Furniture and containers that stand where an instance puts them; frames on the floor, metres."""
 
 from household.objects import Cavity, Kind
 from household.shapes import box, cylinder, ellipsoid, rod, tray
@@ -106,7 +106,9 @@ def _bookcase(name: str) -> str:
     ends = "".join(box((0.13, 0.012, 0.23), (0, s * 0.37, 0.23), "wood", "solid") for s in (1, -1))
     tints = ("red", "green", "yellow", "purple", "blue", "orange", "grey")
     rest = "".join(
-        box((0.08, 0.025, 0.09 + 0.01 * (i % 3)), (0.02, -0.3 + 0.06 * i, 0.16 + 0.01 * (i % 3)), tints[i % 7])
+        box(
+            (0.08, 0.025, 0.09 + 0.01 * (i % 3)), (0.02, -0.3 + 0.06 * i, 0.16 + 0.01 * (i % 3)), tints[i % 7]
+        )
         for i in range(9)
     )
     return boards + back + ends + rest

@@ -73,7 +73,9 @@ def _tennis_ball(name: str) -> str:
 def _book(name: str) -> str:
     cover = _pick(name, "red", "blue", "green")
     shape = box((0.08, 0.045, 0.02), (0, 0, 0), cover, "object", mass=0.4, extra=_GRIP)
-    pages = box((0.001, 0.042, 0.014), (-0.08, 0, 0), "cream") + box((0.077, 0.001, 0.014), (0, -0.045, 0), "cream")
+    pages = box((0.001, 0.042, 0.014), (-0.08, 0, 0), "cream") + box(
+        (0.077, 0.001, 0.014), (0, -0.045, 0), "cream"
+    )
     return shape + pages + box((0.045, 0.02, 0.001), (0.01, 0, 0.02), "yellow")
 
 
@@ -191,7 +193,11 @@ MOVABLES: dict[str, Kind] = {
         free=True,
     ),
     "tennis_ball.n.01": Kind(
-        _tennis_ball, (-0.033,) * 3, (0.033,) * 3, _held((0, 0, 0.005), (0, 0, 0), 0.032, turns=False), free=True
+        _tennis_ball,
+        (-0.033,) * 3,
+        (0.033,) * 3,
+        _held((0, 0, 0.005), (0, 0, 0), 0.032, turns=False),
+        free=True,
     ),
     "book.n.02": Kind(
         _book,

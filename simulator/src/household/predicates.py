@@ -64,12 +64,17 @@ def inside(simulation: Simulation, thing: Object, container: Object) -> bool:
 
 
 def touching(simulation: Simulation, thing: Object, other: Object) -> bool:
-    """Whether two things are in contact; a part of the floor is touched where an object's centre is over it."""
+    """Whether two things are in contact; of the floor's parts, with the one below the object."""
     first, second = _zone(simulation, thing), _zone(simulation, other)
     if first is not None or second is not None:
         zone, name = (first, other.name) if first is not None else (second, thing.name)
         both = first is not None and second is not None
-        return not both and zone is not None and simulation.touches(name, FLOOR) and _over(simulation, name, zone)
+        return (
+            not both
+            and zone is not None
+            and simulation.touches(name, FLOOR)
+            and _over(simulation, name, zone)
+        )
     return simulation.touches(thing.name, other.name)
 
 
@@ -90,13 +95,15 @@ def ontop(simulation: Simulation, thing: Object, support: Object) -> bool:
 
 
 def nextto(simulation: Simulation, thing: Object, other: Object) -> bool:
-    """Whether the gap between two boxes is small, at a common height, and neither's middle is over the other."""
+    """Whether two boxes at a common height have a small gap, neither's middle being over the other."""
     if _zone(simulation, thing) or _zone(simulation, other):
         return False
     (low_a, high_a), (low_b, high_b) = bounds(simulation, thing.name), bounds(simulation, other.name)
     gaps = np.maximum(0.0, np.maximum(low_a - high_b, low_b - high_a))
     limit = _NEXT_TO_SHARE * float(np.mean(high_a - low_a + high_b - low_b))
-    apart = not _within((low_a + high_a) / 2, low_b, high_b) and not _within((low_b + high_b) / 2, low_a, high_a)
+    apart = not _within((low_a + high_a) / 2, low_b, high_b) and not _within(
+        (low_b + high_b) / 2, low_a, high_a
+    )
     return bool(gaps[2] == 0.0 and apart and np.linalg.norm(gaps) <= limit)
 
 

@@ -123,14 +123,14 @@ class ScriptedExpert(Expert):
         for step in self._script:
             if isinstance(step, Relocate) and held.get(step.side) == step.thing:
                 return self._put(step)
-        step = next((s for s in self._script if not self._done(s)), None)
-        if step is None:
+        undone = next((s for s in self._script if not self._done(s)), None)
+        if undone is None:
             return self._rest(self._script[-1])
-        if isinstance(step, CloseDoor):
-            return self._push(step)
-        if self.simulation.speed(step.thing) > _STILL:  # it was just let go: see where it ends
-            return self._rest(step)
-        return self._pick(step)
+        if isinstance(undone, CloseDoor):
+            return self._push(undone)
+        if self.simulation.speed(undone.thing) > _STILL:  # it was just let go: see where it ends
+            return self._rest(undone)
+        return self._pick(undone)
 
     def _done(self, step: Step) -> bool:
         thing = Object(step.thing)
@@ -191,7 +191,7 @@ class ScriptedExpert(Expert):
         return Command(action, "release" if letting_go else "carry", step.other)
 
     def _push(self, step: CloseDoor) -> Command:
-        """Around the door's edge to its outside, then against it; angles about the hinge, 0 where it is closed."""
+        """Around the door's edge to its outside, then against it; angles about the hinge, 0 closed."""
         sim = self.simulation
         hinge = sim.to_world(step.thing, (*step.hinge, 0.0))
         hand = sim.hand_position(step.side)
@@ -218,9 +218,7 @@ class ScriptedExpert(Expert):
         """Nothing is left to do: open the hand and lift it."""
         hand = self.simulation.hand_position(last.side)
         up = last.up if isinstance(last, Relocate) else tuple(HAND_UP)
-        action = self._compose(
-            last.side, hand + np.array([0, 0, 0.02]), np.zeros(3), 1.0, np.array(up), None
-        )
+        action = self._compose(last.side, hand + np.array([0, 0, 0.02]), np.zeros(3), 1.0, np.array(up), None)
         return Command(action, "retreat", last.thing)
 
     def _goal(self, step: Relocate) -> FloatArray:
@@ -305,7 +303,7 @@ class ScriptedExpert(Expert):
 
 
 def _gate(above: float) -> float:
-    """How far a hand may move sideways, 0 to 1, by its height above the funnel: from well below it first rises."""
+    """How far a hand may move sideways, 0 to 1: from well below the funnel it first rises."""
     return float(np.clip((above + 0.07) / 0.05, 0.0, 1.0))
 
 

@@ -85,7 +85,13 @@ def cylinder(
 
 
 def ellipsoid(
-    half: Vector, at: Vector, tint: str, collision: Collision = "visual", *, mass: float = 0.0, extra: str = ""
+    half: Vector,
+    at: Vector,
+    tint: str,
+    collision: Collision = "visual",
+    *,
+    mass: float = 0.0,
+    extra: str = "",
 ) -> str:
     """An ellipsoid: half-axes; the rest as `box`."""
     return _geom("ellipsoid", half, at, tint, collision, mass, "", extra)

@@ -246,13 +246,24 @@ class Simulation:
         """All contacts.
 
         Returns:
-            Names of the two things (objects, `FLOOR`, "base" for the robot) and how deep they overlap, metres.
+            Names of the two things (objects, `FLOOR`, "base" for the robot) and their overlap in metres.
         """
         depths = -self.data.contact.dist[: self.data.ncon]
         return [(*pair, float(depth)) for pair, depth in zip(self._pairs(), depths, strict=True)]
 
     def _pairs(self) -> list[tuple[str, str]]:
         return [(self._owner[a], self._owner[b]) for a, b in self.data.contact.geom[: self.data.ncon]]
+
+    def hand_position(self, side: str) -> FloatArray:
+        """Where a hand's grasp point is in the world.
+
+        Args:
+            side: "left" or "right".
+
+        Returns:
+            [3] in metres.
+        """
+        return np.array(self.data.site_xpos[self.addresses.eef_site[side]])
 
     def to_base(self, position: FloatArray) -> FloatArray:
         """Express a world position in the robot's base frame.

@@ -1,7 +1,7 @@
 """The household tasks: reduced forms of BEHAVIOR tasks, each in one room with few objects.
 
-The goal of each is read from the bddl package (`goals.py`), grounded for the objects that are present. What is
-reduced says the task's `reduced`.
+The goal of each is read from the bddl package (`goals.py`), grounded for the objects that are present; its
+`reduced` says what is left out.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Placement:
         centre: x, y in metres, in the room or in the frame of `parent`.
         ranges: half-ranges of x, y (metres) and yaw (rad); drawn uniformly.
         height: height in metres of what it stands on.
-        parent: the object that it moves with, listed before it; the height counts from the floor all the same.
+        parent: the object that it moves with, listed before it; heights count from the floor all the same.
         opening: lowest and highest angle of its door in rad, or None for a closed one or none.
     """
 

@@ -49,8 +49,8 @@ TASKS: dict[str, Task] = {
             stages=12,
             instruction=(
                 "Take the four mousetraps from the cabinet in the bathroom and place them on the bathroom "
-                "floor. Make sure all four end up on the same floor surface, and ensure that at least two of "
-                "them are either under or directly next to the same bathroom sink."
+                "floor. Make sure all four end up on the same floor surface, and ensure that at least two "
+                "of them are either under or directly next to the same bathroom sink."
             ),
             reduced="Two mousetraps instead of four, one sink, one floor.",
             room="bathroom",
@@ -74,8 +74,8 @@ TASKS: dict[str, Task] = {
             stages=9,
             instruction=(
                 "Take the three Easter eggs out of the wicker basket on the lawn in the garden, then place "
-                "them on the lawn next to a single tree (choose any tree) so that all three eggs are next to "
-                "the same tree and none are left in the basket."
+                "them on the lawn next to a single tree (choose any tree) so that all three eggs are next "
+                "to the same tree and none are left in the basket."
             ),
             reduced="Two eggs instead of three, one tree; the basket stays where it is.",
             room="garden",
@@ -98,9 +98,9 @@ TASKS: dict[str, Task] = {
             index=7,
             stages=15,
             instruction=(
-                "Put all the toys in the child's room - the three board games (two on the bed and one on the "
-                "table), the two jigsaw puzzles on the table, and the tennis ball on the table - inside the "
-                "toy box on the table in the child's room."
+                "Put all the toys in the child's room - the three board games (two on the bed and one on "
+                "the table), the two jigsaw puzzles on the table, and the tennis ball on the table - inside"
+                " the toy box on the table in the child's room."
             ),
             reduced="One board game, one jigsaw puzzle and the tennis ball; bed and table are side by side.",
             room="childs_room",
@@ -108,7 +108,9 @@ TASKS: dict[str, Task] = {
                 Placement("table.n.02_1", (0.80, -0.30), (0.02, 0.03, 0.0)),
                 Placement("bed.n.01_1", (0.92, 0.62), (0.02, 0.03, 0.0)),
                 Placement("toy_box.n.01_1", (-0.08, -0.215), (0.02, 0.02, 0.08), f.TABLE_TOP, "table.n.02_1"),
-                Placement("tennis_ball.n.01_1", (-0.15, 0.15), (0.03, 0.03, 0.0), f.TABLE_TOP, "table.n.02_1"),
+                Placement(
+                    "tennis_ball.n.01_1", (-0.15, 0.15), (0.03, 0.03, 0.0), f.TABLE_TOP, "table.n.02_1"
+                ),
                 Placement(
                     "jigsaw_puzzle.n.01_1", (-0.14, 0.31), (0.03, 0.03, 0.4), f.TABLE_TOP, "table.n.02_1"
                 ),
@@ -122,10 +124,12 @@ TASKS: dict[str, Task] = {
             index=15,
             stages=15,
             instruction=(
-                "Bring the three plywood sheets from the garden into the corridor and place them on the floor "
-                "there."
+                "Bring the three plywood sheets from the garden into the corridor and place them on the "
+                "floor there."
             ),
-            reduced="Two narrow boards instead of three sheets; garden and corridor are two mats in one room.",
+            reduced=(
+                "Two narrow boards instead of three sheets; garden and corridor are two mats in one room."
+            ),
             room="corridor",
             placements=(
                 Placement("plywood.n.01_1", (0.58, 0.42), (0.05, 0.05, 0.35)),
@@ -143,8 +147,9 @@ TASKS: dict[str, Task] = {
             index=16,
             stages=15,
             instruction=(
-                "Move the two storage containers from the living room to the garage. In the garage, place one "
-                "container on the floor and stack the other container on top of it (either order is fine)."
+                "Move the two storage containers from the living room to the garage. In the garage, place "
+                "one container on the floor and stack the other container on top of it (either order is "
+                "fine)."
             ),
             reduced="Small containers for one hand; living room and garage are two mats in one room.",
             room="garage",
@@ -164,13 +169,19 @@ TASKS: dict[str, Task] = {
             index=17,
             stages=11,
             instruction=(
-                "Retrieve the two bottles from the refrigerator in the kitchen, bring them to the living room, "
-                "and place both on the coffee table. Make sure the refrigerator is closed when you finish."
+                "Retrieve the two bottles from the refrigerator in the kitchen, bring them to the living "
+                "room, and place both on the coffee table. Make sure the refrigerator is closed when you "
+                "finish."
             ),
-            reduced="The refrigerator's door is open at the start; the coffee table is beside it in the same room.",
+            reduced=(
+                "The refrigerator's door is open at the start; the coffee table is beside it in the same "
+                "room."
+            ),
             room="kitchen",
             placements=(
-                Placement("electric_refrigerator.n.01_1", (0.84, 0.42), (0.02, 0.03, 0.0), opening=(1.3, 1.6)),
+                Placement(
+                    "electric_refrigerator.n.01_1", (0.84, 0.42), (0.02, 0.03, 0.0), opening=(1.3, 1.6)
+                ),
                 Placement("coffee_table.n.01_1", (0.74, -0.45), (0.02, 0.03, 0.0)),
                 Placement(
                     "bottle.n.01_1",
@@ -195,8 +206,8 @@ TASKS: dict[str, Task] = {
             index=18,
             stages=13,
             instruction=(
-                "In the bedroom, move the book from the bed onto either nightstand, and place the two sandals "
-                "side by side next to the bed."
+                "In the bedroom, move the book from the bed onto either nightstand, and place the two "
+                "sandals side by side next to the bed."
             ),
             reduced="One low table as nightstand, beside the bed.",
             room="bedroom",
@@ -215,10 +226,10 @@ TASKS: dict[str, Task] = {
             index=22,
             stages=9,
             instruction=(
-                "Pick up the two gym shoes and the two sandals from the corridor floor and place them onto the "
-                "hallstand (shoe rack) in the corridor, making sure they are on the rack and not on the floor. "
-                "Arrange them so the two gym shoes are next to each other and the two sandals are next to each "
-                "other."
+                "Pick up the two gym shoes and the two sandals from the corridor floor and place them onto "
+                "the hallstand (shoe rack) in the corridor, making sure they are on the rack and not on the"
+                " floor. Arrange them so the two gym shoes are next to each other and the two sandals are "
+                "next to each other."
             ),
             reduced="All four shoes, on both sides of a rack of one low shelf.",
             room="corridor",
@@ -237,13 +248,18 @@ TASKS: dict[str, Task] = {
             name="boxing_books_up_for_storage",
             index=23,
             stages=15,
-            instruction="Put all six books from the bookcases in the living room into the box on the living room floor.",
+            instruction=(
+                "Put all six books from the bookcases in the living room into the box on the living room "
+                "floor."
+            ),
             reduced="Two books instead of six, on one low bookcase instead of four.",
             room="study",
             placements=(
                 Placement("bookcase.n.01_1", (0.74, 0.40), (0.02, 0.03, 0.0)),
                 Placement("box.n.01_1", (0.58, -0.42), (0.04, 0.04, 0.1)),
-                Placement("book.n.02_1", (-0.03, -0.14), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"),
+                Placement(
+                    "book.n.02_1", (-0.03, -0.14), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"
+                ),
                 Placement("book.n.02_2", (-0.03, 0.12), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"),
             ),
             base_centre=(-0.05, 0.15),
@@ -254,14 +270,19 @@ TASKS: dict[str, Task] = {
             index=34,
             stages=5,
             instruction=(
-                "Pick up the poster from the kitchen countertop and hang it on one of the wall nails in the "
-                "kitchen."
+                "Pick up the poster from the kitchen countertop and hang it on one of the wall nails in the"
+                " kitchen."
             ),
-            reduced="A small framed poster that stands on the countertop; one nail, which holds it when it is near.",
+            reduced=(
+                "A small framed poster that stands on the countertop; one nail, which holds it when it is "
+                "near."
+            ),
             room="kitchen",
             placements=(
                 Placement("countertop.n.01_1", (0.80, 0.0), (0.02, 0.03, 0.0)),
-                Placement("poster.n.01_1", (-0.03, 0.25), (0.02, 0.08, 0.1), f.COUNTER_TOP, "countertop.n.01_1"),
+                Placement(
+                    "poster.n.01_1", (-0.03, 0.25), (0.02, 0.08, 0.1), f.COUNTER_TOP, "countertop.n.01_1"
+                ),
                 Placement("wall_nail.n.01_1", (0.82, -0.25), (0.01, 0.06, 0.0)),
             ),
             base_centre=(-0.05, 0.15),
