@@ -68,6 +68,7 @@ class ArmKinematics:
         """
         q = self._posture.copy()
         jac_p, jac_r = np.zeros((3, self._model.nv)), np.zeros((3, self._model.nv))
+        identity_3, identity_7 = np.eye(3), np.eye(7)
         for _ in range(_ITERATIONS):
             self._place(trunk, q)
             mujoco.mj_comPos(self._model, self._data)
@@ -77,10 +78,10 @@ class ArmKinematics:
             z_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 2]
             y_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 1]
             # The hand's back should point up and the fingers should open across.
-            turn = np.cross(z_axis, up) + 0.5 * np.cross(y_axis, across)
+            turn = _cross(z_axis, up) + 0.5 * _cross(y_axis, across)
             wish = _DIRECTION_GAIN * jr.T @ turn + _POSTURE_GAIN * (self._posture - q)
-            inverse = jp.T @ np.linalg.inv(jp @ jp.T + _DAMPING * np.eye(3))
-            step = inverse @ error + (np.eye(7) - inverse @ jp) @ wish
+            inverse = jp.T @ np.linalg.inv(jp @ jp.T + _DAMPING * identity_3)
+            step = inverse @ error + (identity_7 - inverse @ jp) @ wish
             q = np.clip(q + step * min(1.0, _MAX_STEP / max(np.abs(step).max(), 1e-9)), self._low, self._high)
         return q
 
@@ -88,3 +89,8 @@ class ArmKinematics:
         self._data.qpos[self._trunk] = trunk
         self._data.qpos[self._arm] = arm
         mujoco.mj_kinematics(self._model, self._data)
+
+
+def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The cross product of two vectors, without NumPy's overhead for arrays of them."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])
