@@ -50,17 +50,20 @@ class _DemoExpert(Expert):
         Returns:
             [23] action.
         """
-        state = robot.state_from_proprioception(self.simulation.proprioception())
+        qpos, addresses = self.simulation.data.qpos, self.simulation.addresses
+        trunk, left, right = (
+            qpos[a] for a in (addresses.trunk_q, addresses.arm_q["left"], addresses.arm_q["right"])
+        )
         yaw = float(self.simulation.data.qpos[self.simulation.addresses.base_q[2]])
         action = np.zeros(robot.ACTION_DIM)
         action[0:2] = np.clip(_BASE_GAIN * stand, -_BASE_SPEED, _BASE_SPEED)
         action[2] = np.clip(-_BASE_GAIN * yaw, -_TURN_SPEED, _TURN_SPEED)
-        action[robot.TRUNK] = towards(state[robot.TRUNK], robot.TRUNK_POSTURE)
-        action[robot.LEFT_ARM] = towards(state[robot.LEFT_ARM], robot.ARM_POSTURE["left"])
+        action[robot.TRUNK] = towards(trunk, robot.TRUNK_POSTURE)
+        action[robot.LEFT_ARM] = towards(left, robot.ARM_POSTURE["left"])
         action[robot.LEFT_GRIPPER] = 1.0
         comfortable = np.clip(waypoint, _REACH_LOW, _REACH_HIGH)
-        goal = self._arm.solve(state[robot.TRUNK], comfortable, HAND_UP)
-        action[robot.RIGHT_ARM] = towards(state[robot.RIGHT_ARM], goal)
+        goal = self._arm.solve(trunk, comfortable, HAND_UP)
+        action[robot.RIGHT_ARM] = towards(right, goal)
         action[robot.RIGHT_GRIPPER] = gripper
         return np.clip(action, robot.ACTION_LOW, robot.ACTION_HIGH)
 

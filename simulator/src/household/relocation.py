@@ -267,7 +267,8 @@ class ScriptedExpert(Expert):
         Returns:
             [23] action.
         """
-        state = robot.state_from_proprioception(self.simulation.proprioception())
+        qpos, addresses = self.simulation.data.qpos, self.simulation.addresses
+        measured = qpos[addresses.trunk_q]
         speed = self._variation.speed
         action = np.zeros(robot.ACTION_DIM)
         action[0:2] = _limited(_BASE_GAIN * base[:2], _BASE_SPEED * speed)
@@ -275,7 +276,7 @@ class ScriptedExpert(Expert):
         heights = [height for height, _ in _POSTURES]
         joints = np.array([posture for _, posture in _POSTURES])
         trunk = np.array([np.interp(waypoint[2], heights, joints[:, i]) for i in range(4)])
-        action[robot.TRUNK] = towards(state[robot.TRUNK], trunk, _TRUNK_LEAD * speed)
+        action[robot.TRUNK] = towards(measured, trunk, _TRUNK_LEAD * speed)
         sign = 1.0 if side == "left" else -1.0
         local = self.simulation.to_base(waypoint) * [1.0, sign, 1.0]
         comfortable = np.clip(local, *_REACH) * [1.0, sign, 1.0]
@@ -285,8 +286,8 @@ class ScriptedExpert(Expert):
         ):
             goal = _TUCKED * [1.0, 1.0 if other == "left" else -1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
             if other == side:
-                goal = self._arms[side].solve(state[robot.TRUNK], comfortable, up, self._turned(across))
-            action[arm] = towards(state[arm], goal, _ARM_LEAD * speed)
+                goal = self._arms[side].solve(measured, comfortable, up, self._turned(across))
+            action[arm] = towards(qpos[addresses.arm_q[other]], goal, _ARM_LEAD * speed)
             action[grip] = gripper if other == side else 1.0
         return np.clip(action, robot.ACTION_LOW, robot.ACTION_HIGH)
 
