@@ -1,7 +1,6 @@
 """The household tasks: instances, predicates on hand-placed scenes, grasps, attachments, experts, goals."""
 
 import functools
-from collections.abc import Iterator
 
 import mujoco
 import numpy as np
@@ -32,11 +31,11 @@ def simulation_of(task: str) -> Simulation:
 
 
 @pytest.fixture
-def at(request: pytest.FixtureRequest) -> Iterator[Simulation]:
+def at(request: pytest.FixtureRequest) -> Simulation:
     """A fresh start of the task that the test names."""
     simulation = simulation_of(request.param)
     simulation.reset(make_instance(simulation.task, 1))
-    yield simulation
+    return simulation
 
 
 def place(
@@ -215,11 +214,11 @@ def test_an_aligned_camera_is_attached_and_stays(at: Simulation) -> None:
     goal = Goal(at)
     socket = at.to_world(tripod, (0.0, 0.0, furnishings.TRIPOD_TOP + 0.035))
     tilted = (np.cos(0.4), np.sin(0.4), 0.0, 0.0)
-    for position, quaternion in ((socket + [0.0, 0.0, 0.06], UPRIGHT), (socket, tilted)):
+    for position, quaternion in ((socket + np.array([0.0, 0.0, 0.06]), UPRIGHT), (socket, tilted)):
         place(at, camera, position, quaternion)
         at.mounts.update()
         assert not holds(at, "attached", camera, tripod)
-    place(at, camera, socket + [0.01, 0.0, 0.01])
+    place(at, camera, socket + np.array([0.01, 0.0, 0.01]))
     hold_still(at, 30)
     assert holds(at, "attached", camera, tripod)
     assert not holds(at, "attached", tripod, camera)
