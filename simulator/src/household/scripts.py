@@ -117,7 +117,7 @@ SCRIPTS: dict[str, tuple[Step, ...]] = {
             "sandal.n.01_1",
             "nextto",
             "bed.n.01_1",
-            Spot("bed.n.01_1", (-0.56, -0.10, 0.01), 0.02),
+            Spot("bed.n.01_1", (-0.56, -0.20, 0.01), 0.02),
             travel=0.24,
         ),
         Relocate(
