@@ -40,9 +40,8 @@ def problems(simulation: Simulation, instance: Instance) -> list[str]:
             found.append(f"{name} moves at {speed:.2f} m/s")
         if drift > _DRIFT:
             found.append(f"{name} has moved by {100 * drift:.1f} cm")
-    goal = Goal(simulation)
-    if goal.satisfied():
-        found.append("the goal is reached at the start")
+    conditions = {str(c.terms): c for option in Goal(simulation).options for c in option}
+    found += [f"{terms} holds at the start" for terms, c in conditions.items() if c.evaluate()]
     if simulation.grasp.held or simulation.mounts.attached:
         found.append("something is held or attached at the start")
     return found
