@@ -19,7 +19,7 @@ from components.shared.artifacts import Artifact
 from components.shared.progress import format_seconds
 from pi_behavior.challenge import EDITIONS
 
-REDUCED = "reduced: one room, one or two objects; not a BEHAVIOR score"
+REDUCED = "reduced: one room, few objects; not a BEHAVIOR score"
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _readme(
     if evaluator.reduced:
         lines += [
             "",
-            "**Reduced tasks: one room, one or two objects. Not BEHAVIOR scores; not for submission.**",
+            "**Reduced tasks: one room, few objects. Not BEHAVIOR scores; not for submission.**",
         ]
     lines += ["", "## Commands", "", "Policy server:", "", f"    {server}", "", "Evaluator, per task:", ""]
     lines += [f"    {command}", "", "## Checkpoints", "", "| task | checkpoint |", "| --- | --- |"]

@@ -20,12 +20,13 @@ from household.dataset import episode_index, video_key
 from household.tasks import TASKS
 
 TRASH = TASKS["picking_up_trash"]
+DEMO = ("turning_on_radio", "picking_up_trash")
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demos")
-    totals = collect(CollectConfig(output=root, episodes=2, workers=1, image_size=32))
+    totals = collect(CollectConfig(output=root, tasks=DEMO, episodes=2, workers=1, image_size=32))
     assert totals["total_episodes"] == 4
     return root
 
@@ -40,7 +41,7 @@ def test_meta_describes_the_files(dataset: Path) -> None:
     assert info["chunks_size"] == 10_000
     episodes = lines(dataset / "meta/episodes.jsonl")
     assert [e["episode_index"] for e in episodes] == [10, 20, 10010, 10020]
-    assert [t["task_name"] for t in lines(dataset / "meta/tasks.jsonl")] == list(TASKS)
+    assert [t["task_name"] for t in lines(dataset / "meta/tasks.jsonl")] == list(DEMO)
     keys = {"episode_index", "tasks", "length", "distance_traveled"}
     assert keys | {"left_eef_displacement", "right_eef_displacement"} == set(episodes[0])
     assert info["total_frames"] == sum(int(str(e["length"])) for e in episodes)
@@ -100,7 +101,7 @@ def test_started_again_it_redoes_nothing_and_continues(dataset: Path) -> None:
     lost = dataset / f"meta/episodes/task-0001/episode_{missing:08d}.json"
     content = (dataset / f"data/task-0001/episode_{missing:08d}.parquet").read_bytes()
     lost.unlink()
-    collect(CollectConfig(output=dataset, episodes=2, workers=1, image_size=32))
+    collect(CollectConfig(output=dataset, tasks=DEMO, episodes=2, workers=1, image_size=32))
     assert lost.exists()
     again = dataset / f"data/task-0001/episode_{missing:08d}.parquet"
     assert again.read_bytes() == content  # the same seed gives the same demonstration
@@ -110,7 +111,7 @@ def test_started_again_it_redoes_nothing_and_continues(dataset: Path) -> None:
 
 def test_other_settings_are_not_mixed_in(dataset: Path) -> None:
     with pytest.raises(cli.UserError, match="use another --output"):
-        collect(CollectConfig(output=dataset, episodes=2, image_size=64))
+        collect(CollectConfig(output=dataset, tasks=DEMO, episodes=2, image_size=64))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from websockets.sync.server import ServerConnection, serve
 from household import cli, robot
 from household.episode import Odometer
 from household.eval import EvalConfig, evaluate
-from household.experts import EXPERTS
+from household.experts import make_expert
 from household.faults import Faults
 from household.goals import Goal
 from household.instances import make_instance
@@ -91,7 +91,7 @@ def hold(message: dict[str, Any], step: int) -> dict[str, Any]:
 def expert_actions() -> np.ndarray:
     simulation = Simulation(RADIO)
     simulation.reset(make_instance(RADIO, 301))
-    goal, expert = Goal(simulation), EXPERTS[RADIO.name](simulation)
+    goal, expert = Goal(simulation), make_expert(simulation)
     actions = []
     while not goal.satisfied():
         actions.append(expert.act().action.astype(np.float32))

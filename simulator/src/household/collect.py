@@ -1,7 +1,7 @@
 """Collect demonstrations: `python -m household.collect --output DIR`.
 
 Scripted experts solve the training instances; every frame's state, expert action and three pictures are
-written as a LeRobot v2.1 dataset in the 2025 challenge's layout. Reduced tasks: one room, one or two objects.
+written as a LeRobot v2.1 dataset in the 2025 challenge's layout. Reduced tasks: one room, few objects.
 Finished episodes are kept: start the same command again to continue after an interruption.
 """
 
@@ -30,7 +30,7 @@ _simulations: dict[str, Simulation] = {}
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Collect demonstrations of the household tasks (reduced: one room, one or two objects)."""
+    """Collect demonstrations of the household tasks (reduced: one room, few objects)."""
 
     output: Path
     """Folder of the dataset; continued if it holds a part of it."""

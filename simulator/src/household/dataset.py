@@ -13,7 +13,8 @@ from household import robot
 from household.episode import Recording
 from household.files import write_atomically, write_json, write_json_lines
 from household.robot import FloatArray
-from household.tasks import TASKS, Task
+from household.task import Task
+from household.tasks import TASKS
 from household.video import write_dataset_video
 
 CHUNKS_SIZE = 10_000
@@ -184,11 +185,11 @@ def _statistics(vectors: dict[str, FloatArray]) -> dict[str, Any]:
 
 def _annotation(task: Task, recording: Recording) -> dict[str, Any]:
     skills: list[dict[str, Any]] = []
-    for frame, (skill, target) in enumerate(recording.skills):
-        if skills and skills[-1]["skill_description"] == [skill] and skills[-1]["object_id"] == [target]:
-            skills[-1]["frame_duration"][1] = frame + 1
+    for frame, (skill, target, held) in enumerate(recording.skills):
+        last = skills[-1] if skills else None
+        if last is not None and (last["skill_description"], last["object_id"]) == ([skill], [target]):
+            last["frame_duration"][1] = frame + 1
             continue
-        held = task.grasp_object if skill in ("carry", "release") else None
         skills.append(
             {
                 "skill_idx": len(skills),

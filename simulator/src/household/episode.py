@@ -7,16 +7,19 @@ import numpy as np
 import numpy.typing as npt
 
 from household import robot
-from household.experts import EXPERTS
+from household.expert import draw_variation
+from household.experts import make_expert
 from household.goals import Goal
 from household.instances import generator, make_instance
 from household.robot import FloatArray
+from household.room import kind_of
 from household.simulation import Simulation
 
 Style = Literal["clean", "corrected"]
 
-MAX_STEPS = 240
-"""An expert that has not succeeded after this many control steps has failed."""
+_MIN_STEPS = 240
+_MAX_LENGTHS = 2
+"""An expert that has not succeeded after this many mean lengths, or the steps above, has failed."""
 HOLD_STEPS = 8
 """Frames recorded after success, so that the last chunk shows how to stay."""
 _CORRELATION = 0.93
@@ -45,7 +48,7 @@ class Recording:
         camera_poses: each [21].
         task_info: privileged object poses, each [7 * objects]; never a policy's input.
         frames: pictures by camera, each [size, size, 3] uint8.
-        skills: (skill, object) per frame.
+        skills: (skill, object, object in the hand or None) per frame.
         success: whether the goal was reached.
         distances: paths of base, left and right hand in metres.
     """
@@ -55,7 +58,7 @@ class Recording:
     camera_poses: list[FloatArray] = field(default_factory=list)
     task_info: list[FloatArray] = field(default_factory=list)
     frames: dict[str, list[npt.NDArray[np.uint8]]] = field(default_factory=dict)
-    skills: list[tuple[str, str]] = field(default_factory=list)
+    skills: list[tuple[str, str, str | None]] = field(default_factory=list)
     success: bool = False
     distances: FloatArray = field(default_factory=lambda: np.zeros(3))
 
@@ -108,15 +111,16 @@ def record(
     """
     task = simulation.task
     simulation.reset(make_instance(task, instance_id))
-    goal, expert, odometer = Goal(simulation), EXPERTS[task.name](simulation), Odometer(simulation)
+    variation = draw_variation(generator("variation", seed, task.name, instance_id, attempt), task.variation)
+    goal, expert, odometer = Goal(simulation), make_expert(simulation, variation), Odometer(simulation)
     disturbance = _Disturbance(simulation, generator("disturbance", seed, task.name, instance_id, attempt))
     result = Recording(frames={camera: [] for camera in robot.CAMERAS})
     hold = 0
-    for _ in range(MAX_STEPS):
+    for _ in range(max(_MIN_STEPS, round(_MAX_LENGTHS * task.human.length))):
         command = expert.act()
         _see(simulation, result, image_size)
         result.actions.append(command.action)
-        result.skills.append((command.skill, command.target))
+        result.skills.append((command.skill, command.target, _held(simulation)))
         simulation.step(command.action if style == "clean" else disturbance.apply(command.action))
         odometer.update()
         if goal.satisfied():
@@ -147,23 +151,30 @@ class _Disturbance:
             self._slip = int(self._rng.integers(*_SLIP_STEPS))
         if self._slip > 0:
             self._slip -= 1
-            if self._far_from_can():
+            if self._far_from_objects():
                 disturbed[robot.RIGHT_GRIPPER] = -1.0
         return disturbed
 
-    def _far_from_can(self) -> bool:
-        """Whether a closing hand would surely miss: a slip must not become a lucky grasp."""
-        name = self._simulation.task.grasp_object
-        if name is None or self._simulation.grasping is not None:
+    def _far_from_objects(self) -> bool:
+        """Whether a closing right hand would surely miss: a slip must not become a lucky grasp."""
+        simulation = self._simulation
+        graspable = [n for n in simulation.task.objects if kind_of(n).grasp is not None]
+        if not graspable or simulation.grasp.held:
             return False
-        offset = self._simulation.object_pose(name)[:3] - self._simulation.hand_position("right")
-        return float(np.hypot(offset[0], offset[1])) > _SLIP_DISTANCE
+        hand = simulation.hand_position("right")
+        offsets = [simulation.object_pose(name)[:3] - hand for name in graspable]
+        return min(float(np.hypot(x, y)) for x, y, _ in offsets) > _SLIP_DISTANCE
+
+
+def _held(simulation: Simulation) -> str | None:
+    """The object in either hand; an expert never holds two."""
+    return next(iter(simulation.grasp.held.values()), None)
 
 
 def _see(simulation: Simulation, result: Recording, image_size: int | None) -> None:
     result.proprioception.append(simulation.proprioception())
     result.camera_poses.append(simulation.camera_poses())
-    poses = [simulation.object_pose(p.name) for p in simulation.task.placements]
+    poses = [simulation.object_pose(name) for name in simulation.task.objects]
     result.task_info.append(np.concatenate(poses))
     if image_size is not None:
         for camera in robot.CAMERAS:

@@ -2,7 +2,7 @@
 
 Takes the command line of the 2026 challenge's evaluator, speaks its websocket protocol and writes its files:
 DIR/json/T_INSTANCE_ROLLOUT.json and, with --write-video, DIR/videos/T_INSTANCE_ROLLOUT.mp4. A rollout whose
-JSON is already there and whole is not done again. Reduced tasks (one room, one or two objects): these are not
+JSON is already there and whole is not done again. Reduced tasks (one room, few objects): these are not
 BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
 """
 
@@ -38,7 +38,7 @@ _INSTANCES: dict[str, Sequence[int]] = {
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluate a policy server on a household task (reduced: one room, one or two objects)."""
+    """Evaluate a policy server on a household task (reduced: one room, few objects)."""
 
     task_name: str
     """Task to evaluate."""

@@ -1,27 +1,22 @@
-"""Scripted experts that demonstrate the tasks.
+"""The experts of all tasks: a script of steps for each, and two of their own for the demo's tasks."""
 
-An expert has no memory: its action is a smooth function of the measured joints and of where the objects are
-relative to the robot. A policy that sees only the present can therefore imitate it, and started from any
-disturbed state it shows the way back.
-"""
-
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 
-from household import robot, room
+from household import robot
+from household.expert import HAND_UP, Command, Expert, Variation, funnel, towards
+from household.furnishings import BIN_RADIUS
 from household.kinematics import ArmKinematics
+from household.movables import BUTTON_HEIGHT, RADIO_HEIGHT
+from household.relocation import ScriptedExpert
 from household.robot import FloatArray
+from household.scripts import SCRIPTS
 from household.simulation import Simulation
 
-_LEAD = 0.04
-"""Largest distance in rad by which a commanded joint leads the measured one: it sets the arm's speed."""
-_JOINT_GAIN = 0.6
 _BASE_GAIN = 1.5
 _BASE_SPEED = 0.25
 _TURN_SPEED = 0.3
-_HAND_UP: FloatArray = np.array([-0.3, 0.0, 1.0]) / np.hypot(0.3, 1.0)
-"""Where the hand's back points: up and a little backward, so that the wrist camera sees the target early."""
 _STAND: FloatArray = np.array([0.50, -0.18])
 """Where the robot wants a target to be, in its base frame, while the right hand works on it; metres."""
 _STAND_BIN: FloatArray = np.array([0.48, -0.50])
@@ -33,39 +28,16 @@ _REACH_HIGH: FloatArray = np.array([0.56, 0.05, 2.0])
 """Where the right hand works comfortably, base frame, metres: it waits at the edge until the base is near."""
 
 
-@dataclass(frozen=True)
-class Command:
-    """What an expert wants to do now.
-
-    Attributes:
-        action: [23] action.
-        skill: name of the skill, for the annotations.
-        target: BDDL name of the object that the skill is about.
-    """
-
-    action: FloatArray
-    skill: str
-    target: str
-
-
-class Expert:
-    """Common part of the experts: base, posture and the right arm's motion to a waypoint.
+class _DemoExpert(Expert):
+    """Moves base, posture and the right arm to a waypoint, slowly and always the same way.
 
     Args:
         simulation: the simulation to act in.
     """
 
     def __init__(self, simulation: Simulation) -> None:
-        self.simulation = simulation
+        super().__init__(simulation)
         self._arm = ArmKinematics(simulation.model, "right")
-
-    def act(self) -> Command:
-        """Decide the next action from the simulation's present state.
-
-        Returns:
-            The command for the next control step.
-        """
-        raise NotImplementedError
 
     def _compose(self, waypoint: FloatArray, stand: FloatArray, gripper: float) -> FloatArray:
         """Build the action.
@@ -78,17 +50,20 @@ class Expert:
         Returns:
             [23] action.
         """
-        state = robot.state_from_proprioception(self.simulation.proprioception())
+        qpos, addresses = self.simulation.data.qpos, self.simulation.addresses
+        trunk, left, right = (
+            qpos[a] for a in (addresses.trunk_q, addresses.arm_q["left"], addresses.arm_q["right"])
+        )
         yaw = float(self.simulation.data.qpos[self.simulation.addresses.base_q[2]])
         action = np.zeros(robot.ACTION_DIM)
         action[0:2] = np.clip(_BASE_GAIN * stand, -_BASE_SPEED, _BASE_SPEED)
         action[2] = np.clip(-_BASE_GAIN * yaw, -_TURN_SPEED, _TURN_SPEED)
-        action[robot.TRUNK] = _towards(state[robot.TRUNK], robot.TRUNK_POSTURE)
-        action[robot.LEFT_ARM] = _towards(state[robot.LEFT_ARM], robot.ARM_POSTURE["left"])
+        action[robot.TRUNK] = towards(trunk, robot.TRUNK_POSTURE)
+        action[robot.LEFT_ARM] = towards(left, robot.ARM_POSTURE["left"])
         action[robot.LEFT_GRIPPER] = 1.0
         comfortable = np.clip(waypoint, _REACH_LOW, _REACH_HIGH)
-        goal = self._arm.solve(state[robot.TRUNK], comfortable, _HAND_UP)
-        action[robot.RIGHT_ARM] = _towards(state[robot.RIGHT_ARM], goal)
+        goal = self._arm.solve(trunk, comfortable, HAND_UP)
+        action[robot.RIGHT_ARM] = towards(right, goal)
         action[robot.RIGHT_GRIPPER] = gripper
         return np.clip(action, robot.ACTION_LOW, robot.ACTION_HIGH)
 
@@ -99,7 +74,7 @@ class Expert:
         return hand, thing, float(np.hypot(*(hand - thing)[:2]))
 
 
-class TurnOnRadio(Expert):
+class TurnOnRadio(_DemoExpert):
     """Brings the closed right hand above the button and presses it."""
 
     _RADIO = "radio_receiver.n.01_1"
@@ -107,14 +82,14 @@ class TurnOnRadio(Expert):
     def act(self) -> Command:
         """See `Expert.act`."""
         _, radio, distance = self._positions(self._RADIO)
-        top = radio[2] + room.RADIO_HEIGHT / 2 + room.BUTTON_HEIGHT
+        top = radio[2] + RADIO_HEIGHT / 2 + BUTTON_HEIGHT
         # A funnel: the farther from the button's axis, the higher.
-        waypoint = np.array([*radio[:2], top - 0.03 + _funnel(distance, 0.03, 1.6, 0.12)])
+        waypoint = np.array([*radio[:2], top - 0.03 + funnel(distance, 0.03, 1.6, 0.12)])
         skill = "press" if distance < 0.03 else "move to"
         return Command(self._compose(waypoint, radio[:2] - _STAND, -1.0), skill, self._RADIO)
 
 
-class PickUpTrash(Expert):
+class PickUpTrash(_DemoExpert):
     """Grasps the can from above, carries it over the ashcan and drops it."""
 
     _CAN = "can__of__soda.n.01_1"
@@ -125,10 +100,10 @@ class PickUpTrash(Expert):
 
     def act(self) -> Command:
         """See `Expert.act`."""
-        if self.simulation.grasping == "right":
+        if "right" in self.simulation.grasp.held:
             return self._carry()
         can, ashcan = (self.simulation.object_pose(n)[:3] for n in (self._CAN, self._BIN))
-        if np.hypot(*(can - ashcan)[:2]) < room.BIN_RADIUS:
+        if np.hypot(*(can - ashcan)[:2]) < BIN_RADIUS:
             hand, _, _ = self._positions(self._BIN)
             return Command(self._compose(hand, np.zeros(2), 1.0), "release", self._BIN)
         return self._grasp()
@@ -136,7 +111,7 @@ class PickUpTrash(Expert):
     def _grasp(self) -> Command:
         hand, can, distance = self._positions(self._CAN)
         height = can[2] + self._GRASP_ABOVE_CENTRE
-        waypoint = np.array([*can[:2], height + _funnel(distance, 0.015, 4.0, 0.11)])
+        waypoint = np.array([*can[:2], height + funnel(distance, 0.015, 4.0, 0.11)])
         gripper = -1.0 if distance < 0.035 and hand[2] - height < 0.04 else 1.0
         skill = "grasp" if distance < 0.03 else "move to"
         return Command(self._compose(waypoint, can[:2] - _STAND, gripper), skill, self._CAN)
@@ -151,16 +126,23 @@ class PickUpTrash(Expert):
         return Command(self._compose(waypoint, stand, gripper), skill, self._BIN)
 
 
-EXPERTS: dict[str, type[Expert]] = {"turning_on_radio": TurnOnRadio, "picking_up_trash": PickUpTrash}
-"""Experts by task name."""
+_DEMO: dict[str, Callable[[Simulation], Expert]] = {
+    "turning_on_radio": TurnOnRadio,
+    "picking_up_trash": PickUpTrash,
+}
 
 
-def _towards(measured: FloatArray, goal: FloatArray) -> FloatArray:
-    """Joint targets on the straight line to a goal that lead the measured joints by at most `_LEAD`."""
-    step = _JOINT_GAIN * (goal - measured)
-    return measured + step * min(1.0, _LEAD / max(float(np.abs(step).max()), 1e-9))
+def make_expert(simulation: Simulation, variation: Variation = Variation()) -> Expert:  # noqa: B008 (frozen)
+    """Make the expert of a simulation's task.
 
+    Args:
+        simulation: the simulation to act in.
+        variation: how this episode's motion differs from others; the demo's two tasks have none.
 
-def _funnel(distance: float, radius: float, slope: float, height: float) -> float:
-    """Height above the working point that keeps clear of an object at a horizontal distance, metres."""
-    return float(np.clip(slope * (distance - radius), 0.0, height))
+    Returns:
+        The expert.
+    """
+    name = simulation.task.name
+    if name in _DEMO:
+        return _DEMO[name](simulation)
+    return ScriptedExpert(simulation, SCRIPTS[name], variation)

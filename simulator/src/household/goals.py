@@ -65,8 +65,9 @@ class Goal:
     """
 
     def __init__(self, simulation: Simulation) -> None:
-        present = {p.name for p in simulation.task.placements}
-        conditions = Conditions(simulation.task.name, 0, "omnigibson")
+        task = simulation.task
+        present = {*task.objects, *(zone.name for zone in task.zones)}
+        conditions = Conditions(task.name, 0, "omnigibson")
         # Objects that the reduced scene leaves out are left out of the problem before it is grounded.
         objects: dict[str, list[str]] = {
             category: [name for name in names if name in present]

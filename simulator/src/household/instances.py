@@ -1,13 +1,13 @@
 """Task instances: where the robot and the objects stand, drawn from the instance's number alone."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from household import room
 from household.robot import FloatArray
-from household.tasks import Task
+from household.room import kind_of
+from household.task import Placement, Task
 
 TRAIN_INSTANCES = range(1, 201)
 TEST_INSTANCES = range(301, 341)
@@ -27,6 +27,7 @@ class Instance:
         poses: object name to [4]: x, y, z in metres and yaw in rad.
         posture: [20] small offsets in rad of trunk and arm joints (trunk 4, left 7, right 7) and, last two,
             of the grippers' commands.
+        openings: object name to the angle in rad of its door, for doors that are open.
     """
 
     task: str
@@ -34,6 +35,7 @@ class Instance:
     base: FloatArray
     poses: dict[str, FloatArray]
     posture: FloatArray
+    openings: dict[str, float] = field(default_factory=dict)
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -73,17 +75,20 @@ def make_instance(task: Task, instance_id: int) -> Instance:
     base = np.array([*task.base_centre, 0.0]) + around(task.base_range)
     poses: dict[str, FloatArray] = {}
     for placement in task.placements:
-        x, y, yaw = np.array([*placement.centre, 0.0]) + around(placement.ranges)
-        poses[placement.name] = np.array([x, y, _height(placement.name), yaw])
+        drawn = np.array([*placement.centre, 0.0]) + around(placement.ranges)
+        poses[placement.name] = _pose(placement, drawn, poses)
     # Never exactly the same posture: a joint that never varies would have no spread to normalise with.
     posture = np.concatenate([rng.normal(0.0, 0.015, 18).clip(-0.04, 0.04), -rng.uniform(0.0, 0.3, 2)])
-    return Instance(task.name, instance_id, base, poses, posture)
+    openings = {p.name: float(rng.uniform(*p.opening)) for p in task.placements if p.opening is not None}
+    return Instance(task.name, instance_id, base, poses, posture, openings)
 
 
-def _height(name: str) -> float:
-    """Height of an object's frame above the floor when it stands in its place, in metres."""
-    if name.startswith("radio"):
-        return room.TABLE_HEIGHT + room.RADIO_HEIGHT / 2
-    if name.startswith("can"):
-        return room.TABLE_HEIGHT + room.CAN_HALF_HEIGHT
-    return 0.0
+def _pose(placement: Placement, drawn: FloatArray, poses: dict[str, FloatArray]) -> FloatArray:
+    """Pose in the room, [4], of what was drawn in the frame of its parent: x, y, yaw."""
+    x, y, yaw = drawn
+    if placement.parent is not None:
+        px, py, _, turn = poses[placement.parent]
+        cos, sin = np.cos(turn), np.sin(turn)
+        x, y, yaw = px + cos * x - sin * y, py + sin * x + cos * y, yaw + turn
+    kind = kind_of(placement.name)
+    return np.array([x, y, placement.height - (kind.low[2] if kind.free else 0.0), yaw])

@@ -12,6 +12,7 @@ _DIRECTION_GAIN = 0.6
 _POSTURE_GAIN = 0.12
 _MAX_STEP = 0.35
 """Largest joint change of one iteration in rad, so that far targets do not make the solver jump."""
+_SIDEWAYS: FloatArray = np.array([0.0, 1.0, 0.0])
 
 
 class ArmKinematics:
@@ -51,19 +52,23 @@ class ArmKinematics:
         self._place(trunk, arm)
         return self._data.site_xpos[self._site].copy(), self._data.xmat[self._hand].reshape(3, 3).copy()
 
-    def solve(self, trunk: FloatArray, position: FloatArray, up: FloatArray) -> FloatArray:
+    def solve(
+        self, trunk: FloatArray, position: FloatArray, up: FloatArray, across: FloatArray = _SIDEWAYS
+    ) -> FloatArray:
         """Joint positions that bring the grasp point to a position.
 
         Args:
             trunk: [4] measured trunk joints in rad.
             position: [3] target in the base frame, metres.
             up: [3] unit vector in the base frame that the hand's back should point to (a wish, not a must).
+            across: [3] unit vector in the base frame along which the fingers open (a wish as well).
 
         Returns:
             [7] joint positions in rad, within the limits. A target out of reach gives the nearest found.
         """
         q = self._posture.copy()
         jac_p, jac_r = np.zeros((3, self._model.nv)), np.zeros((3, self._model.nv))
+        identity_3, identity_7 = np.eye(3), np.eye(7)
         for _ in range(_ITERATIONS):
             self._place(trunk, q)
             mujoco.mj_comPos(self._model, self._data)
@@ -72,11 +77,11 @@ class ArmKinematics:
             error = position - self._data.site_xpos[self._site]
             z_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 2]
             y_axis = self._data.xmat[self._hand].reshape(3, 3)[:, 1]
-            # The hand's back should point up and the fingers should open sideways.
-            turn = np.cross(z_axis, up) + 0.5 * np.cross(y_axis, np.array([0.0, 1.0, 0.0]))
+            # The hand's back should point up and the fingers should open across.
+            turn = _cross(z_axis, up) + 0.5 * _cross(y_axis, across)
             wish = _DIRECTION_GAIN * jr.T @ turn + _POSTURE_GAIN * (self._posture - q)
-            inverse = jp.T @ np.linalg.inv(jp @ jp.T + _DAMPING * np.eye(3))
-            step = inverse @ error + (np.eye(7) - inverse @ jp) @ wish
+            inverse = jp.T @ np.linalg.inv(jp @ jp.T + _DAMPING * identity_3)
+            step = inverse @ error + (identity_7 - inverse @ jp) @ wish
             q = np.clip(q + step * min(1.0, _MAX_STEP / max(np.abs(step).max(), 1e-9)), self._low, self._high)
         return q
 
@@ -84,3 +89,8 @@ class ArmKinematics:
         self._data.qpos[self._trunk] = trunk
         self._data.qpos[self._arm] = arm
         mujoco.mj_kinematics(self._model, self._data)
+
+
+def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
+    """The cross product of two vectors, without NumPy's overhead for arrays of them."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])

@@ -14,7 +14,7 @@ from household.goals import Goal
 from household.instances import Instance
 from household.robot import FloatArray
 from household.simulation import Simulation
-from household.tasks import Task
+from household.task import Task
 from household.video import through_camera
 
 _HEAD_SIZE = 448

@@ -1,114 +1,218 @@
-"""The living room and the objects of the tasks as MJCF, with the dimensions that predicates need.
+"""The rooms as MJCF: their shells, the objects of a task, the robot.
 
-World frame: the robot starts near the origin and looks along +x at a coffee table; z is up; metres.
+World frame: the robot starts near the origin and looks along +x; z is up; metres. Floors that a goal names
+are zones: marked rectangles of the one floor that there is.
 """
 
+from dataclasses import dataclass
 from importlib import resources
 
+from household.furnishings import FURNISHINGS
+from household.movables import MOVABLES
+from household.objects import Kind, category
+from household.robot import SIDES
 from household.robot_model import robot_actuators, robot_body
+from household.shapes import box, colour, cylinder, rod
 
 TABLE_HEIGHT = 0.45
-RADIO_BUTTON_RADIUS = 0.055
-RADIO_HEIGHT = 0.10
-BUTTON_HEIGHT = 0.025
-"""How far the button stands above the radio's top."""
-CAN_RADIUS = 0.024
-CAN_HALF_HEIGHT = 0.055
-BIN_RADIUS = 0.17
-"""Inner radius of the ashcan."""
-BIN_HEIGHT = 0.34
-
-_VISUAL = 'class="visual"'
-_SOLID = 'class="solid"'
-_OBJECT = 'class="object"'
+"""Height of the living room's own table."""
+KINDS: dict[str, Kind] = {**MOVABLES, **FURNISHINGS}
+"""Kinds of objects by category."""
 
 
-def _furniture() -> str:
+@dataclass(frozen=True)
+class Zone:
+    """A named part of the floor.
+
+    Attributes:
+        name: BDDL name, for example "floor.n.01_2".
+        centre: x, y in metres.
+        half: half-sizes in x and y.
+        tint: colour of the mat that marks it; None where it is the whole room's floor.
+    """
+
+    name: str
+    centre: tuple[float, float] = (0.0, 0.0)
+    half: tuple[float, float] = (4.0, 4.0)
+    tint: str | None = None
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of an object.
+
+    Args:
+        name: BDDL name.
+
+    Returns:
+        Its kind.
+
+    Raises:
+        KeyError: the simulator has no such kind.
+    """
+    return KINDS[category(name)]
+
+
+@dataclass(frozen=True)
+class _Shell:
+    """Colours of a room's floor (two, a checkerboard) and walls, and what decorates it."""
+
+    floor: tuple[str, str]
+    walls: str
+    decoration: str = ""
+
+
+def _garden() -> str:
+    fence = "".join(
+        box((0.02, 0.07, 0.4), (2.2, y / 5, 0.4), "pine") + box((0.02, 0.07, 0.4), (2.2, -y / 5, 0.4), "pine")
+        for y in range(13)
+    )
+    rails = box((0.015, 2.6, 0.04), (2.23, 0, 0.6), "wood") + box((0.015, 2.6, 0.04), (2.23, 0, 0.2), "wood")
+    flowers = "".join(
+        rod((1.9, y, 0), (1.9, y, 0.22), 0.008, "leaf") + cylinder(0.04, 0.01, (1.9, y, 0.23), tint)
+        for y, tint in ((-1.3, "red"), (-1.1, "yellow"), (-0.9, "pink"), (1.0, "purple"), (1.2, "red"))
+    )
+    return fence + rails + flowers
+
+
+def _window() -> str:
+    frame = box((0.01, 0.36, 0.36), (2.24, 0.1, 1.5), "white") + box(
+        (0.01, 0.31, 0.31), (2.23, 0.1, 1.5), "sky"
+    )
+    return frame + box((0.01, 0.012, 0.31), (2.225, 0.1, 1.5), "white")
+
+
+_SHELLS = {
+    "childs_room": _Shell(("0.86 0.80 0.66", "0.82 0.76 0.62"), "0.93 0.86 0.70", _window()),
+    "bedroom": _Shell(("0.62 0.58 0.66", "0.60 0.56 0.64"), "0.82 0.84 0.90", _window()),
+    "study": _Shell(("0.50 0.36 0.24", "0.47 0.33 0.22"), "0.74 0.80 0.74", _window()),
+    "bathroom": _Shell(("0.86 0.90 0.92", "0.66 0.76 0.82"), "0.80 0.90 0.92"),
+    "kitchen": _Shell(("0.90 0.88 0.84", "0.52 0.50 0.50"), "0.92 0.88 0.76"),
+    "corridor": _Shell(("0.58 0.44 0.30", "0.54 0.41 0.28"), "0.88 0.82 0.76"),
+    "garage": _Shell(("0.62 0.62 0.62", "0.60 0.60 0.60"), "0.76 0.76 0.74"),
+    "garden": _Shell(("0.36 0.58 0.26", "0.33 0.55 0.24"), "0.60 0.78 0.94", _garden()),
+}
+LIVING_ROOM = "living_room"
+ROOMS = (LIVING_ROOM, *_SHELLS)
+"""Rooms that a task may be in."""
+
+
+def _living_room() -> str:
     """Floor, walls, rug, table, sofa, shelf and plant; they never change, so they lie in a file."""
     text = resources.files("household").joinpath("furniture.xml").read_text(encoding="utf-8")
     return text[text.index("<furniture>") + len("<furniture>") : text.index("</furniture>")]
 
 
-def _radio() -> str:
-    half = RADIO_HEIGHT / 2
-    return f"""
-  <body name="radio_receiver.n.01_1" pos="0.6 0 {TABLE_HEIGHT + half}">
-    <freejoint name="radio_receiver.n.01_1"/>
-    <geom name="radio_body" type="box" size="0.085 0.14 {half}" rgba="0.93 0.90 0.80 1" mass="2.5"
-      friction="1 0.05 0.001" {_OBJECT}/>
-    <geom type="box" size="0.003 0.125 0.035" pos="-0.085 0 0" rgba="0.30 0.22 0.18 1" mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.026 0.003" pos="-0.089 0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1"
-      mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.026 0.003" pos="-0.089 -0.07 0" zaxis="1 0 0" rgba="0.85 0.8 0.6 1"
-      mass="0.01" {_VISUAL}/>
-    <geom type="cylinder" size="0.004 0.16" pos="0.07 0.11 0.2" euler="0.35 0 0" rgba="0.6 0.6 0.62 1"
-      mass="0.01" {_VISUAL}/>
-    <geom name="radio_button" type="cylinder" size="{RADIO_BUTTON_RADIUS} {BUTTON_HEIGHT / 2}"
-      pos="0 0 {half + BUTTON_HEIGHT / 2}" rgba="0.90 0.06 0.06 1" mass="0.02" {_OBJECT}/>
-  </body>"""
-
-
-def _can() -> str:
-    h, r = CAN_HALF_HEIGHT, CAN_RADIUS
-    return f"""
-  <body name="can__of__soda.n.01_1" pos="0.6 0 {TABLE_HEIGHT + h}">
-    <freejoint name="can__of__soda.n.01_1"/>
-    <geom name="can" type="cylinder" size="{r} {h}" rgba="0.90 0.06 0.06 1" mass="0.2"
-      friction="1 0.02 0.001" {_OBJECT}/>
-    <geom type="cylinder" size="{r + 0.0005} 0.012" pos="0 0 0" rgba="0.97 0.97 0.97 1"
-      mass="0.001" {_VISUAL}/>
-    <geom type="cylinder" size="{r - 0.003} 0.001" pos="0 0 {h}" rgba="0.8 0.8 0.82 1"
-      mass="0.001" {_VISUAL}/>
-  </body>"""
-
-
-def _bin() -> str:
-    count, thickness = 16, 0.006
-    half_width = (BIN_RADIUS + thickness) * 3.1416 / count * 1.05
-    staves = "".join(
-        f'<geom type="box" size="{thickness} {half_width:.4f} {BIN_HEIGHT / 2}"'
-        f' pos="{BIN_RADIUS + thickness} 0 {BIN_HEIGHT / 2}" rgba="0.10 0.25 0.80 1" {_SOLID}/>'.join(
-            (f'<body euler="0 0 {6.28319 * i / count:.5f}">', "</body>")
+def _shell(room: str) -> str:
+    if room == LIVING_ROOM:
+        return _living_room()
+    shell = _SHELLS[room]
+    walls = "".join(
+        f'<geom type="box" size="{size}" pos="{at}" rgba="{shell.walls} 1" class="visual"/>'
+        for size, at in (
+            ("0.05 3 1.4", "2.3 0 1.4"),
+            ("3 0.05 1.4", "0.5 2.6 1.4"),
+            ("3 0.05 1.4", "0.5 -2.6 1.4"),
         )
-        for i in range(count)
     )
-    return f"""
-  <body name="ashcan.n.01_1" pos="0.55 -0.5 0">
-    <geom type="cylinder" size="{BIN_RADIUS} 0.008" pos="0 0 0.012" rgba="0.05 0.10 0.35 1" {_SOLID}/>
-    {staves}
-  </body>"""
+    return (
+        '<geom name="floor" type="plane" size="4 4 0.1" material="floor" class="solid"/>'
+        + walls
+        + shell.decoration
+    )
 
 
-OBJECTS = {
-    "radio_receiver.n.01_1": _radio,
-    "can__of__soda.n.01_1": _can,
-    "ashcan.n.01_1": _bin,
-}
-"""Makers of the objects that a scene may hold, by the name that BDDL gives to them."""
+def _floor_colours(room: str) -> tuple[str, str]:
+    return ("0.72 0.58 0.42", "0.68 0.54 0.39") if room == LIVING_ROOM else _SHELLS[room].floor
 
 
-def scene_xml(objects: tuple[str, ...], grasp_object: str | None) -> str:
+def _object(name: str) -> str:
+    kind = kind_of(name)
+    joint = f'<freejoint name="{name}"/>' if kind.free else ""
+    return f'<body name="{name}">{joint}{kind.geoms(name)}</body>'
+
+
+def _mat(zone: Zone) -> str:
+    if zone.tint is None:
+        return ""
+    (x, y), (hx, hy) = zone.centre, zone.half
+    return (
+        f'<geom type="box" size="{hx} {hy} 0.0015" pos="{x} {y} 0.0015" rgba="{colour(zone.tint)}"'
+        ' class="visual"/>'
+    )
+
+
+def grasp_weld(side: str, name: str) -> str:
+    """Name of the constraint that holds an object in a hand.
+
+    Args:
+        side: "left" or "right".
+        name: the object.
+
+    Returns:
+        The equality constraint's name.
+    """
+    return f"{side}_holds_{name}"
+
+
+def mount_weld(child: str, parent: str) -> str:
+    """Name of the constraint that holds an object on another's socket.
+
+    Args:
+        child: the object with the mount.
+        parent: the object with the socket.
+
+    Returns:
+        The equality constraint's name.
+    """
+    return f"{child}_on_{parent}"
+
+
+def mountable(objects: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Which objects can be attached to which.
+
+    Args:
+        objects: names of the objects that are present.
+
+    Returns:
+        Pairs (object with the mount, object with the socket that it fits).
+    """
+    return [(a, b) for a in objects for b in objects if kind_of(a).fits == category(b)]
+
+
+def _constraints(objects: tuple[str, ...]) -> str:
+    """Inactive welds for grasps and attachments; fingers do not collide with what they can hold."""
+    held = [name for name in objects if kind_of(name).grasp is not None]
+    welds = [
+        f'<weld name="{grasp_weld(side, name)}" body1="{side}_hand" body2="{name}" active="false"'
+        f' solref="0.01 1" torquescale="0.3"/>'
+        for name in held
+        for side in SIDES
+    ]
+    welds += [
+        f'<weld name="{mount_weld(child, parent)}" body1="{parent}" body2="{child}" active="false"'
+        f' solref="0.02 1"/>'
+        for child, parent in mountable(objects)
+    ]
+    # The assisted grasp holds the object; fingers that also pushed it would tip it over before.
+    pairs = [(f"{side}_finger{i}", name) for name in held for side in SIDES for i in (1, 2)]
+    excluded = "".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in pairs)
+    if not welds:
+        return ""
+    return f"<equality>{''.join(welds)}</equality><contact>{excluded}</contact>"
+
+
+def scene_xml(room: str, objects: tuple[str, ...], zones: tuple[Zone, ...]) -> str:
     """Write the whole scene.
 
     Args:
-        objects: BDDL names of the task's objects to place in the room, keys of `OBJECTS`.
-        grasp_object: the object that the assisted grasp may weld to a hand, or None.
+        room: one of `ROOMS`.
+        objects: BDDL names of the task's objects to place in the room.
+        zones: named parts of the floor.
 
     Returns:
         MJCF text.
     """
-    welds = ""
-    if grasp_object is not None:
-        welds = "<equality>" + "".join(
-            f'<weld name="{side}_grasp" body1="{side}_hand" body2="{grasp_object}" active="false"'
-            f' solref="0.01 1" torquescale="0.3"/>'
-            for side in ("left", "right")
-        )
-        welds += "</equality>"
-        # The assisted grasp holds the object; fingers that also pushed it would tip it over before.
-        pairs = [(f"{side}_finger{i}", grasp_object) for side in ("left", "right") for i in (1, 2)]
-        excluded = "".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in pairs)
-        welds += f"<contact>{excluded}</contact>"
+    first, second = _floor_colours(room)
     return f"""
 <mujoco model="household">
   <compiler angle="radian" autolimits="true"/>
@@ -126,7 +230,7 @@ def scene_xml(objects: tuple[str, ...], grasp_object: str | None) -> str:
     <default class="hand"><geom contype="1" conaffinity="1" friction="1.5 0.05 0.001" condim="4"/></default>
   </default>
   <asset>
-    <texture name="floor" type="2d" builtin="checker" rgb1="0.72 0.58 0.42" rgb2="0.68 0.54 0.39"
+    <texture name="floor" type="2d" builtin="checker" rgb1="{first}" rgb2="{second}"
       width="128" height="128"/>
     <material name="floor" texture="floor" texrepeat="10 10" reflectance="0"/>
     <material name="wood" rgba="0.55 0.38 0.24 1" specular="0.1" shininess="0.1"/>
@@ -134,10 +238,11 @@ def scene_xml(objects: tuple[str, ...], grasp_object: str | None) -> str:
   <worldbody>
     <light pos="0.2 0.8 3" dir="0.2 -0.2 -1" directional="true"
       diffuse="0.45 0.45 0.42" specular="0.1 0.1 0.1"/>
-    {_furniture()}
-    {"".join(OBJECTS[name]() for name in objects)}
+    {_shell(room)}
+    {"".join(_mat(zone) for zone in zones)}
+    {"".join(_object(name) for name in objects)}
     {robot_body()}
   </worldbody>
-  {welds}
+  {_constraints(objects)}
   <actuator>{robot_actuators()}</actuator>
 </mujoco>"""

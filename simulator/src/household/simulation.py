@@ -8,16 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from household import robot, room
+from household.attachment import AssistedGrasp, Mounts
 from household.instances import Instance
 from household.proprioception import Addresses, camera_poses, proprioception
 from household.robot import FloatArray
-from household.tasks import Task
+from household.task import Task
 
+FLOOR = "floor"
+"""Name of the floor among the things that can touch each other."""
 _SUBSTEPS = robot.PHYSICS_HZ // robot.CONTROL_HZ
-_GRASP_HALF_SIZE = np.array([0.055, 0.05, 0.06])
-"""Half-size in metres of the box around the grasp point in which an object's axis must lie to be grasped."""
-_GRASP_SQUEEZE = 0.006
-"""Fingers count as closed on an object when they are this close to its surface, in metres."""
+_OFF, _ON = (0.90, 0.06, 0.06, 1.0), (0.10, 0.85, 0.20, 1.0)
+"""Colours of a button."""
 
 
 @functools.cache
@@ -30,8 +31,7 @@ def compiled_model(task: Task) -> mujoco.MjModel:
     Returns:
         MuJoCo model; shared, so copy it before writing to it.
     """
-    names = tuple(p.name for p in task.placements)
-    return mujoco.MjModel.from_xml_string(room.scene_xml(names, task.grasp_object))
+    return mujoco.MjModel.from_xml_string(room.scene_xml(task.room, task.objects, task.zones))
 
 
 class Simulation:
@@ -45,19 +45,24 @@ class Simulation:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        # An own copy: the bin is placed, the button coloured and the grasp welded in the model itself.
+        # An own copy: furniture is placed, buttons coloured and grasps welded in the model itself.
         self.model = copy.deepcopy(compiled_model(task))
         self.data = mujoco.MjData(self.model)
         self.addresses = Addresses(self.model)
+        self.grasp = AssistedGrasp(self.model, self.data, self.addresses, task.objects)
+        self.mounts = Mounts(self.model, self.data, task.objects)
+        self.switched_on: set[str] = set()
+        """Objects whose button a finger has touched."""
         self._renderers: dict[int, mujoco.Renderer] = {}
         self._finger_geoms = {self.model.geom(f"{side}_finger{i}").id for side in robot.SIDES for i in (1, 2)}
-        self._button = (
-            self.model.geom("radio_button").id
-            if any(p.name.startswith("radio") for p in task.placements)
-            else -1
-        )
-        self.radio_on = False
-        self.grasping: str | None = None
+        self._buttons = {
+            self.model.geom(f"{name}_{button}").id: name
+            for name in task.objects
+            if (button := room.kind_of(name).button) is not None
+        }
+        self._owner = [self.model.body(i).name for i in self.model.body_rootid[self.model.geom_bodyid]]
+        floor = self.model.geom("floor").id
+        self._owner[floor] = FLOOR
 
     def reset(self, instance: Instance) -> None:
         """Place robot and objects and let them settle.
@@ -71,12 +76,15 @@ class Simulation:
         if instance.task != self.task.name:
             raise ValueError(f"instance of {instance.task} given to a simulation of {self.task.name}")
         mujoco.mj_resetData(self.model, self.data)
-        self._release()
-        self.radio_on = False
-        if self._button >= 0:
-            self.model.geom_rgba[self._button] = (0.90, 0.06, 0.06, 1.0)
+        self.grasp.reset()
+        self.mounts.reset()
+        self.switched_on.clear()
+        for button in self._buttons:
+            self.model.geom_rgba[button] = _OFF
         for name, (x, y, z, yaw) in instance.poses.items():
             self._place(name, np.array([x, y, z]), float(yaw))
+        for name, angle in instance.openings.items():
+            self.data.qpos[self._door(name)] = angle
         action = np.zeros(robot.ACTION_DIM)
         action[robot.TRUNK] = robot.TRUNK_POSTURE + instance.posture[:4]
         action[robot.LEFT_ARM] = robot.ARM_POSTURE["left"] + instance.posture[4:11]
@@ -117,14 +125,15 @@ class Simulation:
         self.data.ctrl[:3] = (cos * forward - sin * sideways, sin * forward + cos * sideways, turn)
         self.data.ctrl[3:7] = command[robot.TRUNK]
         self.data.ctrl[7:14] = command[robot.LEFT_ARM]
-        self.data.ctrl[14:16] = self._finger_target("left", command[robot.LEFT_GRIPPER])
+        self.data.ctrl[14:16] = self.grasp.finger_target("left", command[robot.LEFT_GRIPPER])
         self.data.ctrl[16:23] = command[robot.RIGHT_ARM]
-        self.data.ctrl[23:25] = self._finger_target("right", command[robot.RIGHT_GRIPPER])
+        self.data.ctrl[23:25] = self.grasp.finger_target("right", command[robot.RIGHT_GRIPPER])
         for _ in range(_SUBSTEPS):
             mujoco.mj_step(self.model, self.data)
-            self._press_button()
+            self._press_buttons()
         mujoco.mj_forward(self.model, self.data)
-        self._assist_grasp(command)
+        self.grasp.update(command)
+        self.mounts.update()
 
     def proprioception(self) -> FloatArray:
         """The robot's 256 values.
@@ -176,6 +185,75 @@ class Simulation:
         body = self.data.body(name)
         return np.concatenate([body.xpos, body.xquat])
 
+    def rotation(self, name: str) -> FloatArray:
+        """How an object is turned in the world.
+
+        Args:
+            name: BDDL name of an object in the room.
+
+        Returns:
+            [3, 3] rotation matrix; its columns are the object's axes.
+        """
+        return np.array(self.data.body(name).xmat.reshape(3, 3))
+
+    def to_world(self, name: str, point: npt.ArrayLike) -> FloatArray:
+        """Express a point of an object in the world.
+
+        Args:
+            name: BDDL name of an object in the room.
+            point: [3] in the object's frame, metres.
+
+        Returns:
+            [3] in metres.
+        """
+        return np.asarray(self.data.body(name).xpos + self.rotation(name) @ np.asarray(point))
+
+    def speed(self, name: str) -> float:
+        """How fast an object moves.
+
+        Args:
+            name: BDDL name of an object that can move.
+
+        Returns:
+            Speed of its frame in m/s.
+        """
+        return float(np.linalg.norm(self.data.joint(name).qvel[:3]))
+
+    def door_angle(self, name: str) -> float:
+        """How far an object's door is open.
+
+        Args:
+            name: BDDL name of an object with a door.
+
+        Returns:
+            Angle in rad; 0 is closed.
+        """
+        return float(self.data.qpos[self._door(name)])
+
+    def touches(self, first: str, second: str) -> bool:
+        """Whether two things are in contact.
+
+        Args:
+            first: BDDL name of an object, or `FLOOR`.
+            second: the other.
+
+        Returns:
+            True when a shape of one touches a shape of the other.
+        """
+        return any(pair in ((first, second), (second, first)) for pair in self._pairs())
+
+    def contacts(self) -> list[tuple[str, str, float]]:
+        """All contacts.
+
+        Returns:
+            Names of the two things (objects, `FLOOR`, "base" for the robot) and their overlap in metres.
+        """
+        depths = -self.data.contact.dist[: self.data.ncon]
+        return [(*pair, float(depth)) for pair, depth in zip(self._pairs(), depths, strict=True)]
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        return [(self._owner[a], self._owner[b]) for a, b in self.data.contact.geom[: self.data.ncon]]
+
     def hand_position(self, side: str) -> FloatArray:
         """Where a hand's grasp point is in the world.
 
@@ -212,61 +290,15 @@ class Simulation:
         start = self.model.jnt_qposadr[joint]
         self.data.qpos[start : start + 7] = np.concatenate([position, quaternion])
 
-    def _press_button(self) -> None:
-        """A finger that touches the button turns the radio on; it stays on."""
-        if self._button < 0 or self.radio_on:
+    def _press_buttons(self) -> None:
+        """A finger that touches a button switches its device on; it stays on."""
+        if len(self.switched_on) == len(self._buttons):
             return
         for a, b in self.data.contact.geom[: self.data.ncon]:
-            other = b if a == self._button else a
-            if self._button in (a, b) and other in self._finger_geoms:
-                self.radio_on = True
-                self.model.geom_rgba[self._button] = (0.10, 0.85, 0.20, 1.0)
-                return
+            for button, other in ((a, b), (b, a)):
+                if button in self._buttons and other in self._finger_geoms:
+                    self.switched_on.add(self._buttons[button])
+                    self.model.geom_rgba[button] = _ON
 
-    def _finger_target(self, side: str, command: float) -> float:
-        """Target of a hand's finger joints in metres; fingers stop at the surface of what they hold."""
-        target = robot.gripper_to_finger(float(command))
-        return max(target, room.CAN_RADIUS) if self.grasping == side else target
-
-    def _assist_grasp(self, command: FloatArray) -> None:
-        """Weld the object to a hand whose fingers close on it; let go when they are told to open."""
-        name = self.task.grasp_object
-        if name is None:
-            return
-        for side, gripper in (("left", robot.LEFT_GRIPPER), ("right", robot.RIGHT_GRIPPER)):
-            half_gap = float(self.data.qpos[self.addresses.finger_q[side]].mean())
-            target = robot.gripper_to_finger(float(command[gripper]))
-            if self.grasping == side:
-                if target > room.CAN_RADIUS + 2 * _GRASP_SQUEEZE:
-                    self._release()
-            elif self.grasping is None and target < room.CAN_RADIUS:
-                near = half_gap < room.CAN_RADIUS + _GRASP_SQUEEZE
-                if near and bool((np.abs(self._in_hand(side, name)) < _GRASP_HALF_SIZE).all()):
-                    self._attach(side, name)
-
-    def _in_hand(self, side: str, name: str) -> FloatArray:
-        """The object's nearest axis point relative to the grasp point, in the hand's frame, metres."""
-        hand = self.data.body(f"{side}_hand")
-        body = self.data.body(name)
-        axis = body.xmat.reshape(3, 3)[:, 2]
-        offset = self.data.site_xpos[self.addresses.eef_site[side]] - body.xpos
-        along = np.clip(offset @ axis, -room.CAN_HALF_HEIGHT, room.CAN_HALF_HEIGHT)
-        return np.asarray(hand.xmat.reshape(3, 3).T @ (axis * along - offset))
-
-    def _attach(self, side: str, name: str) -> None:
-        hand, body = self.data.body(f"{side}_hand"), self.data.body(name)
-        conjugate, quaternion = np.zeros(4), np.zeros(4)
-        mujoco.mju_negQuat(conjugate, hand.xquat)
-        mujoco.mju_mulQuat(quaternion, conjugate, body.xquat)
-        equality = self.model.equality(f"{side}_grasp").id
-        row = self.model.eq_data[equality]
-        row[:] = 0.0
-        row[3:6] = hand.xmat.reshape(3, 3).T @ (body.xpos - hand.xpos)
-        row[6:10] = quaternion
-        row[10] = 0.3
-        self.data.eq_active[equality] = 1
-        self.grasping = side
-
-    def _release(self) -> None:
-        self.data.eq_active[:] = 0
-        self.grasping = None
+    def _door(self, name: str) -> int:
+        return int(self.model.joint(f"{name}_{room.kind_of(name).door}").qposadr[0])

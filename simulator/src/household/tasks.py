@@ -1,79 +1,12 @@
-"""The household tasks: reduced forms of BEHAVIOR tasks, in one room with one or two objects.
+"""The tasks that the simulator has, as data."""
 
-The goal of each is read from the bddl package (`goals.py`), grounded for the objects that are present.
-What is reduced: the room, the number of objects, the distances; the can stands on the table.
-"""
+from household import furnishings as f
+from household import room
+from household.room import Zone
+from household.task import HumanMeans, Placement, Task
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where an object may stand.
-
-    Attributes:
-        name: BDDL name, for example "can__of__soda.n.01_1".
-        centre: x, y in metres.
-        ranges: half-ranges of x, y (metres) and yaw (rad); drawn uniformly.
-    """
-
-    name: str
-    centre: tuple[float, float]
-    ranges: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class HumanMeans:
-    """Means over the task's own demonstrations, in place of the human demonstrators' means.
-
-    Attributes:
-        length: control steps.
-        distance_traveled: path of the base in metres.
-        left_eef_displacement: path of the left hand in metres.
-        right_eef_displacement: path of the right hand in metres.
-    """
-
-    length: float
-    distance_traveled: float
-    left_eef_displacement: float
-    right_eef_displacement: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task.
-
-    Attributes:
-        name: the challenge's name, which is also bddl's activity.
-        index: the challenge's task index.
-        stages: number of stages the challenge's policy divides the task into.
-        instruction: the challenge's instruction.
-        placements: the objects that are present.
-        grasp_object: the object that hands can grasp, or None.
-        gripper: right gripper's command at the start, -1 closed to 1 open.
-        base_centre: mean x, y of the robot's start, metres.
-        base_range: half-ranges of the robot's start x, y (metres) and yaw (rad).
-        human: means that normalise time and distances, measured over 80 demonstrations of style "corrected".
-    """
-
-    name: str
-    index: int
-    stages: int
-    instruction: str
-    placements: tuple[Placement, ...]
-    grasp_object: str | None
-    gripper: float
-    base_centre: tuple[float, float]
-    base_range: tuple[float, float, float]
-    human: HumanMeans
-
-    @property
-    def time_limit(self) -> int:
-        """Control steps a rollout may take: 1.5 times the human mean (2026 edition)."""
-        return round(1.5 * self.human.length)
-
-
-_BASE_RANGE = (0.06, 0.06, 0.04)
+_DEMO_BASE = (0.06, 0.06, 0.04)
+_FURNITURE = (0.03, 0.03, 0.05)
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -83,11 +16,15 @@ TASKS: dict[str, Task] = {
             index=0,
             stages=5,
             instruction="Turn on the radio receiver that's on the table in the living room.",
-            placements=(Placement("radio_receiver.n.01_1", (0.56, -0.03), (0.04, 0.08, 0.15)),),
-            grasp_object=None,
+            reduced="The radio stands before the robot; touching its button switches it on.",
+            room="living_room",
+            placements=(
+                Placement("radio_receiver.n.01_1", (0.56, -0.03), (0.04, 0.08, 0.15), room.TABLE_HEIGHT),
+            ),
             gripper=-1.0,
             base_centre=(-0.32, 0.0),
-            base_range=_BASE_RANGE,
+            base_range=_DEMO_BASE,
+            variation=0.0,
             human=HumanMeans(63.0, 0.401, 0.426, 0.540),
         ),
         Task(
@@ -95,19 +32,279 @@ TASKS: dict[str, Task] = {
             index=1,
             stages=6,
             instruction="Put the three can of soda from the living room inside the tash can in the kitchen.",
+            reduced="One can instead of three; it stands on the table, the ashcan beside it.",
+            room="living_room",
             placements=(
-                Placement("can__of__soda.n.01_1", (0.56, -0.05), (0.04, 0.07, 3.14)),
+                Placement("can__of__soda.n.01_1", (0.56, -0.05), (0.04, 0.07, 3.14), room.TABLE_HEIGHT),
                 Placement("ashcan.n.01_1", (0.54, -0.43), (0.03, 0.03, 0.1)),
             ),
-            grasp_object="can__of__soda.n.01_1",
-            gripper=1.0,
             base_centre=(-0.15, 0.0),
-            base_range=_BASE_RANGE,
+            base_range=_DEMO_BASE,
+            variation=0.0,
             human=HumanMeans(109.3, 0.362, 0.422, 0.765),
+        ),
+        Task(
+            name="setting_mousetraps",
+            index=5,
+            stages=12,
+            instruction=(
+                "Take the four mousetraps from the cabinet in the bathroom and place them on the bathroom "
+                "floor. Make sure all four end up on the same floor surface, and ensure that at least two "
+                "of them are either under or directly next to the same bathroom sink."
+            ),
+            reduced="Two mousetraps instead of four, one sink, one floor.",
+            room="bathroom",
+            placements=(
+                Placement("cabinet.n.01_1", (0.70, 0.42), _FURNITURE),
+                Placement("sink.n.01_1", (0.82, -0.40), _FURNITURE),
+                Placement(
+                    "mousetrap.n.01_1", (-0.09, -0.13), (0.03, 0.05, 0.4), f.CABINET_TOP, "cabinet.n.01_1"
+                ),
+                Placement(
+                    "mousetrap.n.01_2", (-0.09, 0.10), (0.03, 0.05, 0.4), f.CABINET_TOP, "cabinet.n.01_1"
+                ),
+            ),
+            zones=(Zone("floor.n.01_1"),),
+            base_centre=(-0.05, 0.1),
+            human=HumanMeans(310.6, 1.961, 3.703, 5.263),
+        ),
+        Task(
+            name="hiding_Easter_eggs",
+            index=6,
+            stages=9,
+            instruction=(
+                "Take the three Easter eggs out of the wicker basket on the lawn in the garden, then place "
+                "them on the lawn next to a single tree (choose any tree) so that all three eggs are next "
+                "to the same tree and none are left in the basket."
+            ),
+            reduced="Two eggs instead of three, one tree; the basket stays where it is.",
+            room="garden",
+            placements=(
+                Placement("wicker_basket.n.01_1", (0.60, 0.35), (0.03, 0.04, 0.3)),
+                Placement("tree.n.01_1", (0.72, -0.40), (0.03, 0.04, 0.2)),
+                Placement(
+                    "easter_egg.n.01_1", (0.0, -0.055), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
+                ),
+                Placement(
+                    "easter_egg.n.01_2", (0.0, 0.055), (0.03, 0.015, 3.1), 0.012, "wicker_basket.n.01_1"
+                ),
+            ),
+            zones=(Zone("lawn.n.01_1"),),
+            base_centre=(-0.05, 0.1),
+            human=HumanMeans(259.9, 1.802, 3.485, 5.134),
+        ),
+        Task(
+            name="picking_up_toys",
+            index=7,
+            stages=15,
+            instruction=(
+                "Put all the toys in the child's room - the three board games (two on the bed and one on "
+                "the table), the two jigsaw puzzles on the table, and the tennis ball on the table - inside"
+                " the toy box on the table in the child's room."
+            ),
+            reduced="One board game, one jigsaw puzzle and the tennis ball; bed and table are side by side.",
+            room="childs_room",
+            placements=(
+                Placement("table.n.02_1", (0.80, -0.30), (0.02, 0.03, 0.0)),
+                Placement("bed.n.01_1", (0.92, 0.62), (0.02, 0.03, 0.0)),
+                Placement("toy_box.n.01_1", (-0.08, -0.215), (0.02, 0.02, 0.08), f.TABLE_TOP, "table.n.02_1"),
+                Placement(
+                    "tennis_ball.n.01_1", (-0.15, 0.15), (0.03, 0.03, 0.0), f.TABLE_TOP, "table.n.02_1"
+                ),
+                Placement(
+                    "jigsaw_puzzle.n.01_1", (-0.14, 0.31), (0.03, 0.03, 0.4), f.TABLE_TOP, "table.n.02_1"
+                ),
+                Placement("board_game.n.01_1", (-0.24, -0.12), (0.04, 0.08, 0.4), f.BED_TOP, "bed.n.01_1"),
+            ),
+            base_centre=(-0.05, 0.1),
+            human=HumanMeans(367.8, 3.486, 3.752, 5.645),
+        ),
+        Task(
+            name="bringing_in_wood",
+            index=15,
+            stages=15,
+            instruction=(
+                "Bring the three plywood sheets from the garden into the corridor and place them on the "
+                "floor there."
+            ),
+            reduced=(
+                "Two narrow boards instead of three sheets; garden and corridor are two mats in one room."
+            ),
+            room="corridor",
+            placements=(
+                Placement("plywood.n.01_1", (0.58, 0.42), (0.05, 0.05, 0.35)),
+                Placement("plywood.n.01_2", (0.58, 0.72), (0.05, 0.05, 0.35)),
+            ),
+            zones=(
+                Zone("floor.n.01_1", (0.70, 0.80), (0.70, 0.62), "green"),
+                Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "cream"),
+            ),
+            base_centre=(-0.05, 0.15),
+            human=HumanMeans(279.5, 2.572, 4.130, 5.701),
+        ),
+        Task(
+            name="moving_boxes_to_storage",
+            index=16,
+            stages=15,
+            instruction=(
+                "Move the two storage containers from the living room to the garage. In the garage, place "
+                "one container on the floor and stack the other container on top of it (either order is "
+                "fine)."
+            ),
+            reduced="Small containers for one hand; living room and garage are two mats in one room.",
+            room="garage",
+            placements=(
+                Placement("storage_container.n.01_1", (0.58, 0.38), (0.04, 0.04, 0.3)),
+                Placement("storage_container.n.01_2", (0.58, 0.75), (0.04, 0.04, 0.3)),
+            ),
+            zones=(
+                Zone("floor.n.01_1", (0.70, 0.80), (0.70, 0.62), "wood"),
+                Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "dark"),
+            ),
+            base_centre=(-0.05, 0.15),
+            human=HumanMeans(331.9, 2.667, 4.699, 6.207),
+        ),
+        Task(
+            name="bringing_water",
+            index=17,
+            stages=11,
+            instruction=(
+                "Retrieve the two bottles from the refrigerator in the kitchen, bring them to the living "
+                "room, and place both on the coffee table. Make sure the refrigerator is closed when you "
+                "finish."
+            ),
+            reduced=(
+                "The refrigerator's door is open at the start; the coffee table is beside it in the same "
+                "room."
+            ),
+            room="kitchen",
+            placements=(
+                Placement(
+                    "electric_refrigerator.n.01_1", (0.84, 0.42), (0.02, 0.03, 0.0), opening=(1.3, 1.6)
+                ),
+                Placement("coffee_table.n.01_1", (0.74, -0.45), (0.02, 0.03, 0.0)),
+                Placement(
+                    "bottle.n.01_1",
+                    (-0.10, -0.07),
+                    (0.015, 0.015, 3.1),
+                    f.FRIDGE_SHELF,
+                    "electric_refrigerator.n.01_1",
+                ),
+                Placement(
+                    "bottle.n.01_2",
+                    (-0.10, 0.07),
+                    (0.015, 0.015, 3.1),
+                    f.FRIDGE_SHELF,
+                    "electric_refrigerator.n.01_1",
+                ),
+            ),
+            base_centre=(-0.05, -0.05),
+            human=HumanMeans(363.6, 4.825, 6.858, 4.837),
+        ),
+        Task(
+            name="tidying_bedroom",
+            index=18,
+            stages=13,
+            instruction=(
+                "In the bedroom, move the book from the bed onto either nightstand, and place the two "
+                "sandals side by side next to the bed."
+            ),
+            reduced="One low table as nightstand, beside the bed.",
+            room="bedroom",
+            placements=(
+                Placement("bed.n.01_1", (0.96, 0.50), (0.02, 0.03, 0.0)),
+                Placement("table.n.02_1", (0.82, -0.50), (0.02, 0.03, 0.0)),
+                Placement("book.n.02_1", (-0.26, 0.0), (0.04, 0.08, 0.4), f.BED_TOP, "bed.n.01_1"),
+                Placement("sandal.n.01_1", (0.38, -0.22), (0.03, 0.03, 0.3)),
+                Placement("sandal.n.01_2", (0.38, -0.46), (0.03, 0.03, 0.3)),
+            ),
+            base_centre=(-0.15, 0.05),
+            human=HumanMeans(454.1, 3.603, 5.927, 6.400),
+        ),
+        Task(
+            name="putting_shoes_on_rack",
+            index=22,
+            stages=9,
+            instruction=(
+                "Pick up the two gym shoes and the two sandals from the corridor floor and place them onto "
+                "the hallstand (shoe rack) in the corridor, making sure they are on the rack and not on the"
+                " floor. Arrange them so the two gym shoes are next to each other and the two sandals are "
+                "next to each other."
+            ),
+            reduced="All four shoes, on both sides of a rack of one low shelf.",
+            room="corridor",
+            placements=(
+                Placement("hallstand.n.01_1", (0.78, 0.0), (0.02, 0.02, 0.0)),
+                Placement("gym_shoe.n.01_1", (0.48, 0.46), (0.04, 0.03, 0.25)),
+                Placement("gym_shoe.n.01_2", (0.48, 0.71), (0.04, 0.03, 0.25)),
+                Placement("sandal.n.01_1", (0.48, -0.46), (0.04, 0.03, 0.25)),
+                Placement("sandal.n.01_2", (0.48, -0.71), (0.04, 0.03, 0.25)),
+            ),
+            zones=(Zone("floor.n.01_1"),),
+            base_centre=(-0.10, 0.0),
+            human=HumanMeans(435.1, 2.703, 6.129, 6.056),
+        ),
+        Task(
+            name="boxing_books_up_for_storage",
+            index=23,
+            stages=15,
+            instruction=(
+                "Put all six books from the bookcases in the living room into the box on the living room "
+                "floor."
+            ),
+            reduced="Two books instead of six, on one low bookcase instead of four.",
+            room="study",
+            placements=(
+                Placement("bookcase.n.01_1", (0.74, 0.40), (0.02, 0.03, 0.0)),
+                Placement("box.n.01_1", (0.58, -0.42), (0.04, 0.04, 0.1)),
+                Placement(
+                    "book.n.02_1", (-0.03, -0.14), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"
+                ),
+                Placement("book.n.02_2", (-0.03, 0.12), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"),
+            ),
+            base_centre=(-0.05, 0.15),
+            human=HumanMeans(268.1, 1.993, 3.227, 4.969),
+        ),
+        Task(
+            name="hanging_pictures",
+            index=34,
+            stages=5,
+            instruction=(
+                "Pick up the poster from the kitchen countertop and hang it on one of the wall nails in the"
+                " kitchen."
+            ),
+            reduced=(
+                "A small framed poster that stands on the countertop; one nail, which holds it when it is "
+                "near."
+            ),
+            room="kitchen",
+            placements=(
+                Placement("countertop.n.01_1", (0.80, 0.0), (0.02, 0.03, 0.0)),
+                Placement(
+                    "poster.n.01_1", (-0.03, 0.25), (0.02, 0.08, 0.1), f.COUNTER_TOP, "countertop.n.01_1"
+                ),
+                Placement("wall_nail.n.01_1", (0.82, -0.25), (0.01, 0.06, 0.0)),
+            ),
+            base_centre=(-0.05, 0.15),
+            human=HumanMeans(109.6, 0.943, 0.991, 1.639),
+        ),
+        Task(
+            name="attach_a_camera_to_a_tripod",
+            index=35,
+            stages=5,
+            instruction="Attach the digital camera to the camera tripod in the bedroom.",
+            reduced="The camera stands upright on the floor; the tripod holds it when it is near its plate.",
+            room="bedroom",
+            placements=(
+                Placement("digital_camera.n.01_1", (0.48, 0.30), (0.05, 0.08, 0.3)),
+                Placement("camera_tripod.n.01_1", (0.62, -0.42), (0.04, 0.06, 0.5)),
+            ),
+            base_centre=(-0.05, 0.1),
+            human=HumanMeans(139.8, 0.816, 1.797, 2.601),
         ),
     )
 }
-"""Tasks by name."""
+"""Tasks by name, in the order of the challenge's indices."""
 
 
 def task_named(name: str) -> Task:
