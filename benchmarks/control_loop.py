@@ -85,12 +85,16 @@ def main(file: Annotated[Path, tyro.conf.Positional]) -> None:
     if not file.is_file():
         print(f"{file} is not a file; expected recorded control loops (.npz)", file=sys.stderr)
         sys.exit(2)
-    with np.load(file) as archive:
-        record = dict(archive)
-    within = True
+    try:
+        with np.load(file) as archive:
+            record = dict(archive)
+        replays = {task: replay(record, task) for task in tasks_in(record)}
+    except (OSError, ValueError, KeyError, IndexError, AttributeError) as error:
+        print(f"{file} is not a file of recorded control loops: {error!r}", file=sys.stderr)
+        sys.exit(2)
+    within = bool(replays)
     print("task  largest action error  steps with another stage  largest saved-action error  rules applied")
-    for task in tasks_in(record):
-        difference, counts = replay(record, task)
+    for task, (difference, counts) in replays.items():
         within &= difference.within
         rules = ", ".join(f"{rule} {count}" for rule, count in sorted(counts.items()))
         print(

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.interpolate import interp1d
 
 from benchmarks.control_loop import main as benchmark
 from benchmarks.control_loop import replay, tasks_in
+from pi_behavior.challenge import STAGE_COUNTS
+from pi_behavior.layout import state_from_proprioception
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import ControlLoop, Event, compress, gripper_moves
 from pi_behavior.policy.interface import Prediction
@@ -56,6 +59,94 @@ def test_benchmark_exit_codes(golden, tmp_path, capsys):
             benchmark(tmp_path / f"{name}.npz")
         assert stopped.value.code == code
     assert "uncompressed" in capsys.readouterr().out
+
+
+def published_policy(task: int, states, chunks, logits) -> dict[str, list]:
+    """The published control loop written down once more, straight from its description."""
+    never = {  # first stage at which a closed gripper is allowed; 15 is never
+        "left": {0: 2, 41: 14, 46: 8, 49: 14},
+        "right": {0: 2, 30: 6, 31: 8, 32: 5, 33: 11, 38: 0, 39: 0, 40: 4, 41: 14, 45: 10, 46: 8},
+    }
+    stage, history, saved, queue, call = 0, [], None, [], 0
+    out: dict[str, list] = {"actions": [], "stage": [], "initial_actions": []}
+    for x in states:
+        if not queue:
+            out["initial_actions"].append(np.full((4, 23), np.nan) if saved is None else saved)
+            chunk = chunks[call].astype(np.float64)
+            left, right = x[14] < -0.98, x[22] < -0.98
+            opened, acted = [], False
+            if task == 0 and stage >= 2:
+                opened += [14] if left and (right or x[22] > 0.9) else []
+                opened += [22] if right and (left or x[14] > 0.9) else []
+                acted = bool(opened) or stage == 4
+                if stage == 4:
+                    stage, history = 2, []
+            if not acted:
+                opened += [14] if left and stage < never["left"].get(task, 15) else []
+                opened += [22] if right and stage < never["right"].get(task, 15) else []
+            if opened:
+                chunk = np.tile(x.astype(np.float64), (30, 1))
+                chunk[:, opened] = 1.0
+            if any(chunk[:26, g].max() - chunk[:26, g].min() > 0.2 for g in (14, 22)):
+                queue, saved = list(chunk[:20]), chunk[20:24]
+            else:
+                fast = interp1d(np.arange(26), chunk[:26], kind="cubic", axis=0)(np.linspace(0, 25, 20))
+                fast[:, :3] *= 1.3
+                queue, saved = list(fast), chunk[26:30]
+            history = [*history, int(np.argmax(logits[call]))][-3:]
+            if len(history) == 3:
+                if history.count(stage + 1) >= 2 or history == [stage + 2] * 3:
+                    stage, history = stage + 1, []
+                elif history == [stage - 1] * 3:
+                    stage, history = stage - 1, []
+            call += 1
+        out["actions"].append(queue.pop(0))
+        out["stage"].append(stage)
+    return out
+
+
+@pytest.mark.parametrize("length", [1, 130, 400])
+def test_replay_agrees_with_the_published_loop_on_every_task(length, tmp_path, capsys):
+    """Also backward votes, skips, thresholds of every task, and lengths that no call ends with."""
+    record, backward = {}, 0
+    for task in range(50):
+        rng = np.random.default_rng(task)
+        calls = -(-length // 20)
+        proprioception = rng.uniform(-1, 1, (length, 256)).astype(np.float32)
+        for fingers in (slice(193, 195), slice(232, 234)):  # closed, open, or in between
+            proprioception[:, fingers] = rng.choice([0.0, 0.0004, 0.03, 0.0499], (length, 1))
+        chunks = rng.uniform(-1, 1, (calls, 30, 23)).astype(np.float32)
+        chunks[:, :, [14, 22]] = rng.uniform(-1, 1, (calls, 1, 2)) + rng.uniform(0, 0.25, (calls, 30, 2))
+        stages, start = STAGE_COUNTS[task], int(rng.integers(0, 3))
+        walk = np.abs(start + np.repeat(rng.integers(-1, 3, calls).cumsum(), 3)[:calls]) % stages
+        logits = np.full((calls, 15), -np.inf, np.float32)
+        logits[:, :stages] = rng.normal(size=(calls, stages))
+        logits[np.arange(calls), walk] = 9.0
+        states = state_from_proprioception(proprioception)
+        expected = published_policy(task, states, chunks, logits)
+        backward += int((np.diff(expected["stage"]) < 0).sum())
+        values = {"in/proprio": proprioception, "in/chunks": chunks, "in/stage_logits": logits}
+        values |= {f"out/{name}": np.array(value) for name, value in expected.items()}
+        record |= {f"task{task}/{name}": value for name, value in values.items()}
+    np.savez(tmp_path / "record.npz", **record)
+    with pytest.raises(SystemExit) as stopped:
+        benchmark(tmp_path / "record.npz")
+    assert stopped.value.code == 0, capsys.readouterr().out
+    if length == 400:
+        text = capsys.readouterr().out
+        assert backward > 10
+        assert all(rule in text for rule in ("radio", "gripper", "stage_back", "stage_skip", "uncompressed"))
+
+
+@pytest.mark.parametrize("arrays", [{"x": np.zeros(3)}, {"task1/in/proprio": np.zeros((3, 256))}])
+def test_other_files_are_refused(tmp_path, arrays, capsys):
+    np.savez(tmp_path / "other.npz", **arrays)
+    (tmp_path / "text.npz").write_text("no archive")
+    for name in ("other", "text"):
+        with pytest.raises(SystemExit) as stopped:
+            benchmark(tmp_path / f"{name}.npz")
+        assert stopped.value.code == 2
+        assert "not a file of recorded control loops" in capsys.readouterr().err
 
 
 def test_compression_is_exact_for_cubics_and_scales_the_base():

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.corrections import (
@@ -55,23 +57,50 @@ def test_radio_rule(stage, left, right, expected):
     assert radio_rule(situation(left, right, task=1, stage=stage)) is None
 
 
-def test_published_table():
+LEFT_NEVER = {*range(1, 41), *range(42, 46), 47, 48}
+RIGHT_NEVER = {*range(1, 30), *range(34, 38), *range(42, 45), *range(47, 50)}
+LEFT_FROM = {0: 2, 41: 14, 46: 8, 49: 14}
+RIGHT_FROM = {0: 2, 30: 6, 31: 8, 32: 5, 33: 11, 40: 4, 41: 14, 45: 10, 46: 8}
+RIGHT_FREE = {38, 39}
+
+
+def test_published_table_covers_every_task_and_stage():
+    """As the facts list it: never, from a stage on, or always; each hand of each task is in one list."""
+    assert sorted([*LEFT_NEVER, *LEFT_FROM]) == list(range(50))
+    assert sorted([*RIGHT_NEVER, *RIGHT_FROM, *RIGHT_FREE]) == list(range(50))
     table = published_closure()
     assert sorted(table) == list(range(50))
-    never = {side: {t for t in table if not table[t][:, i].any()} for i, side in enumerate(("left", "right"))}
-    assert never["left"] == {*range(1, 41), *range(42, 46), 47, 48}
-    assert never["right"] == {*range(1, 30), *range(34, 38), *range(42, 45), *range(47, 50)}
-    assert table[38][:, 1].all()
-    assert table[39][:, 1].all()
-    first = {(task, side): int(np.argmax(table[task][:, i])) for task in table for i, side in enumerate("lr")}
-    assert [first[key] for key in ((0, "l"), (0, "r"), (30, "r"), (33, "r"), (41, "l"), (49, "l"))] == [
-        2,
-        2,
-        6,
-        11,
-        14,
-        14,
-    ]
+    for task in range(50):
+        for stage in range(15):
+            left = task not in LEFT_NEVER and stage >= LEFT_FROM[task]
+            right = task in RIGHT_FREE or (task not in RIGHT_NEVER and stage >= RIGHT_FROM[task])
+            assert table[task][stage].tolist() == [left, right], (task, stage)
+
+
+grippers = st.floats(-1.0, 1.0) | st.sampled_from([-1.0, -0.98, -0.97, 0.9, 1.0])
+
+
+@given(st.integers(0, 49), st.integers(0, 14), grippers, grippers)
+def test_published_rules_open_what_the_table_forbids_and_nothing_else(task, stage, left, right):
+    moment = situation(left, right, task=task, stage=stage)
+    closed = [bool(np.float32(hand) < -0.98) for hand in (left, right)]
+    radio = radio_rule(moment)
+    rule = gripper_rule(published_closure().get)
+    wanted = [c and not ok for c, ok in zip(closed, published_closure()[task][stage], strict=True)]
+    correction = rule(moment)
+    assert (list(correction.opened) if correction else [False, False]) == wanted
+    if task != 0 or stage < 2:
+        assert radio is None
+    elif radio:
+        assert (radio.stage == 2) == (stage == 4)
+        assert all(is_closed for opened, is_closed in zip(radio.opened, closed, strict=True) if opened)
+    chunk = np.zeros((30, 23), np.float32)
+    if correction:
+        held = correction.apply(chunk, moment.state)
+        kept = np.ones(23, bool)
+        kept[[14, 22]] = np.logical_not(wanted)
+        np.testing.assert_array_equal(held[:, kept], np.tile(moment.state[kept], (30, 1)))
+        assert (held[:, ~kept] == 1.0).all()
 
 
 @pytest.mark.parametrize(

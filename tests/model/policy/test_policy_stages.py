@@ -65,6 +65,36 @@ def test_a_transition_needs_three_predictions_and_moves_by_one(predictions):
             since = 0
 
 
+@given(st.integers(0, 14), st.lists(st.integers(0, 14), max_size=60))
+def test_votes_are_those_of_the_published_rules(stage, predictions):
+    """Against the rules written out over the whole history, counted from the last transition."""
+    tracker = StageTracker(stage=stage)
+    expected, since = stage, []
+    for predicted in predictions:
+        since.append(predicted)
+        last = [value - expected for value in since[-3:]]
+        move = 0
+        if len(last) == 3:
+            if sum(value == 1 for value in last) >= 2 or last == [2, 2, 2]:
+                move = 1
+            elif last == [-1, -1, -1]:
+                move = -1
+        if move:
+            expected, since = expected + move, []
+        tracker.update(logits(predicted))
+        assert tracker.stage == expected
+
+
+def test_the_first_stage_does_not_go_back_and_the_last_one_not_on():
+    for stage, task_stages in ((0, 15), (14, 15), (4, 5)):
+        tracker = StageTracker(stage=stage)
+        for predicted in range(task_stages):
+            masked = np.where(np.arange(15) < task_stages, logits(predicted), -np.inf)
+            for _ in range(3):
+                tracker.update(masked)
+            assert 0 <= tracker.stage < task_stages
+
+
 def test_without_voting_the_stage_follows_the_prediction():
     tracker = StageTracker(voting=False)
     assert tracker.update(logits(7)) == "follow"
