@@ -16,98 +16,12 @@ import yaml
 
 CHART = Path(__file__).parents[2] / "charts" / "b1k"
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-EVERYTHING = {
-    "commonLabels": {"team": "robots"},
-    "serviceAccount": {"annotations": {"example.org/role": "reader"}},
-    "rbac": {"extraRules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]},
-    "storage": {
-        "singleNode": True,
-        "dataset": {"storageClass": "fast", "accessMode": "ReadWriteOnce", "keep": False},
-        "workspace": {"size": "10Ti"},
-    },
-    "s3": {"secret": "bucket-keys", "region": "eu-central-1", "endpoint": "https://s3.example.org"},
-    "wandb": {
-        "mode": "online",
-        "secret": "wandb-key",
-        "entity": "robots",
-        "baseUrl": "https://wb.example.org",
-    },
-    "registry": {"secret": "pull"},
+VALUES = Path(__file__).parent / "values"
+CASES = {"defaults": {}} | {
+    one.stem: yaml.safe_load(one.read_text()) for one in sorted(VALUES.glob("*.yaml"))
 }
-BROUGHT = {
-    "serviceAccount": {"create": False, "name": "default-editor"},
-    "rbac": {"create": False},
-    "storage": {"dataset": {"existingClaim": "demos"}, "workspace": {"existingClaim": "scratch"}},
-}
-SERVICES = {
-    "images": {"registry": "registry.example.org/robots", "digests": {"toolbox": f"sha256:{'0' * 64}"}},
-    "registry": {"secret": "pull"},
-    "quota": {"create": True, "hard": {"requests.nvidia.com/gpu": "24", "pods": 200}},
-    "priorityClasses": {"create": True},
-    "reports": {
-        "enabled": True,
-        "clients": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress"}}}],
-        "ingress": {
-            "enabled": True,
-            "host": "reports.example.org",
-            "className": "nginx",
-            "annotations": {"example.org/auth": "basic"},
-            "tlsSecret": "reports-tls",
-        },
-    },
-    "policyServer": {
-        "enabled": True,
-        "checkpoint": "/workspace/artifacts/train/0123456789abcdef/checkpoint",
-        "apiKeySecret": "policy-key",
-        "nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L40S"},
-        "autoscaling": {"enabled": True},
-    },
-}
-GPUS = {"cpu": 192, "memory": "2000Gi", "nvidia.com/gpu": 8}
-KUEUE = {
-    "kueue": {
-        "enabled": True,
-        "queues": {
-            "training": {"quota": GPUS, "nodeLabels": {"nvidia.com/gpu.product": "NVIDIA-H200"}},
-            "evaluation": {
-                "quota": {"nvidia.com/gpu": 16},
-                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
-            },
-        },
-    }
-}
-OPEN = {
-    "networkPolicies": {"create": False},
-    "reports": {"enabled": True},
-    "policyServer": {"enabled": True, "checkpoint": "/workspace/x", "gpus": 0, "tolerations": []},
-}
-CUSTOM_METRIC = {
-    "policyServer": {
-        "enabled": True,
-        "checkpoint": "/workspace/x",
-        "autoscaling": {
-            "enabled": True,
-            "metrics": [
-                {
-                    "type": "Pods",
-                    "pods": {
-                        "metric": {"name": "b1k_sessions"},
-                        "target": {"type": "AverageValue", "averageValue": "2"},
-                    },
-                }
-            ],
-        },
-    }
-}
-CASES = {
-    "defaults": {},
-    "everything": EVERYTHING,
-    "brought": BROUGHT,
-    "services": SERVICES,
-    "kueue": KUEUE,
-    "open": OPEN,
-    "custom-metric": CUSTOM_METRIC,
-}
+EVERYTHING, BROUGHT, SERVICES = CASES["everything"], CASES["brought"], CASES["services"]
+KUEUE, OPEN, CUSTOM_METRIC = CASES["kueue"], CASES["open"], CASES["custom-metric"]
 CLUSTER_WIDE = {"PriorityClass", "ResourceFlavor", "ClusterQueue"}
 KUBERNETES = ("1.28", "1.31", "1.34", "1.36", "1.37")
 
@@ -414,8 +328,7 @@ def test_pods_have_no_rights(render, values):
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert set(container["resources"]) == {"requests", "limits"}
-            for variable in container.get("env", []):
-                assert set(variable) == {"name", "valueFrom"}, "where the secret is, not what"
+            assert "env" not in container
 
 
 def test_services_read_the_workspace_and_cannot_write_it(render):
@@ -484,6 +397,16 @@ def test_commands_of_the_pods_have_options_that_exist(render, name):
     command = pods(render(SERVICES))[name]["containers"][0]["command"]
     said = help_of(command)
     assert [word for word in command[3:] if word.startswith("--") and word not in said] == []
+
+
+def test_key_of_the_policy_server_is_a_file_of_the_secret(render):
+    spec = pods(render(SERVICES))["b1k-policy"]
+    command = spec["containers"][0]["command"]
+    (volume,) = [one for one in spec["volumes"] if "secret" in one]
+    (mount,) = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+    assert volume["secret"]["secretName"] == "policy-key"
+    assert Path(command[command.index("--api-key-file") + 1]).parent == Path(mount["mountPath"])
+    assert "--api-key-file" not in pods(render(OPEN))["b1k-policy"]["containers"][0]["command"]
 
 
 def test_digest_counts_instead_of_the_tag(render):

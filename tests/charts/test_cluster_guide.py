@@ -14,12 +14,12 @@ GUIDE = (ROOT / "docs" / "cluster.md").read_text()
 
 
 def test_install_command_renders_and_names_the_objects_of_the_table(helm):
-    (command,) = re.findall(r"^helm install (.*?[^\\])\n", GUIDE, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^helm install (b1k .*?[^\\])\n", GUIDE, re.MULTILINE | re.DOTALL)
     release, chart, *options = shlex.split(command.replace("\\\n", " "))
     done = helm("template", release, ROOT / chart, *options)
     assert done.returncode == 0, done.stderr
     names = {one["metadata"]["name"] for one in yaml.safe_load_all(done.stdout) if one}
-    table = set(re.findall(r"^\| (?:service account|claim|config map) `([^`]+)`", GUIDE, re.MULTILINE))
+    table = set(re.findall(r"^\| (?:service account|claim|config map|pod) `([^`]+)`", GUIDE, re.MULTILINE))
     assert table == names
 
 
@@ -49,3 +49,14 @@ def test_build_variables_exist():
         for name in re.findall(r"(\w+)=", line)
     }
     assert exported <= variables
+
+
+def test_values_that_the_guide_names_exist():
+    values = yaml.safe_load((ROOT / "charts" / "b1k" / "values.yaml").read_text())
+    sections = "|".join(values)
+    named = set(re.findall(rf"`((?:{sections})(?:\.\w+)+)`", GUIDE))
+    assert len(named) > 10
+    for name in named:
+        node = values
+        for part in name.split("."):
+            node = node[part]
