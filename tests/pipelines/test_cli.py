@@ -30,7 +30,9 @@ def test_help_lists_every_command(
         assert summary in text
 
 
-@pytest.mark.parametrize("command", ["run", "pipeline", "demo", "lineage", "checkpoint", *cli.STAGES])
+@pytest.mark.parametrize(
+    "command", ["run", "pipeline", "demo", "lineage", "doctor", "estimate", "checkpoint", *cli.STAGES]
+)
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
