@@ -66,7 +66,7 @@ TASKS: dict[str, Task] = {
             ),
             zones=(Zone("floor.n.01_1"),),
             base_centre=(-0.05, 0.1),
-            human=HumanMeans(310.6, 1.961, 3.703, 5.263),
+            human=HumanMeans(307.4, 1.937, 3.651, 5.216),
         ),
         Task(
             name="hiding_Easter_eggs",
@@ -91,7 +91,7 @@ TASKS: dict[str, Task] = {
             ),
             zones=(Zone("lawn.n.01_1"),),
             base_centre=(-0.05, 0.1),
-            human=HumanMeans(259.9, 1.802, 3.485, 5.134),
+            human=HumanMeans(255.0, 1.774, 3.455, 5.089),
         ),
         Task(
             name="picking_up_toys",
@@ -117,7 +117,7 @@ TASKS: dict[str, Task] = {
                 Placement("board_game.n.01_1", (-0.24, -0.12), (0.04, 0.08, 0.4), f.BED_TOP, "bed.n.01_1"),
             ),
             base_centre=(-0.05, 0.1),
-            human=HumanMeans(367.8, 3.486, 3.752, 5.645),
+            human=HumanMeans(368.6, 3.500, 3.751, 5.667),
         ),
         Task(
             name="bringing_in_wood",
@@ -140,7 +140,7 @@ TASKS: dict[str, Task] = {
                 Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "cream"),
             ),
             base_centre=(-0.05, 0.15),
-            human=HumanMeans(279.5, 2.572, 4.130, 5.701),
+            human=HumanMeans(279.1, 2.565, 4.106, 5.675),
         ),
         Task(
             name="moving_boxes_to_storage",
@@ -162,7 +162,7 @@ TASKS: dict[str, Task] = {
                 Zone("floor.n.01_2", (0.70, -0.70), (0.70, 0.62), "dark"),
             ),
             base_centre=(-0.05, 0.15),
-            human=HumanMeans(331.9, 2.667, 4.699, 6.207),
+            human=HumanMeans(342.6, 2.685, 4.767, 6.313),
         ),
         Task(
             name="bringing_water",
@@ -199,7 +199,7 @@ TASKS: dict[str, Task] = {
                 ),
             ),
             base_centre=(-0.05, -0.05),
-            human=HumanMeans(363.6, 4.825, 6.858, 4.837),
+            human=HumanMeans(373.9, 4.853, 6.906, 4.872),
         ),
         Task(
             name="tidying_bedroom",
@@ -219,7 +219,7 @@ TASKS: dict[str, Task] = {
                 Placement("sandal.n.01_2", (0.38, -0.46), (0.03, 0.03, 0.3)),
             ),
             base_centre=(-0.15, 0.05),
-            human=HumanMeans(454.1, 3.603, 5.927, 6.400),
+            human=HumanMeans(432.5, 3.217, 5.543, 5.940),
         ),
         Task(
             name="putting_shoes_on_rack",
@@ -242,7 +242,7 @@ TASKS: dict[str, Task] = {
             ),
             zones=(Zone("floor.n.01_1"),),
             base_centre=(-0.10, 0.0),
-            human=HumanMeans(435.1, 2.703, 6.129, 6.056),
+            human=HumanMeans(438.8, 2.899, 6.388, 6.325),
         ),
         Task(
             name="boxing_books_up_for_storage",
@@ -263,7 +263,7 @@ TASKS: dict[str, Task] = {
                 Placement("book.n.02_2", (-0.03, 0.12), (0.01, 0.05, 0.3), f.SHELF_HEIGHT, "bookcase.n.01_1"),
             ),
             base_centre=(-0.05, 0.15),
-            human=HumanMeans(268.1, 1.993, 3.227, 4.969),
+            human=HumanMeans(268.5, 1.976, 3.231, 4.988),
         ),
         Task(
             name="hanging_pictures",
@@ -286,7 +286,7 @@ TASKS: dict[str, Task] = {
                 Placement("wall_nail.n.01_1", (0.82, -0.25), (0.01, 0.06, 0.0)),
             ),
             base_centre=(-0.05, 0.15),
-            human=HumanMeans(109.6, 0.943, 0.991, 1.639),
+            human=HumanMeans(108.0, 0.933, 0.983, 1.632),
         ),
         Task(
             name="attach_a_camera_to_a_tripod",
@@ -300,7 +300,7 @@ TASKS: dict[str, Task] = {
                 Placement("camera_tripod.n.01_1", (0.62, -0.42), (0.04, 0.06, 0.5)),
             ),
             base_centre=(-0.05, 0.1),
-            human=HumanMeans(139.8, 0.816, 1.797, 2.601),
+            human=HumanMeans(140.2, 0.821, 1.813, 2.614),
         ),
     )
 }
