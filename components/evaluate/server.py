@@ -1,9 +1,11 @@
 """The policy server as a child process, started again when it ended."""
 
+import contextlib
 import dataclasses
 import json
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from components.shared.artifacts import write_atomic
 from components.shared.errors import UserError
 from components.shared.processes import Child, is_healthy, read_port
 
+_LOG = "-server.log"
 HOST = "127.0.0.1"
 _TIMEOUT = 1800.0
 """Seconds to load a checkpoint and compile: a large one from a shared volume takes many minutes."""
@@ -26,11 +29,33 @@ def policy_server(plan: Plan) -> ServerCommand:
     def command(mapping: Path, port_file: Path) -> Sequence[str]:
         words = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping)]
         words += ["--host", HOST, "--port", "0", "--port-file", str(port_file), "--batch-sizes", "1"]
+        words += ["--json-logs"]
         for name, value in dataclasses.asdict(plan.settings).items():
             words += [f"--policy.{name.replace('_', '-')}", str(value)]
         return words
 
     return command
+
+
+def log_file(folder: Path, policy: str) -> Path:
+    """The log of a policy's server in a worker's folder."""
+    return folder / "logs" / f"{policy.replace(':', '-')}{_LOG}"
+
+
+def rule_counts(folder: Path) -> dict[str, int]:
+    """How often every rule of the control loop was applied, from the logs of a worker's policy servers.
+
+    Rollouts that were begun again count each time.
+    """
+    counts: Counter[str] = Counter()
+    for log in (folder / "logs").glob(f"*{_LOG}"):
+        with log.open(errors="replace") as lines:
+            for line in lines:
+                with contextlib.suppress(ValueError):  # warnings, and the last line of a killed server
+                    row = json.loads(line) if line.startswith("{") else {}
+                    if "rule" in row:
+                        counts[row["rule"]] += 1
+    return dict(sorted(counts.items()))
 
 
 class PolicyServer:

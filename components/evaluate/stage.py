@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from components.evaluate.rollouts import save
-from components.evaluate.server import policy_server
+from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
 from components.plan.evaluators import EVALUATORS
 from components.plan.plan import Plan
@@ -63,6 +63,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             "unfinished": len(rollouts) - finished,
             "restarts": supervisor.restarts,
             "q": sum(rollout.q for rollout in rollouts) / len(rollouts),
+            **{f"rule_{rule}": count for rule, count in rule_counts(work.path).items()},
         },
         metadata={"worker": config.worker, "rollouts": len(rollouts), "unfinished": len(rollouts) - finished},
     )

@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 
 from components.evaluate.rollouts import Outcome, Rollout, RolloutKey
-from components.evaluate.server import HOST, PolicyServer, ServerCommand
+from components.evaluate.server import HOST, PolicyServer, ServerCommand, log_file
 from components.plan.evaluators import Evaluator
 from components.plan.plan import Job, Plan
 from components.shared.artifacts import write_atomic
@@ -169,7 +169,7 @@ class Supervisor:
             self._workspace / jobs[0].checkpoint,
             sorted({job.task_index for job in jobs}),
             self._server_command,
-            self._folder / "logs" / f"{name.replace(':', '-')}-server.log",
+            log_file(self._folder, name),
         )
 
     def _run_policy(self, jobs: Sequence[Job], slots: Sequence[_Slot], shown: TaskProgress) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from components.evaluate import supervisor as supervisor_module
 from components.evaluate.rollouts import Outcome, load, save
-from components.evaluate.server import policy_server
+from components.evaluate.server import log_file, policy_server, rule_counts
 from components.evaluate.stage import Config
 from components.evaluate.supervisor import Supervisor
 from components.plan.evaluators import EVALUATORS
@@ -142,7 +142,7 @@ class Bench:
             tasks=(TASK,),
             image_size=56,
             action_chunk_size=10,
-            settings=PolicySettings(20, 26, 20, "published", "data", "off", 0),
+            settings=PolicySettings(20, 26, 20, "published", "data", "off", "soft", 0),
             **values,
         )
         return Supervisor(
@@ -299,14 +299,25 @@ def test_policy_server_takes_its_command_line():
     from pi_behavior.policy.server import ServerConfig
 
     plan = Plan(
-        "2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, "off", "published", "off", 7), ()
+        "2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, "off", "published", "off", "hard", 7), ()
     )
     words = policy_server(plan)(Path("mapping.json"), Path("port"))
     assert words[1:3] == ["-m", "pi_behavior.policy.server"]
     config = tyro.cli(ServerConfig, args=list(words[3:]))
     policy = config.policy
     assert (policy.execute, policy.compress_from, policy.num_steps, policy.seed) == (10, 13, 5, 7)
+    assert policy.inpainting == "hard"
     assert (config.mapping, config.port_file, config.port) == (Path("mapping.json"), Path("port"), 0)
+
+
+def test_rules_are_counted_from_the_servers_logs(tmp_path):
+    assert rule_counts(tmp_path) == {}
+    log = log_file(tmp_path, "group:best")
+    log.parent.mkdir()
+    event = json.dumps({"message": "m", "task": 0, "stage": 1, "step": 2, "rule": "gripper"})
+    log.write_text(f'{event}\nplain text\n{{"message": "no rule"}}\n{event}\n{{"rule": "gri')
+    log_file(tmp_path, "common").write_text(event.replace("gripper", "radio") + "\n")
+    assert rule_counts(tmp_path) == {"gripper": 2, "radio": 1}
 
 
 def test_household_takes_its_command_line(tmp_path):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.serving import write_random_checkpoint
-from components.evaluate.server import policy_server
+from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
 from components.plan.evaluators import EVALUATORS
 from components.plan.plan import Job, Plan, PolicySettings
@@ -111,6 +111,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
             killer.join()
     if killer:
         assert 1 <= killer.done < len(INSTANCES), "killed in between"
+    assert sum(rule_counts(output).values()) > 0, "events are in the server's log"
     files = {path.name: path.read_bytes() for path in output.rglob("json/*.json")}
     return files, {rollout.key.instance: rollout.attempts for rollout in rollouts}
 
