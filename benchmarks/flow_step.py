@@ -181,7 +181,7 @@ def main(options: Options) -> None:
     table = Table(
         title=f"{options.size}, batch {options.batch}, N = {options.flow_samples}, {device.device_kind}"
     )
-    for name in ("way", "s/step", "samples/s", "memory MB", "time ratio", "memory ratio", "gradient error"):
+    for name in ("way", "s/step", "samples/s", "time ratio", "memory MB", "memory ratio", "gradient error"):
         table.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)
     tolerance = 1e-4 if config.dtype == "float32" else 5e-2
     agree = True
