@@ -108,6 +108,7 @@ def client(python: Path, tmp_path: Path) -> Iterator[tuple[PublishedClient, int]
             yield PublishedClient(process), port
 
 
+@pytest.mark.slow
 def test_the_published_client_plays_a_full_episode(client: tuple[PublishedClient, int]) -> None:
     published, port = client
     assert published.metadata["dim"] == 23
