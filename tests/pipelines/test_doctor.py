@@ -78,7 +78,7 @@ def _settings(mode: str) -> dict[str, Any]:
 
 def _deployment(tag: str) -> dict[str, Any]:
     labels = {"app": "ml-pipeline"}
-    container = {"name": "ml-pipeline-api-server", "image": f"registry.example.org/kubeflow/kfp-api-server:{tag}"}
+    container = {"name": "ml-pipeline-api-server", "image": f"registry.example.org/kfp-api-server:{tag}"}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
