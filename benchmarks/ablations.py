@@ -71,6 +71,7 @@ ROWS = (
         (
             Variant("off", train={"network": ("stage_conditioning=false",)}),
             Variant("vote", plan={"voting": "published"}),
+            Variant("oracle", plan={"voting": "oracle"}),
         ),
     ),
     Row("gripper rule", "on, table from data", (Variant("no rule", plan={"gripper": "off"}),)),

@@ -210,6 +210,7 @@ class Supervisor:
             output=output,
             image_size=self._plan.image_size,
             action_chunk_size=self._plan.action_chunk_size,
+            oracle_stage=self._plan.settings.oracle_stage,
         )
         with Child(f"the evaluator of {job.task}", command, log) as child:
             last_sign, changed = _signs_of_life(output, log), time.monotonic()

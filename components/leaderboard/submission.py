@@ -115,6 +115,7 @@ def _readme(
         output=Path("OUTPUT"),
         image_size=plan.image_size,
         action_chunk_size=plan.action_chunk_size,
+        oracle_stage=plan.settings.oracle_stage,
     )
     # the interpreter's path on this machine means nothing elsewhere
     command = " ".join([os.path.basename(words[0]).replace("omnigibson-python", "python"), *words[1:]])

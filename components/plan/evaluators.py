@@ -32,6 +32,8 @@ class Evaluator:
     """Whether its tasks are reduced ones, whose scores are not comparable with the challenge's."""
     sizes: bool = False
     """Whether it knows the options --image-size and --action-chunk-size."""
+    oracle: bool = False
+    """Whether it can tell the policy the true stage: it knows the option --oracle-stage."""
 
     def mode(self, split: str) -> str:
         """The evaluator's mode for a split: validation or reported."""
@@ -58,6 +60,7 @@ class Evaluator:
         output: Path,
         image_size: int,
         action_chunk_size: int,
+        oracle_stage: bool,
     ) -> list[str]:
         """The command line that does rollouts of one task.
 
@@ -72,6 +75,7 @@ class Evaluator:
             output: folder that gets json/ and videos/.
             image_size: side of the policy's pictures in pixels, where the evaluator lets us choose it.
             action_chunk_size: actions per request, where the evaluator lets us choose it; 0 is one.
+            oracle_stage: tell the policy the true stage; only for an evaluator that can.
         """
         words = [*self.program, "--task-name", task, "--host", host, "--port", str(port)]
         words += ["--instance-indices", *map(str, indices), "--num-rollouts", str(rollouts)]
@@ -82,6 +86,8 @@ class Evaluator:
             words += ["--image-size", str(image_size)]
             if action_chunk_size:
                 words += ["--action-chunk-size", str(action_chunk_size)]
+        if oracle_stage:
+            words.append("--oracle-stage")
         return words
 
 
@@ -99,6 +105,7 @@ EVALUATORS: Mapping[str, Evaluator] = MappingProxyType(
             reported_mode="all_test",
             reduced=True,
             sizes=True,
+            oracle=True,
         ),
         "omnigibson": Evaluator(
             ("omnigibson-python", "-m", "omnigibson.eval.eval"),

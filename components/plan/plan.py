@@ -51,6 +51,11 @@ class PolicySettings:
     inpainting: str
     seed: int
 
+    @property
+    def oracle_stage(self) -> bool:
+        """Whether the policy expects to be told the true stage."""
+        return self.voting == "oracle"
+
 
 @dataclass(frozen=True)
 class Plan:

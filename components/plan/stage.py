@@ -87,6 +87,12 @@ class Config:
             raise ValueError(f"sets is {self.sets}; expected {VALIDATION}, {REPORTED} or both")
         if self.evaluator not in EVALUATORS:
             raise ValueError(f"evaluator is {self.evaluator!r}; expected one of {', '.join(EVALUATORS)}")
+        if self.settings().oracle_stage and not EVALUATORS[self.evaluator].oracle:
+            able = ", ".join(name for name, evaluator in EVALUATORS.items() if evaluator.oracle)
+            raise ValueError(
+                f"voting is 'oracle', but the evaluator {self.evaluator} cannot tell the true stage; "
+                f"expected the evaluator {able} or another voting"
+            )
         if self.edition not in EDITIONS:
             raise ValueError(f"edition is {self.edition!r}; expected one of {', '.join(EDITIONS)}")
         PolicyConfig(**dataclasses.asdict(self.settings()))

@@ -39,11 +39,12 @@ EVALUATOR = """
     parser.add_argument("--num-rollouts", type=int)
     parser.add_argument("--headless", action="store_true")
     parser.add_argument("--write-video", action="store_true")
+    parser.add_argument("--oracle-stage", action="store_true")
     args = parser.parse_args()
     here, output = Path(__file__).parent, Path(args.output_dir)
     faults = json.loads((here / "faults.json").read_text())
     with (here / "starts").open("a") as file:
-        file.write(json.dumps({"pid": os.getpid(), "indices": args.instance_indices}) + "\\n")
+        file.write(json.dumps({"indices": args.instance_indices, "oracle": args.oracle_stage}) + "\\n")
     for folder in ("json", "videos"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     for instance in (301 + i for i in args.instance_indices):
@@ -135,14 +136,14 @@ class Bench:
     def supervisor(self, **changes) -> Supervisor:
         job = Job(0, "common", "checkpoint", TASK, 0, "reported", (0, 1, 2), False, 1.0)
         video = dataclasses.replace(job, instances=(3,), video=True)
-        values = {"jobs": (video, job), "rollouts": 1, **changes}
+        settings = PolicySettings(20, 26, 20, "published", "data", "off", "soft", 0)
+        values = {"jobs": (video, job), "rollouts": 1, "settings": settings, **changes}
         plan = Plan(
             edition="2026",
             evaluator="household",
             tasks=(TASK,),
             image_size=56,
             action_chunk_size=10,
-            settings=PolicySettings(20, 26, 20, "published", "data", "off", "soft", 0),
             **values,
         )
         return Supervisor(
@@ -234,6 +235,13 @@ def test_wrong_command_line_is_not_tried_again(bench):
     with pytest.raises(UserError, match=r"does not accept its command line(.|\n)*fault usage"):
         bench.supervisor().run()
     assert len(bench.starts()) == 1
+
+
+@pytest.mark.parametrize("voting", ["off", "oracle"])
+def test_the_true_stage_is_told_where_the_policy_expects_it(bench, voting):
+    bench.prepare({})
+    bench.supervisor(settings=PolicySettings(20, 26, 20, voting, "data", "off", "soft", 0)).run()
+    assert [s["oracle"] for s in bench.starts()] == [voting == "oracle"] * 2
 
 
 def test_an_evaluator_that_does_not_end_is_ended(bench, monkeypatch):
@@ -338,12 +346,14 @@ def test_household_takes_its_command_line(tmp_path):
         output=tmp_path,
         image_size=56,
         action_chunk_size=10,
+        oracle_stage=True,
     )
     config = tyro.cli(EvalConfig, args=words[3:])
     assert config.instance_ids() == [evaluator.instance_id("validation", i) for i in (100, 101)]
     assert (config.task_name, config.host, config.port, config.num_rollouts) == (TASK, "localhost", 1234, 2)
     assert (config.mode, config.write_video, config.headless) == ("train", True, True)
     assert (config.image_size, config.action_chunk_size, config.output_dir) == (56, 10, tmp_path)
+    assert config.oracle_stage
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_fewer_rollouts_than_workers(factory):
         ({"evaluator": "gym"}, "expected one of household, omnigibson"),
         ({"edition": "2024"}, "expected one of 2025, 2026"),
         ({"workers": 0}, "expected at least 1"),
+        ({"evaluator": "omnigibson", "voting": "oracle"}, "omnigibson cannot tell the true stage"),
         ({"execute": 25, "compress_from": 20}, "compress_from"),
     ],
 )
@@ -143,6 +144,7 @@ def test_command_line_of_the_official_evaluator(tmp_path):
         output=tmp_path,
         image_size=224,
         action_chunk_size=10,
+        oracle_stage=False,
     )
     assert words == [
         *("omnigibson-python", "-m", "omnigibson.eval.eval", "--task-name", "turning_on_radio"),

@@ -15,21 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import av
+import mujoco
 import numpy as np
 import pytest
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
 from household import cli, robot
-from household.episode import Odometer
+from household.episode import Odometer, record
 from household.eval import EvalConfig, evaluate
 from household.experts import make_expert
 from household.faults import Faults
 from household.goals import Goal
 from household.instances import make_instance
+from household.oracle import Oracle, steps_to_goal
 from household.protocol import PolicyError, pack, unpack, wait_until_healthy
 from household.simulation import Simulation
 from household.tasks import TASKS
+from pi_behavior.challenge import task as challenge_task
+from pi_behavior.layout import ORACLE_STAGE_KEY
+from pi_behavior.statistics import stage_of_frame
 
 RADIO = TASKS["turning_on_radio"]
 Answer = Callable[[dict[str, Any], int], dict[str, Any]]
@@ -171,6 +176,56 @@ def test_chunks_are_replayed_without_asking_and_change_nothing(
     assert json.loads(a.read_text()) == json.loads(b.read_text())
     assert len(one.requests) == len(expert_actions)
     assert len(many.requests) == math.ceil(len(expert_actions) / 10)
+
+
+def test_simulator_and_policy_mean_the_same_stages() -> None:
+    """Neither imports the other, so each has its own table."""
+    assert robot.ORACLE_STAGE_KEY == ORACLE_STAGE_KEY
+    for task in TASKS.values():
+        theirs = challenge_task(task.name)
+        assert (task.index, task.stages) == (theirs.index, theirs.stages)
+
+
+@pytest.mark.parametrize("name", ["turning_on_radio", "picking_up_trash"])
+def test_a_clean_demonstrations_true_stages_are_its_labels(name: str) -> None:
+    simulation = Simulation(TASKS[name])
+    length = len(record(simulation, 2, image_size=None, style="clean", seed=0).actions)
+    stages = simulation.task.stages
+    simulation.reset(make_instance(simulation.task, 2))
+    expert, oracle = make_expert(simulation), Oracle(simulation)
+    found = []
+    for step in range(length):
+        found.append(oracle.stage(step))
+        simulation.step(expert.act().action)
+    np.testing.assert_array_equal(found, stage_of_frame(np.arange(length), length, stages))
+    assert set(found) == set(range(stages))
+
+
+def test_the_true_stage_stays_low_where_the_expert_would_need_long() -> None:
+    simulation = Simulation(TASKS["picking_up_trash"])
+    simulation.reset(make_instance(simulation.task, 2))
+    needed = steps_to_goal(simulation)
+    assert 60 < needed < simulation.task.time_limit
+    start = simulation.model.jnt_qposadr[simulation.model.body("can__of__soda.n.01_1").jntadr[0]]
+    simulation.data.qpos[start : start + 3] = (5.0, 5.0, 0.1)  # where the hand never comes
+    mujoco.mj_forward(simulation.model, simulation.data)
+    assert steps_to_goal(simulation) == simulation.task.time_limit
+    assert Oracle(simulation).stage(needed) < simulation.task.stages / 2
+
+
+def test_the_true_stage_is_told_on_demand(
+    server: Callable[[Answer], PolicyServer], expert_actions: np.ndarray, tmp_path: Path
+) -> None:
+    policy = server(lambda _, step: {"action": expert_actions[step]})
+    evaluate(config(policy.port, tmp_path / "with", oracle_stage=True))
+    told = [message[ORACLE_STAGE_KEY] for message in policy.requests]
+    assert {(stage.dtype, stage.shape) for stage in told} == {(np.dtype(np.int64), (1,))}
+    numbers = [int(stage[0]) for stage in told]
+    assert numbers == sorted(numbers)
+    assert set(numbers) == set(range(RADIO.stages))
+    count = len(told)
+    evaluate(config(policy.port, tmp_path / "without"))
+    assert not any(ORACLE_STAGE_KEY in message for message in policy.requests[count:])
 
 
 def test_only_missing_rollouts_are_done_again(

@@ -144,6 +144,55 @@ def test_same_instance_and_actions_give_the_same_states() -> None:
     assert states(used) == states(Simulation(TRASH))
 
 
+@pytest.mark.parametrize(
+    ("task", "before", "kept"),
+    [
+        ("turning_on_radio", 55, []),
+        ("turning_on_radio", 66, ["switched_on"]),
+        ("picking_up_trash", 60, ["held"]),
+        ("attach_a_camera_to_a_tripod", 110, ["held"]),
+        ("attach_a_camera_to_a_tripod", 134, ["attached"]),
+    ],
+)
+def test_a_fork_goes_on_bit_for_bit_and_leaves_the_original_alone(
+    task: str, before: int, kept: list[str]
+) -> None:
+    def beside_physics(simulation: Simulation) -> dict[str, object]:
+        return {
+            "held": simulation.grasp.held,
+            "attached": simulation.mounts.attached,
+            "switched_on": simulation.switched_on,
+        }
+
+    def state(simulation: Simulation) -> bytes:
+        model, kind = simulation.model, mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.empty(mujoco.mj_stateSize(model, kind))
+        mujoco.mj_getState(model, simulation.data, physics, kind)
+        arrays = (physics, simulation.proprioception(), simulation.data.xpos, model.eq_data, model.geom_rgba)
+        return b"".join(array.tobytes() for array in arrays) + repr(beside_physics(simulation)).encode()
+
+    original = Simulation(TASKS[task])
+    original.reset(make_instance(original.task, 1))
+    expert = make_expert(original)
+    for _ in range(before):
+        original.step(expert.act().action)
+    assert [name for name, value in beside_physics(original).items() if value] == kept
+    fork, then = original.fork(), state(original)
+    assert state(fork) == then
+    actor, actions, states = make_expert(fork), [], []
+    for _ in range(30):
+        actions.append(actor.act().action)
+        fork.step(actions[-1])
+        states.append(state(fork))
+    assert state(original) == then
+    for action, expected in zip(actions, states, strict=True):
+        original.step(action)
+        assert state(original) == expected
+    np.testing.assert_array_equal(original.render("head", 32), fork.render("head", 32))
+    original.close()
+    fork.close()
+
+
 def test_instances_are_fixed_differ_and_exist() -> None:
     first, second = make_instance(TRASH, 1), make_instance(TRASH, 2)
     np.testing.assert_array_equal(first.base, make_instance(TRASH, 1).base)

@@ -67,6 +67,8 @@ class EvalConfig:
     """Side of the pictures that the policy gets, in pixels."""
     action_chunk_size: int | None = None
     """Ask for this many actions at once and replay them; saves rendering and inference."""
+    oracle_stage: bool = False
+    """Tell the policy the true stage of the task, for experiments; not in the official evaluator."""
     connect_timeout: float = 300.0
     """Seconds to wait for the policy server to become healthy."""
     response_timeout: float = 300.0
@@ -157,6 +159,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 chunk_size=config.action_chunk_size,
                 frames=frames,
                 faults=faults,
+                oracle_stage=config.oracle_stage,
             )
             if frames is not None:
                 video = config.output_dir / "videos" / f"{names[rollout]}.mp4"

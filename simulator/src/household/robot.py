@@ -61,6 +61,8 @@ CAMERA_OBSERVATION_KEYS: Mapping[str, str] = MappingProxyType(
 """Keys of the evaluator's observation message."""
 PROPRIOCEPTION_KEY = "robot_r1::proprio"
 CAMERA_POSES_KEY = "robot_r1::cam_rel_poses"
+ORACLE_STAGE_KEY = "oracle_stage"
+"""Not the challenge's: the true stage of the task, for experiments."""
 
 FIELD_OF_VIEW: Mapping[str, float] = MappingProxyType(
     {

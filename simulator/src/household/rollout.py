@@ -12,6 +12,7 @@ from household.episode import Odometer
 from household.faults import Faults
 from household.goals import Goal
 from household.instances import Instance
+from household.oracle import Oracle
 from household.robot import FloatArray
 from household.simulation import Simulation
 from household.task import Task
@@ -89,18 +90,25 @@ class _Actions:
     """Actions one by one: from the replay buffer while it lasts, else from the policy."""
 
     def __init__(
-        self, policy: Policy, simulation: Simulation, image_size: int, chunk_size: int | None
+        self,
+        policy: Policy,
+        simulation: Simulation,
+        image_size: int,
+        chunk_size: int | None,
+        oracle: Oracle | None,
     ) -> None:
         self._policy, self._simulation = policy, simulation
-        self._image_size, self._chunk_size = image_size, chunk_size
+        self._image_size, self._chunk_size, self._oracle = image_size, chunk_size, oracle
         self._buffer: deque[FloatArray] = deque()
         policy.reset()
 
-    def next(self) -> FloatArray:
+    def next(self, step: int) -> FloatArray:
         if not self._buffer:
             message = observe(self._simulation, self._image_size)
             if self._chunk_size is not None:
                 message["__action_chunk_size__"] = self._chunk_size
+            if self._oracle is not None:
+                message[robot.ORACLE_STAGE_KEY] = np.array([self._oracle.stage(step)], np.int64)
             self._buffer.extend(_actions_of(self._policy.infer(message), self._chunk_size))
         return self._buffer.popleft()
 
@@ -128,6 +136,7 @@ def roll_out(
     chunk_size: int | None,
     frames: list[npt.NDArray[np.uint8]] | None,
     faults: Faults,
+    oracle_stage: bool = False,
 ) -> Outcome:
     """Let the policy act until success or the time limit.
 
@@ -140,6 +149,7 @@ def roll_out(
         chunk_size: ask for this many actions at once and replay them, or None for one.
         frames: gets the video's pictures, or None for no video.
         faults: what goes wrong on demand.
+        oracle_stage: tell the policy the true stage.
 
     Returns:
         The outcome.
@@ -149,10 +159,11 @@ def roll_out(
     """
     simulation.reset(instance)
     goal, odometer = Goal(simulation), Odometer(simulation)
-    actions = _Actions(policy, simulation, image_size, chunk_size)
+    oracle = Oracle(simulation) if oracle_stage else None
+    actions = _Actions(policy, simulation, image_size, chunk_size, oracle)
     success = False
     for step in range(1, max_steps + 1):
-        simulation.step(actions.next())
+        simulation.step(actions.next(step - 1))
         odometer.update()
         if frames is not None:
             frames.append(video_frame(simulation))

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import Self
 
 import mujoco
 import numpy as np
@@ -63,6 +64,25 @@ class Simulation:
         self._owner = [self.model.body(i).name for i in self.model.body_rootid[self.model.geom_bodyid]]
         floor = self.model.geom("floor").id
         self._owner[floor] = FLOOR
+
+    def fork(self) -> Self:
+        """Copy the simulation as it is now.
+
+        Returns:
+            A simulation of its own: the same actions give the same states bit for bit in both, and neither
+            changes the other.
+        """
+        fork = copy.copy(self)
+        fork.model = copy.deepcopy(self.model)
+        fork.data = mujoco.MjData(fork.model)
+        mujoco.mj_copyData(fork.data, fork.model, self.data)
+        fork.grasp = AssistedGrasp(fork.model, fork.data, self.addresses, self.task.objects)
+        fork.grasp.held = dict(self.grasp.held)
+        fork.mounts = Mounts(fork.model, fork.data, self.task.objects)
+        fork.mounts.attached = set(self.mounts.attached)
+        fork.switched_on = set(self.switched_on)
+        fork._renderers = {}
+        return fork
 
     def reset(self, instance: Instance) -> None:
         """Place robot and objects and let them settle.
