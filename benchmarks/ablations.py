@@ -56,6 +56,8 @@ class Row:
     """One question."""
 
     title: str
+    question: str
+    """What is asked, with the report's section."""
     base: str
     """What the base does."""
     variants: tuple[Variant, ...]
@@ -63,43 +65,71 @@ class Row:
 
 BASE = Variant("base")
 ROWS = (
-    Row("noise", "correlated, beta 0.5", (Variant("white", train={"network": ("noise_beta=0",)}),)),
-    Row("flow samples", "15", (Variant("1", train={"flow_samples": 1}),)),
+    Row(
+        "noise",
+        "Noise that is correlated as the actions are, or white? (5)",
+        "correlated, beta 0.5",
+        (Variant("white", train={"network": ("noise_beta=0",)}),),
+    ),
+    Row(
+        "flow samples",
+        "Several noise samples per observation in training? (6.2)",
+        "15 samples",
+        (Variant("1 sample", train={"flow_samples": 1}),),
+    ),
     Row(
         "stage input",
-        "on, last prediction",
+        "Should the network be told the stage, and by whom? (4.2)",
+        "on, the last prediction",
         (
             Variant("off", train={"network": ("stage_conditioning=false",)}),
-            Variant("vote", plan={"voting": "published"}),
-            Variant("oracle", plan={"voting": "oracle"}),
+            Variant("vote of 3", plan={"voting": "published"}),
+            Variant("oracle (true stage)", plan={"voting": "oracle"}),
         ),
     ),
-    Row("gripper rule", "on, table from data", (Variant("no rule", plan={"gripper": "off"}),)),
+    Row(
+        "gripper rule",
+        "Open a gripper that no demonstration has closed at this stage? (7.4)",
+        "yes, table from data",
+        (Variant("no rule", plan={"gripper": "off"}),),
+    ),
     Row(
         "inpainting",
+        "Start a chunk with what the last one left over? (7.1)",
         "soft",
         (Variant("hard", plan={"inpainting": "hard"}), Variant("none", plan={"inpainting": "off"})),
     ),
-    Row("compression", "off", (Variant("13 steps as 10", plan={"compress_from": 13}),)),
+    Row(
+        "compression",
+        "Play more predicted steps in the same time? (7.2)",
+        "10 steps as 10",
+        (Variant("13 steps as 10", plan={"compress_from": 13}),),
+    ),
     Row(
         "KV mix",
-        "learned",
+        "Which layers of the prefix should an expert layer read? (4.3)",
+        "a learned mix of all",
         (
-            Variant("layerwise", train={"network": ("kv_mix=layerwise",)}),
-            Variant("last", train={"network": ("kv_mix=last",)}),
+            Variant("its own", train={"network": ("kv_mix=layerwise",)}),
+            Variant("the last", train={"network": ("kv_mix=last",)}),
         ),
     ),
-    Row("actions", "relative to the state", (Variant("absolute", statistics={"absolute_actions": True}),)),
+    Row(
+        "actions",
+        "Joint targets relative to the present state? (4.5.1)",
+        "relative",
+        (Variant("absolute", statistics={"absolute_actions": True}),),
+    ),
     Row(
         "normalisation",
-        "per step, base and grippers global",
+        "Normalise each step of a chunk by itself? (4.5.2)",
+        "per step; base and grippers as one",
         (
-            Variant("per step", statistics={"normalisation": "per_step"}),
-            Variant("global", statistics={"normalisation": "global"}),
+            Variant("all per step", statistics={"normalisation": "per_step"}),
+            Variant("all as one", statistics={"normalisation": "global"}),
         ),
     ),
 )
-"""Sections of the report: 5, 6.2, 4.2, 7.4, 7.1, 7.2, 4.3, 4.5.1, 4.5.2."""
 
 
 @dataclass(frozen=True)
@@ -223,23 +253,28 @@ def results(bench: Bench, rows: Sequence[Row]) -> Iterator[list[Result]]:
 _HEAD = """\
 # Ablations on the household tasks
 
-Made by `python -m benchmarks.ablations` at commit {commit}: {steps} gradient steps of the
-tiny model on {episodes} demonstrations of each of {count} reduced tasks (one room, one or two objects; not
-BEHAVIOR scores), {instances} test instances per task and training.
+What each idea of the policy is worth: every variant is the base with one thing changed. Made by
+`python -m benchmarks.ablations` at commit {commit}: {steps} gradient steps of the tiny model on {episodes}
+demonstrations of each of {count} reduced tasks (one room, one or two objects; **not BEHAVIOR scores**), then
+{instances} test instances per task and training.
 
-A difference is the mean over tasks of q minus the base's q on the same seeds and instances. Its 95 % interval
-(paired bootstrap) and p value (paired permutation test) are for these trainings: they do not know how much
-another seed would change. The differences of the single seeds show that.
+- Tasks: q, from 0 to 1, averaged over instances and trainings; the base is in the first line.
+- Difference: the variant's mean q less the base's, on the same seeds and instances; above 0 the variant is
+  better. In brackets the 95 % interval (paired bootstrap); p is from a paired permutation test. Both are for
+  these trainings and do not know how much another seed would change.
+- By seed: the same difference, training by training. Where the signs differ, chance may explain it.
 
-| question | base | variant | {tasks} | difference | p | by seed |
+The numbers after the questions are the report's sections.
+
+| question | base | variant | {tasks} | difference (95 %) | p | by seed |
 | --- | --- | --- |{rule} --- | --- | --- |"""
 
 
 def table(options: Options, tasks: Sequence[str], rows: Sequence[Row], found: Sequence[Result]) -> str:
     """The page."""
-    bases = {row.title: row.base for row in rows}
+    by_title = {row.title: row for row in rows}
     head = _HEAD.format(
-        commit=git_commit() or "unknown",
+        commit=(git_commit() or "unknown")[:12],
         steps=options.steps,
         episodes=options.episodes,
         instances=options.instances,
@@ -247,26 +282,32 @@ def table(options: Options, tasks: Sequence[str], rows: Sequence[Row], found: Se
         tasks=" | ".join(tasks),
         rule=" --- |" * len(tasks),
     )
-    lines = [head]
+    lines, last = [head], ""
     for result in found:
         q = " | ".join(f"{result.q[task]:.2f}" for task in tasks)
-        seeds = " ".join(f"{x:+.2f}" for x in result.per_seed_difference)
         if result.difference is None:
             seeds = " ".join(f"{x:.2f}" for x in result.per_seed)
-            lines.append(f"| | | base | {q} | | | q {seeds} |")
+            lines.append(f"| | | **the base** | {q} | | | q: {seeds} |")
             continue
-        d = result.difference
+        d, row = result.difference, by_title[result.row]
+        asked = " | " if result.row == last else f"{row.title}: {row.question} | {row.base}"
+        last = result.row
+        p = "< 0.001" if d.p_value < 0.001 else f"{d.p_value:.3f}"
+        seeds = " ".join(f"{x:+.2f}" for x in result.per_seed_difference)
         lines.append(
-            f"| {result.row} | {bases[result.row]} | {result.name} | {q} | {d.difference:+.2f} "
-            f"({d.low:+.2f} to {d.high:+.2f}) | {d.p_value:.3f} | {seeds} |"
+            f"| {asked} | {result.name} | {q} | {d.difference:+.2f} "
+            f"({d.low:+.2f} to {d.high:+.2f}) | {p} | {seeds} |"
         )
-    return "\n".join([*lines, "", f"![differences to the base]({options.output.stem}.svg)", ""])
+    return "\n".join([*lines, "", f"![{_CAPTION}]({options.output.stem}.svg)", ""])
+
+
+_CAPTION = "q less the base's, better to the right; bars: 95 % interval; rings: single trainings"
 
 
 def figure(found: Sequence[Result]) -> str:
-    """Differences with intervals, and the single seeds as dots."""
+    """Differences with intervals, and the single seeds as rings."""
     shown = [r for r in found if r.difference is not None]
-    left, width, line = 220, 420, 26
+    left, width, line = 250, 420, 26
     ends = [abs(x) for r in shown if r.difference for x in (r.difference.low, r.difference.high)]
     ends += [abs(x) for r in shown for x in r.per_seed_difference]
     reach = max([0.1, *ends])
@@ -274,10 +315,11 @@ def figure(found: Sequence[Result]) -> str:
     def x(value: float) -> float:
         return left + width * (value / reach + 1) / 2
 
+    height = line * len(shown) + 72
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {line * len(shown) + 50}" '
-        'font-family="system-ui, sans-serif" font-size="13" fill="#555">',
-        "<title>Difference of q to the base, 95 % interval; dots are single seeds</title>",
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 30} {height}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#777">',
+        f"<title>{_CAPTION}</title>",
         f'<line x1="{x(0):.1f}" x2="{x(0):.1f}" y1="10" y2="{line * len(shown) + 16}" stroke="#999"/>',
     ]
     for index, result in enumerate(shown):
@@ -285,21 +327,22 @@ def figure(found: Sequence[Result]) -> str:
         y = 26 + line * index
         low, high = x(result.difference.low), x(result.difference.high)
         parts.append(
-            f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{result.row}: {result.name}</text>'
+            f'<text x="{left - 20}" y="{y + 4}" text-anchor="end">{result.row}: {result.name}</text>'
         )
         parts.append(
             f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="#2a6fb0" stroke-width="3"/>'
             f'<circle cx="{x(result.difference.difference):.1f}" cy="{y}" r="5" fill="#2a6fb0"/>'
         )
         parts += [
-            f'<circle cx="{x(d):.1f}" cy="{y}" r="2.5" fill="none" stroke="#c55"/>'
+            f'<circle cx="{x(d):.1f}" cy="{y}" r="4" fill="none" stroke="#d9534f" stroke-width="1.5"/>'
             for d in result.per_seed_difference
         ]
     bottom = line * len(shown) + 36
-    parts += [
-        f'<text x="{x(v):.1f}" y="{bottom}" text-anchor="middle">{v:+.2f}</text>'
-        for v in (-reach, 0.0, reach)
-    ]
+    marks = ((-reach, f"{-reach:+.2f}"), (0.0, "0"), (reach, f"{reach:+.2f}"))
+    parts += [f'<text x="{x(v):.1f}" y="{bottom}" text-anchor="middle">{mark}</text>' for v, mark in marks]
+    parts.append(
+        f'<text x="{(left + width + 30) / 2}" y="{bottom + 26}" text-anchor="middle">{_CAPTION}</text>'
+    )
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -2,8 +2,8 @@
 
 Prints JSON: per task the share of training instances that the scripted expert solves, and the invalid ones of
 all training and test instances; how fast demonstrations are collected; simulation steps per second without
-and with three pictures of 224 x 224; how both scale from one process to two. Exit code 1 if an expert solves
-fewer than 95 % of a task's instances or an instance is invalid.
+and with three pictures of 224 x 224; how all of these scale from one process to two. Exit code 1 if an expert
+solves fewer than 95 % of a task's instances or an instance is invalid.
 """
 
 import json
@@ -181,7 +181,8 @@ def measure_speed(config: Config) -> dict[str, Any]:
         config: what to measure.
 
     Returns:
-        Control steps per second, added up over the processes, by kind and number of processes.
+        Control steps per second, added up over the processes, and demonstrations per minute, by kind and
+        number of processes; "scaling" is the speed of `workers` processes over that of one.
     """
     task = _SPEED_TASK if _SPEED_TASK in config.tasks else config.tasks[0]
     cases = {"physics": (None, False), "expert": (None, True), "three_cameras_224": (_PICTURE, False)}
@@ -192,6 +193,7 @@ def measure_speed(config: Config) -> dict[str, Any]:
             with _pool(count) as pool:
                 runs = [pool.submit(steps_per_second, task, size, with_expert) for _ in range(count)]
                 result[name][f"{count}_processes"] = round(sum(run.result() for run in runs), 1)
+        result[name]["scaling"] = _scaling(result[name], config.workers)
     result["collection"] = {}
     for count in sorted({1, config.workers}):
         with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +205,13 @@ def measure_speed(config: Config) -> dict[str, Any]:
             "demonstrations_per_minute": round(60 * totals["total_episodes"] / seconds, 1),
             "frames_per_second": round(totals["total_frames"] / seconds, 1),
         }
+    rates = {name: speed["demonstrations_per_minute"] for name, speed in result["collection"].items()}
+    result["collection"]["scaling"] = _scaling(rates, config.workers)
     return result
+
+
+def _scaling(speeds: dict[str, float], workers: int) -> float:
+    return round(speeds[f"{workers}_processes"] / speeds["1_processes"], 2)
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
