@@ -25,10 +25,10 @@ demo: install ## Run the whole pipeline on this machine, from demonstrations to 
 	$(BIN)/b1k demo
 
 test: check ## Check style and types, run the tests (under 20 minutes)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not images"
 
 test-all: check ## As test, with the slow tests
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not images"
 
 check: install ## Check style and types
 	$(BIN)/ruff check .

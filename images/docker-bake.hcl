@@ -1,4 +1,5 @@
-// All images: docker buildx bake -f images/docker-bake.hcl [--push]
+// The images of a cluster: docker buildx bake -f images/docker-bake.hcl [--push]
+// Those of `b1k run --containers`: docker buildx bake -f images/docker-bake.hcl laptop
 // Values come from the environment: REGISTRY=... B1K_VERSION=0.1.0 B1K_GIT_COMMIT=$(git rev-parse HEAD)
 
 variable "REGISTRY" {
@@ -36,6 +37,10 @@ group "default" {
   targets = ["toolbox", "trainer", "evaluator"]
 }
 
+group "laptop" {
+  targets = ["toolbox", "household"]
+}
+
 target "image" {
   context   = "."
   platforms = ["linux/amd64"]
@@ -68,4 +73,11 @@ target "evaluator" {
     BEHAVIOR_RELEASE     = BEHAVIOR_RELEASE != "" ? BEHAVIOR_RELEASE : null
     OMNI_KIT_ACCEPT_EULA = OMNI_KIT_ACCEPT_EULA
   }
+}
+
+target "household" {
+  inherits   = ["image"]
+  dockerfile = "images/household.Dockerfile"
+  target     = "household"
+  tags       = ["${REGISTRY}/household:${B1K_VERSION}"]
 }

@@ -169,6 +169,7 @@ def _run_options(options: Options, workspace: Path, settings: tuple[str, ...]) -
     wanted = dict(word.split("=", 1) for word in settings)
     same = (
         last is not None
+        and last.containers is None
         and last.profile == options.profile
         and last.arguments == {"workspace": str(workspace), **wanted}
     )

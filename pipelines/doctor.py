@@ -71,7 +71,7 @@ def run(options: Options) -> int:
     table = Table(show_lines=False)
     for name in ("check", "result", "found", "what to do"):
         table.add_column(name, overflow="fold")
-    findings = list(_local() if options.local or not profile.steps else _cluster(options))
+    findings = list(_local() if options.local or profile.is_local else _cluster(options))
     for one in findings:
         table.add_row(escape(one.check), _MARKS[one.status], escape(one.found), escape(one.remedy))
     console = Console(highlight=False)

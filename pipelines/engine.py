@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from components.shared.executor import FLAG, OUTPUT, local_path
 from components.shared.processes import Child
@@ -39,10 +39,34 @@ class Request:
     """File of JSON lines: task started, progress, finished."""
     environment: Mapping[str, str]
     """Variables for the stages."""
+    containers: Mapping[str, Any] | None = None
+    """Fields of `containers.Setup`; without them tasks are processes of this machine."""
 
     def save(self, path: Path) -> None:
         """Write the request where `main` reads it."""
         path.write_text(json.dumps(asdict(self)))
+
+
+class _Task(Protocol):
+    """A task that was begun."""
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code, negative for a signal."""
+
+    def stop(self, grace: float) -> None:
+        """End it, and whatever it left behind."""
+
+
+class _Process(Child):
+    """A task as a process of this machine."""
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit code, negative for a signal."""
+        code = self.poll()
+        while code is None:
+            time.sleep(_POLL)
+            code = self.poll()
+        return code
 
 
 class Tasks:
@@ -52,15 +76,17 @@ class Tasks:
         self.request = request
         self.root = Path(request.folder) / "kfp"
         self.codes: list[int] = []
-        self._running: dict[str, Child] = {}
+        self._running: dict[str, _Task] = {}
         self._lock = threading.Lock()
         self._stopping = False
 
-    def run(self, full_command: list[str]) -> int:
+    def run(self, full_command: list[str], image: str, variables: Mapping[str, str]) -> int:
         """Run one task's command to its end.
 
         Args:
             full_command: command and arguments of the container component, placeholders resolved.
+            image: the component's image.
+            variables: environment variables that the pipeline gives the task; for containers.
 
         Returns:
             The exit code; negative for a signal.
@@ -68,22 +94,21 @@ class Tasks:
         executor_input = json.loads(full_command[full_command.index(FLAG) + 1])
         key = self._key(executor_input)
         log = Path(self.request.folder) / "logs" / f"{key.replace('/', '.')}.log"
-        command = [sys.executable if word == "python3" else word for word in full_command[:1]]
         parameters = executor_input.get("inputs", {}).get("parameterValues", {})
         detail = f"worker {parameters['worker']}" if "worker" in parameters else parameters.get("name", "")
         environment = {**self.request.environment, TASK_VARIABLE: key, EVENTS_VARIABLE: self.request.events}
         with self._lock:
             if self._stopping:
                 return -signal.SIGTERM
-            child = Child(key, [*command, *full_command[1:]], log, environment=environment)
-            self._running[key] = child
+            if self.request.containers is None:
+                task: _Task = _host_process(key, full_command, log, environment)
+            else:
+                task = self._container(full_command, image, log, {**variables, **environment})
+            self._running[key] = task
         self._tell(key, event="started", log=str(log), detail=detail)
-        code = child.poll()
-        while code is None:
-            time.sleep(_POLL)
-            code = child.poll()
+        code = task.wait()
         with self._lock:
-            child.stop()
+            task.stop(_GRACE)
             del self._running[key]
             self.codes.append(code)
         self._tell(key, event="finished", code=code, **_outcome(executor_input, code))
@@ -92,16 +117,30 @@ class Tasks:
     def stop(self) -> None:
         """End all running tasks and start no more."""
         self._stopping = True
-        for child in list(self._running.values()):
-            child.stop(_GRACE)
+        for task in list(self._running.values()):
+            task.stop(_GRACE)
 
     def _key(self, executor_input: Mapping[str, Any]) -> str:
         """A task's place in the pipeline, such as `train` or `for-loop-1-iteration-0/evaluate`."""
         place = Path(executor_input["outputs"]["outputFile"]).relative_to(self.root)
         return "/".join(place.parts[1:-1])
 
+    def _container(self, command: list[str], image: str, log: Path, environment: Mapping[str, str]) -> _Task:
+        # a library that only these runs need
+        from pipelines.containers import Container, Setup
+
+        setup = Setup(**(self.request.containers or {}))
+        return Container(setup, image, command, log, environment)
+
     def _tell(self, key: str, **facts: Any) -> None:
         append_json_line(Path(self.request.events), {"time": time.time(), "task": key, **facts})
+
+
+def _host_process(
+    key: str, full_command: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> _Process:
+    program = sys.executable if full_command[0] == "python3" else full_command[0]
+    return _Process(key, [program, *full_command[1:]], log, environment=environment)
 
 
 def _outcome(executor_input: Mapping[str, Any], code: int) -> dict[str, Any]:
@@ -132,20 +171,21 @@ def run_pipeline(request: Request) -> int:
 
     tasks = Tasks(request)
 
-    class HostTaskHandler(subprocess_task_handler.SubprocessTaskHandler):
-        """Runs a container component's command on this machine."""
+    class TaskHandler(subprocess_task_handler.SubprocessTaskHandler):
+        """Runs a container component's command on this machine, without or with its container."""
 
         tasks: ClassVar[Tasks]
 
         def validate_image(self, image: str) -> None:
-            """Any image will do: it is not used."""
+            """Any image will do: those that are used were looked for before the start."""
 
         def validate_not_container_component(self, full_command: list[str]) -> None:
             """Container components are what we run."""
 
         def run(self) -> status.Status:
             """Run the task."""
-            return status.Status.FAILURE if tasks.run(self.full_command) else status.Status.SUCCESS
+            code = tasks.run(self.full_command, self.image, self.env_vars)
+            return status.Status.FAILURE if code else status.Status.SUCCESS
 
     def stop(number: int, frame: object) -> None:
         tasks.stop()
@@ -154,7 +194,7 @@ def run_pipeline(request: Request) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     # looked up when a task starts
-    subprocess_task_handler.SubprocessTaskHandler = HostTaskHandler
+    subprocess_task_handler.SubprocessTaskHandler = TaskHandler
     local.init(
         local.SubprocessRunner(use_venv=False),
         pipeline_root=str(tasks.root),

@@ -1,7 +1,8 @@
 """Runs a pipeline on this machine: `b1k run`.
 
 A child process (`pipelines/engine.py`) runs the compiled pipeline with kfp.local; here we show what it does
-and record it. Nothing outlives us: the child and its tasks get SIGKILL from the kernel when we end.
+and record it. Nothing outlives us: the child and its tasks get SIGKILL from the kernel when we end, and a
+helper process removes containers (`pipelines/containers.py`).
 """
 
 import dataclasses
@@ -10,11 +11,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from components.shared.errors import UserError
 from components.shared.processes import Child, describe_exit, log_tail
@@ -35,6 +37,9 @@ from pipelines.runs import (
     unfinished_run,
 )
 from pipelines.tree import CACHED, DONE, Node, Tree
+
+if TYPE_CHECKING:
+    from pipelines.containers import Setup
 
 _KFP = (2, 17)
 """Earlier versions of kfp.local start tasks before the loops that they wait for."""
@@ -58,6 +63,14 @@ class Options:
     """Inputs of the pipeline that differ from the profile's: name=value ..."""
     resume: bool = False
     """Continue the last run, which failed or was interrupted, with its inputs; finished stages are kept."""
+    containers: bool = False
+    """Run every task in its container image, through the socket of Docker or Podman (DOCKER_HOST)."""
+    registry: str = ""
+    """With --containers: registry and path before the names of our images; empty for localhost/b1k."""
+    network: str = "none"
+    """With --containers: network of the tasks; none, bridge, host or one by its name."""
+    mount: tuple[Path, ...] = ()
+    """With --containers: more folders that tasks can read, such as a DVC remote outside the workspace."""
 
 
 def run(options: Options) -> int:
@@ -89,30 +102,70 @@ def start(options: Options, workspace: Path) -> tuple[Run, int]:
     _check_version()
     run = _choose(options, workspace)
     folder = run.folder(workspace)
-    spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml")
+    registry = (run.containers or {}).get("registry", "")
+    spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml", registry)
     if not options.resume:
-        given = parse_settings(spec, options.set)
+        given = _given(options, spec)
         run = dataclasses.replace(run, arguments={"workspace": str(workspace), **given})
     else:
         run = _resume(run, workspace, Tree(spec))
     check_required(spec, run.pipeline, run.arguments)
+    containers = _set_up(run, spec, workspace)
     run.save(workspace)
     tree = Tree(spec)
-    code = _execute(run, workspace, tree)
+    code = _execute(run, workspace, tree, containers)
     run = _record(run, workspace, tree, code)
     _conclude(run, workspace, tree, code)
     return run, code
 
 
 def _choose(options: Options, workspace: Path) -> Run:
+    chosen = _settings(options)
     if not options.resume:
-        return new_run(workspace, options.pipeline, options.profile, {})
+        run = new_run(workspace, options.pipeline, options.profile, {})
+        return dataclasses.replace(run, containers=chosen)
     if options.set:
         raise UserError("--resume continues with the run's own inputs; leave --set out, or start a new run")
     last = unfinished_run(workspace)
     if last is None:
         raise UserError(f"{workspace} has no unfinished run to resume; leave --resume out")
+    if chosen not in (None, last.containers):
+        raise UserError(
+            f"the run {last.id} was started with other options; --resume continues with its own: leave "
+            "--containers and what belongs to it out, or start a new run"
+        )
     return last
+
+
+def _settings(options: Options) -> dict[str, Any] | None:
+    """The options for containers as a run records them."""
+    mounts = [os.path.abspath(folder) for folder in options.mount]
+    chosen = {"registry": options.registry, "network": options.network, "mounts": mounts}
+    if options.containers:
+        return chosen
+    if chosen != {"registry": "", "network": "none", "mounts": []}:
+        raise UserError("--registry, --network and --mount are for runs in containers; add --containers")
+    return None
+
+
+def _given(options: Options, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `--set`."""
+    given = parse_settings(spec, options.set)
+    if not options.containers:
+        return given
+    from pipelines.containers import absolute_folders
+
+    return absolute_folders(given)
+
+
+def _set_up(run: Run, spec: Mapping[str, Any], workspace: Path) -> "Setup | None":
+    """What the run's containers need; None where tasks are processes of this machine."""
+    if run.containers is None:
+        return None
+    from pipelines.containers import Settings, set_up
+
+    name = f"{workspace}:{run.id}:{run.attempts}"
+    return set_up(Settings(**run.containers), spec, run.arguments, workspace, name)
 
 
 def _resume(run: Run, workspace: Path, tree: Tree) -> Run:
@@ -137,29 +190,39 @@ def _check_version() -> None:
         raise UserError(f"kfp {found} is installed, local runs need {wanted}; install kfp>={wanted}")
 
 
-def _environment(workspace: Path) -> dict[str, str]:
-    """Variables for the stages; what the user has set counts more."""
+def _environment(workspace: Path, in_containers: bool) -> dict[str, str]:
+    """Variables for the stages; what the user has set counts more, where it means the same for them."""
     folder = str(Path(sys.executable).parent)
-    defaults = {
-        "JAX_COMPILATION_CACHE_DIR": str(workspace / "cache" / "jax"),
-        "MUJOCO_GL": "egl",
-        "WANDB_MODE": "offline",
-    }
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workspace / "cache" / "jax")}
+    tracking = {"WANDB_MODE": os.environ.get("WANDB_MODE", "offline")}
+    if in_containers:  # which know neither our programs nor our other folders; images choose their renderer
+        return {**cache, **tracking, "PYTHONUNBUFFERED": "1"}
+    defaults = {**cache, "MUJOCO_GL": "egl"}
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
-    return {**chosen, "PATH": f"{folder}:{os.environ.get('PATH', '')}", "PYTHONUNBUFFERED": "1"}
+    path = f"{folder}:{os.environ.get('PATH', '')}"
+    return {**chosen, **tracking, "PATH": path, "PYTHONUNBUFFERED": "1"}
 
 
-def _execute(run: Run, workspace: Path, tree: Tree) -> int:
+def _execute(run: Run, workspace: Path, tree: Tree, containers: "Setup | None") -> int:
     folder = run.folder(workspace)
     events = _events_file(run, workspace)
     request = Request(
-        str(folder / "pipeline.yaml"), run.arguments, str(folder), str(events), _environment(workspace)
+        str(folder / "pipeline.yaml"),
+        run.arguments,
+        str(folder),
+        str(events),
+        _environment(workspace, containers is not None),
+        dataclasses.asdict(containers) if containers is not None else None,
     )
     request_file = folder / "request.json"
     request.save(request_file)
     command = [sys.executable, "-m", "pipelines.engine", str(request_file)]
     title = f"{run.pipeline}, profile {run.profile}, run {run.id}"
-    with _terminations(), Child("the pipeline engine", command, folder / "engine.log") as engine:
+    with (
+        _terminations(),
+        _cleaning(containers, folder),
+        Child("the pipeline engine", command, folder / "engine.log") as engine,
+    ):
         reader = _Events(events)
         with Display(tree, title) as display:
             try:
@@ -174,6 +237,14 @@ def _execute(run: Run, workspace: Path, tree: Tree) -> int:
             _show(reader, tree, display)
             tree.close()
     return code
+
+
+def _cleaning(containers: "Setup | None", folder: Path) -> AbstractContextManager[None]:
+    if containers is None:
+        return nullcontext()
+    from pipelines.containers import cleaning
+
+    return cleaning(containers, folder / "containers.log")
 
 
 def _show(reader: "_Events", tree: Tree, display: Display) -> None:

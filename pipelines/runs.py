@@ -42,6 +42,8 @@ class Run:
     """Seconds of work per stage, over all attempts."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Folders of the finished artifacts, relative to the workspace, by task."""
+    containers: dict[str, Any] | None = None
+    """How it uses containers (`containers.Settings`); None where tasks are processes of this machine."""
 
     def folder(self, workspace: Path) -> Path:
         """The run's folder."""

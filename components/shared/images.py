@@ -4,5 +4,5 @@ from importlib.metadata import version
 
 
 def image(role: str) -> str:
-    """The default reference of the image of a role: toolbox, trainer or evaluator."""
+    """The default reference of the image of a role: toolbox, trainer, evaluator or household."""
     return f"localhost/b1k/{role}:{version('b1k')}"

@@ -3,7 +3,9 @@
 `b1k demo` collects demonstrations first; `b1k run --profile laptop --set repository=DIR` uses yours.
 """
 
-from pipelines.profiles.profile import Profile
+from pipelines.profiles.profile import Profile, Step
+
+_CPU_STAGES = ("news", "dataset", "statistics", "plan", "group", "leaderboard", "promote")
 
 PROFILE = Profile(
     name="laptop",
@@ -38,4 +40,9 @@ PROFILE = Profile(
         "minimum_groups": 2,
     },
     retraining={"steps": 300, "peak_learning_rate": 3e-4, "warmup_steps": 20},
+    # images count with --containers; household trains, serves and simulates without CUDA
+    steps={
+        **dict.fromkeys(_CPU_STAGES, Step(image="toolbox")),
+        **dict.fromkeys(("train", "evaluate"), Step(image="household")),
+    },
 )

@@ -80,6 +80,8 @@ class Step:
     secrets: tuple[Secret, ...] = ()
     settings: tuple[Settings, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    pod_labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the pod, such as those that a network policy asks for."""
     retry: Retry | None = None
     hours: float = 0.0
     """Longest run of one attempt in hours; 0 sets no limit."""
@@ -105,6 +107,11 @@ class Profile:
     trainings: int = 1
     """Most groups that train at the same time."""
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its steps ask nothing of a cluster: an image at most."""
+        return all(step == Step(image=step.image) for step in self.steps.values())
+
     def apply(self, task: dsl.PipelineTask, stage: str, display_name: str) -> None:
         """Give a task its name, its image and what it needs, at compile time.
 
@@ -124,6 +131,8 @@ class Profile:
         _resources(task, step)
         _placement(task, step)
         _mounts(task, step)
+        for key, value in step.pod_labels.items():
+            kubernetes.add_pod_label(task, key, value)
         if step.retry is not None:
             task.set_retry(step.retry.count, step.retry.wait, step.retry.factor, step.retry.longest_wait)
         if step.hours:
