@@ -11,6 +11,8 @@ WANDB = Secret("b1k-wandb", ("WANDB_API_KEY",), optional=True)
 S3_SETTINGS = Settings("b1k-settings", ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"))
 WANDB_SETTINGS = Settings("b1k-settings", ("WANDB_MODE", "WANDB_ENTITY", "WANDB_BASE_URL"))
 PULL_SECRET = "b1k-registry"  # noqa: S105 - the name of a secret, not a secret
+EVALUATOR = {"b1k/role": "evaluator"}
+"""Pods with this label reach the chart's policy server (`policyServer.clientLabels`)."""
 GPU_TAINT = Toleration("nvidia.com/gpu")
 
 RTX_PRODUCTS = (

@@ -10,6 +10,7 @@ import dataclasses
 
 from pipelines.profiles.cluster import (
     DATASET,
+    EVALUATOR,
     GPU_TAINT,
     PULL_SECRET,
     RTX_PRODUCTS,
@@ -50,6 +51,7 @@ _EVALUATE = Step(
     tolerations=(GPU_TAINT,),
     volumes=(WORKSPACE, DATASET),
     environment={"OMNIGIBSON_DATA_PATH": "/dataset/omnigibson"},
+    pod_labels=EVALUATOR,
     retry=Retry(count=4, wait="60s"),
     hours=24 * 4,
 )
