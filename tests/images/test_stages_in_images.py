@@ -18,6 +18,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pipelines.profiles import load_profile
+
 ROOT = Path(__file__).parents[2]
 STAGES = {"news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote"}
 OURS = {"b1k": ROOT, "pi-behavior": ROOT / "model", "household": ROOT / "simulator"}
@@ -25,13 +27,15 @@ SOURCES = {"components": ROOT, "model": ROOT / "model" / "src"}
 BUILT = sorted(path.parent.name for path in (ROOT / "components").glob("*/__main__.py"))
 
 
-def stages_of(dockerfile) -> set[str]:
-    return set(dockerfile.final.merged("LABEL")["b1k.stages"].split())
+def stages_of(dockerfile, label: str = "b1k.stages") -> set[str]:
+    return set(dockerfile.final.merged("LABEL").get(label, "").split())
 
 
-def image_of(dockerfiles, stage):
+def images_of(dockerfiles, stage):
+    """The image that runs a stage on a cluster, and where it is another one, that of the laptop."""
     (found,) = [dockerfile for dockerfile in dockerfiles if stage in stages_of(dockerfile)]
-    return found
+    laptop = [one for one in dockerfiles if stage in stages_of(one, "b1k.laptop-stages")]
+    return [found, *laptop]
 
 
 @cache
@@ -92,6 +96,7 @@ def packaged(dockerfile) -> list[Path]:
     copied = {copy.words[0]: copy.words[1] for copy in wheels.all("COPY") if len(copy.words) == 2}
     build = [c for run in wheels.all("RUN") for c in run.commands() if c[:2] == ["pip", "wheel"]]
     assert build[0][-2:] == ["./model", "."]
+    assert ("./simulator" in build[0]) == ("simulator" in copied)
     return [SOURCES[name] for name in SOURCES if copied.get(name) == name]
 
 
@@ -162,26 +167,41 @@ def test_every_stage_runs_in_exactly_one_image(dockerfiles):
 
 @pytest.mark.parametrize("stage", BUILT)
 def test_stage_finds_its_code_and_libraries(stage, dockerfiles):
-    dockerfile = image_of(dockerfiles, stage)
-    ours, foreign = follow(f"components.{stage}.__main__", packaged(dockerfile))
-    assert f"components.{stage}.__main__" in ours
-    assert not foreign & {"household", "pipelines", "benchmarks", "kfp"}
-    providers = metadata.packages_distributions()
-    present = installed(dockerfile)
-    for module in sorted(foreign - sys.stdlib_module_names):
-        names = {canonicalize_name(name) for name in providers.get(module, [module])}
-        assert names & present, f"components.{stage} imports {module}, which its image does not install"
+    for dockerfile in images_of(dockerfiles, stage):
+        ours, foreign = follow(f"components.{stage}.__main__", packaged(dockerfile))
+        assert f"components.{stage}.__main__" in ours
+        assert not foreign & {"household", "pipelines", "benchmarks", "kfp"}
+        providers = metadata.packages_distributions()
+        present = installed(dockerfile)
+        for module in sorted(foreign - sys.stdlib_module_names):
+            names = {canonicalize_name(name) for name in providers.get(module, [module])}
+            assert names & present, f"components.{stage} imports {module}, which its image does not install"
+
+
+def test_laptop_profile_runs_stages_in_images_that_have_them(dockerfiles):
+    by_name = {dockerfile.final.name: dockerfile for dockerfile in dockerfiles}
+    steps = load_profile("laptop").steps
+    assert steps.keys() == STAGES
+    for stage, step in steps.items():
+        assert by_name[step.image] in images_of(dockerfiles, stage)
 
 
 def test_images_hold_no_orchestrator_simulator_or_developer_tools(dockerfile):
-    unwanted = {"kfp", "kfp-kubernetes", "kubernetes", "household", "mujoco", "pytest", "mypy", "ruff"}
-    assert not installed(dockerfile) & unwanted
+    unwanted = {"kfp", "kfp-kubernetes", "kubernetes", "docker", "mypy", "ruff"}
+    # bddl, which reads the tasks' definitions, requires pytest
+    simulator = {"household", "mujoco", "pytest"}
+    allowed = simulator if dockerfile.final.name == "household" else set()
+    assert installed(dockerfile) & (unwanted | simulator) == allowed
 
 
 def test_images_hold_only_the_extras_of_their_role(dockerfiles):
     """DVC is for the dataset stage, W&B and CUDA for those that train or serve."""
     holds = {dockerfile.final.name: installed(dockerfile) for dockerfile in dockerfiles}
-    marks = {"dvc": {"toolbox"}, "wandb": {"trainer"}, "jax-cuda12-plugin": {"trainer", "evaluator"}}
+    marks = {
+        "dvc": {"toolbox"},
+        "wandb": {"trainer", "household"},
+        "jax-cuda12-plugin": {"trainer", "evaluator"},
+    }
     for name, roles in marks.items():
         assert {role for role, names in holds.items() if name in names} == roles, name
 
