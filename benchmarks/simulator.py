@@ -1,7 +1,7 @@
 """Measure the household simulator: `python -m benchmarks.simulator [--instances N]`.
 
-Prints JSON: per task the share of training instances that the scripted expert solves, and the invalid ones of
-all training and test instances; how fast demonstrations are collected; simulation steps per second without
+Prints JSON: per task the share of training and of test instances that the scripted expert solves, and the
+invalid ones of all; how fast demonstrations are collected; simulation steps per second without
 and with three pictures of 224 x 224; how all of these scale from one process to two. Exit code 1 if an expert
 solves fewer than 95 % of a task's instances or an instance is invalid.
 """
@@ -43,7 +43,7 @@ class Config:
     """Measure the household simulator; exit code 1 if an expert or an instance is not good enough."""
 
     instances: int = len(TRAIN_INSTANCES)
-    """Training instances per task that the experts try."""
+    """Training instances per task that the experts try, and test instances, where there are so many."""
     tasks: tuple[str, ...] = field(default=tuple(TASKS))
     """Tasks to measure."""
     workers: int = 2
@@ -74,7 +74,7 @@ def try_instances(task: str, instances: list[int], style: Style) -> list[dict[st
 
     Args:
         task: name of the task.
-        instances: training instances.
+        instances: training or test instances.
         style: style of the demonstrations.
 
     Returns:
@@ -143,9 +143,10 @@ def measure_tasks(config: Config) -> dict[str, Any]:
         config: what to measure.
 
     Returns:
-        Per task: "success", "instances", "failed", "invalid" and the means of the solved demonstrations.
+        Per task: "success", "instances", "failed", "invalid" and the means of the solved demonstrations;
+        "test_success" and "test_failed" for the test instances, which policies are scored on.
     """
-    ids = list(TRAIN_INSTANCES[: config.instances])
+    ids = [*TRAIN_INSTANCES[: config.instances], *TEST_INSTANCES[: config.instances]]
     chunks = [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
     tried: dict[str, list[dict[str, Any]]] = {task: [] for task in config.tasks}
     invalid: dict[str, dict[int, list[str]]] = {}
@@ -162,6 +163,8 @@ def measure_tasks(config: Config) -> dict[str, Any]:
 
 
 def _summary(results: list[dict[str, Any]], invalid: dict[int, list[str]]) -> dict[str, Any]:
+    tests = [r for r in results if r["instance"] in TEST_INSTANCES]
+    results = [r for r in results if r["instance"] not in TEST_INSTANCES]
     solved = [r for r in results if r["solved"]]
     means = np.mean([[r["length"], *r["distances"]] for r in solved], axis=0) if solved else np.zeros(4)
     names = ("length", "distance_traveled", "left_eef_displacement", "right_eef_displacement")
@@ -170,6 +173,8 @@ def _summary(results: list[dict[str, Any]], invalid: dict[int, list[str]]) -> di
         "instances": len(results),
         "failed": sorted(r["instance"] for r in results if not r["solved"]),
         "invalid": invalid,
+        "test_success": sum(r["solved"] for r in tests) / len(tests),
+        "test_failed": sorted(r["instance"] for r in tests if not r["solved"]),
         "means": {name: round(float(mean), 3) for name, mean in zip(names, means, strict=True)},
     }
 
