@@ -14,6 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from pipelines.profiles.h200x8 import PROFILE as H200X8
+
 CHART = Path(__file__).parents[2] / "charts" / "b1k"
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
 VALUES = Path(__file__).parent / "values"
@@ -22,6 +24,7 @@ CASES = {"defaults": {}} | {
 }
 EVERYTHING, BROUGHT, SERVICES = CASES["everything"], CASES["brought"], CASES["services"]
 KUEUE, OPEN, CUSTOM_METRIC = CASES["kueue"], CASES["open"], CASES["custom-metric"]
+MULTI_NODE, MULTI_NODE_PLAIN = CASES["multi-node"], CASES["multi-node-plain"]
 CLUSTER_WIDE = {"PriorityClass", "ResourceFlavor", "ClusterQueue"}
 KUBERNETES = ("1.28", "1.31", "1.34", "1.36", "1.37")
 
@@ -79,6 +82,68 @@ KUEUE_SCHEMAS = {
 }
 
 
+TEXT = {"type": "string"}
+RULE = closed(
+    ["action", "name"],
+    action={"enum": ["FailJobSet", "RestartJobSet", "RestartJobSetAndIgnoreMaxRestarts"]},
+    name={"type": "string", "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"},
+    onJobFailureReasons={
+        "type": "array",
+        "items": {"enum": ["BackoffLimitExceeded", "DeadlineExceeded", "FailedIndexes", "PodFailurePolicy"]},
+    },
+    targetReplicatedJobs={"type": "array", "items": TEXT},
+)
+REPLICATED_JOB = closed(
+    ["name", "template"],
+    name=TEXT,
+    groupName=TEXT,
+    replicas={"type": "integer", "minimum": 0},
+    # a Kubernetes object of its own, which is checked as one
+    template=closed(["spec"], metadata={"type": "object"}, spec={"type": "object"}),
+)
+JOBSET_SCHEMA = closed(
+    ["apiVersion", "kind", "metadata", "spec"],
+    apiVersion={"const": "jobset.x-k8s.io/v1alpha2"},
+    kind={"const": "JobSet"},
+    metadata={"type": "object"},
+    spec=closed(
+        [],
+        failurePolicy=closed(
+            [],
+            maxRestarts={"type": "integer", "minimum": 0},
+            restartStrategy={"enum": ["Recreate", "BlockingRecreate"]},
+            rules={"type": "array", "items": RULE},
+        ),
+        network=closed(
+            [],
+            enableDNSHostnames={"type": "boolean"},
+            publishNotReadyAddresses={"type": "boolean"},
+            subdomain=TEXT,
+        ),
+        replicatedJobs={"type": "array", "items": REPLICATED_JOB},
+        suspend={"type": "boolean"},
+        ttlSecondsAfterFinished={"type": "integer", "minimum": 0},
+    ),
+)
+"""Of what we use of JobSet's CRD, field names and values as there."""
+
+
+def jobs_of(jobset: dict) -> list[dict]:
+    """The Jobs that JobSet makes of a JobSet."""
+    return [
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {
+                "name": f"{jobset['metadata']['name']}-{one['name']}-0",
+                **one["template"]["metadata"],
+            },
+            "spec": one["template"]["spec"],
+        }
+        for one in jobset["spec"]["replicatedJobs"]
+    ]
+
+
 @pytest.mark.parametrize("values", CASES.values(), ids=CASES.keys())
 def test_lints(helm, values):
     done = helm("lint", "--strict", CHART, values=values)
@@ -93,6 +158,10 @@ def test_kubernetes_accepts_every_object(render, values, version):
     for one in objects.values():
         if one["apiVersion"].startswith("kueue.x-k8s.io/"):
             jsonschema.validate(one, KUEUE_SCHEMAS[one["kind"]])
+        elif one["kind"] == "JobSet":
+            jsonschema.validate(one, JOBSET_SCHEMA)
+            for job in jobs_of(one):
+                kubernetes_validate.validate(job, version, strict=True)
         else:
             kubernetes_validate.validate(one, version, strict=True)
         assert one["metadata"].get("namespace") == (None if one["kind"] in CLUSTER_WIDE else "robots")
@@ -171,6 +240,11 @@ def test_volumes(render):
     assert workspace["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
 
 
+def multi_node(**settings: object) -> dict:
+    """Values of a training over several nodes."""
+    return {"training": {"multiNode": {**MULTI_NODE_PLAIN["training"]["multiNode"], **settings}}}
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [
@@ -225,6 +299,21 @@ def test_volumes(render):
             ["networkPolicies.create", "policyServer.clientLabels"],
         ),
         ({"kueue": {"enabled": True}}, ["kueue.enabled", "kueue.queues"]),
+        (
+            {"training": {"multiNode": {"enabled": True}}},
+            ["training.multiNode.enabled", "training.multiNode.arguments"],
+        ),
+        (multi_node(arguments=["--workspace=/tmp"]), ["training.multiNode.arguments", "storage.workspace"]),
+        (
+            {**multi_node(), "storage": {"singleNode": True}},
+            ["training.multiNode.enabled", "storage.singleNode"],
+        ),
+        (
+            multi_node(environment={"JAX_NUM_PROCESSES": "2"}),
+            ["training.multiNode.environment", "training.multiNode.nodes"],
+        ),
+        (multi_node(queue="training"), ["training.multiNode.queue", "kueue.enabled"]),
+        ({**KUEUE, **multi_node(queue="night")}, ["training.multiNode.queue", "kueue.queues"]),
     ],
 )
 def test_bad_combinations_name_both_values(helm, values, named):
@@ -248,6 +337,11 @@ def test_bad_combinations_name_both_values(helm, values, named):
         {"images": {"digests": {"toolbox": "latest"}}},
         {"kueue": {"queues": {"training": {}}}},
         {"reports": {"replicas": 0}},
+        {"training": {"multiNode": {"nodes": 1}}},
+        {"training": {"multiNode": {"gpusPerNode": 0}}},
+        {"training": {"multiNode": {"arguments": "--config.steps=5"}}},
+        {"training": {"multiNode": {"environment": {"NCCL-DEBUG": "INFO"}}}},
+        {"training": {"multiNode": {"image": "trainer"}}},
     ],
 )
 def test_schema_refuses(helm, values):
@@ -304,8 +398,14 @@ def pods(objects: dict) -> dict[str, dict]:
     """The pod specifications of the chart by the name of their object."""
     return {
         name: one["spec"] if kind == "Pod" else one["spec"]["template"]["spec"]
-        for (kind, name), one in objects.items()
-        if kind in ("Pod", "Deployment")
+        for (kind, name), one in [
+            (("Job", job["metadata"]["name"]), job)
+            for (kind, _), one in objects.items()
+            if kind == "JobSet"
+            for job in jobs_of(one)
+        ]
+        + list(objects.items())
+        if kind in ("Pod", "Deployment", "Job")
     }
 
 
@@ -328,7 +428,91 @@ def test_pods_have_no_rights(render, values):
             assert context["allowPrivilegeEscalation"] is False
             assert context["capabilities"] == {"drop": ["ALL"]}
             assert set(container["resources"]) == {"requests", "limits"}
-            assert "env" not in container
+            values = [one["name"] for one in container.get("env", []) if "value" in one]
+            assert not [name for name in values if re.search("KEY|SECRET|TOKEN|PASSWORD", name)]
+
+
+def training(objects: dict) -> tuple[dict, dict, dict]:
+    """The JobSet, its Job and the container of the Job's pods."""
+    (jobset,) = [one for (kind, _), one in objects.items() if kind == "JobSet"]
+    (job,) = jobs_of(jobset)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return jobset, job, container
+
+
+def test_training_has_a_process_on_every_node_that_finds_the_first(render):
+    jobset, job, container = training(render(MULTI_NODE))
+    name = jobset["metadata"]["name"]
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 4
+    variables = {one["name"]: one for one in container["env"]}
+    assert variables["JAX_NUM_PROCESSES"]["value"] == "4"
+    own = {
+        one: variables[one]["valueFrom"]["fieldRef"]["fieldPath"] for one in ("JOBSET_NAME", "JAX_PROCESS_ID")
+    }
+    assert own["JAX_PROCESS_ID"] == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert own["JOBSET_NAME"] == "metadata.labels['jobset.sigs.k8s.io/jobset-name']"
+    address = variables["JAX_COORDINATOR_ADDRESS"]["value"].replace("$(JOBSET_NAME)", name)
+    # pods are reached at JOBSET-REPLICATEDJOB-JOB-POD.JOBSET
+    assert address == f"{name}-{jobset['spec']['replicatedJobs'][0]['name']}-0-0.{name}:8476"
+    long = training(render({**MULTI_NODE, "fullnameOverride": "b" * 63}))[0]["metadata"]["name"]
+    assert len(f"{long}-nodes-0-127") <= 63
+
+
+def test_training_is_another_jobset_when_a_value_changes(render):
+    name = training(render(MULTI_NODE))[0]["metadata"]["name"]
+    assert training(render(MULTI_NODE))[0]["metadata"]["name"] == name
+    changed = {**MULTI_NODE, **multi_node(**{**MULTI_NODE["training"]["multiNode"], "nodes": 3})}
+    assert training(render(changed))[0]["metadata"]["name"] != name
+
+
+def test_training_has_what_its_values_ask_for(render):
+    objects = render(MULTI_NODE)
+    jobset, job, container = training(objects)
+    spec = job["spec"]["template"]["spec"]
+    assert jobset["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "b1k-training"
+    assert ("LocalQueue", "b1k-training") in objects
+    assert spec["priorityClassName"] == "b1k-runs"
+    assert ("PriorityClass", "b1k-runs") in objects
+    assert spec["serviceAccountName"] == "b1k-runner"
+    assert spec["imagePullSecrets"] == [{"name": "pull"}]
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H200"}
+    assert container["resources"]["limits"] == {"memory": "1200Gi", "nvidia.com/gpu": 8, "rdma/shared": 1}
+    volumes = {one["name"]: one for one in spec["volumes"]}
+    mounts = {one["mountPath"]: volumes[one["name"]] for one in container["volumeMounts"]}
+    assert mounts["/workspace"]["persistentVolumeClaim"] == {"claimName": "b1k-workspace"}
+    assert mounts["/dev/shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "256Gi"}
+    keys = [one["valueFrom"]["secretKeyRef"] for one in container["env"] if one["name"] == "WANDB_API_KEY"]
+    assert keys == [{"name": "wandb-key", "key": "WANDB_API_KEY"}]
+    plain = training(render(MULTI_NODE_PLAIN))
+    assert "kueue.x-k8s.io/queue-name" not in plain[0]["metadata"]["labels"]
+    assert "priorityClassName" not in plain[1]["spec"]["template"]["spec"]
+    assert plain[1]["spec"]["template"]["spec"]["serviceAccountName"] == "default-editor"
+
+
+def test_training_starts_again_as_a_whole_and_not_after_a_mistake(render):
+    jobset, job, container = training(render(MULTI_NODE))
+    # one pod that fails makes its Job fail, and with it the set, which starts again when all pods are gone
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+    policy = jobset["spec"]["failurePolicy"]
+    assert policy["restartStrategy"] == "BlockingRecreate"
+    assert policy["maxRestarts"] == 20
+    (rule,) = job["spec"]["podFailurePolicy"]["rules"]
+    codes = {"containerName": container["name"], "operator": "In", "values": [2]}
+    assert rule == {"action": "FailJob", "onExitCodes": codes, "onPodConditions": []}
+    (rule,) = policy["rules"]
+    assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
+
+
+def test_training_processes_are_reached_by_each_other_only(render):
+    objects = render(MULTI_NODE)
+    policy = objects["NetworkPolicy", "b1k-training"]["spec"]
+    _, job, _ = training(objects)
+    labels = job["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    (rule,) = policy["ingress"]
+    assert rule == {"from": [{"podSelector": policy["podSelector"]}]}
+    assert ("NetworkPolicy", "b1k-training") not in render(MULTI_NODE_PLAIN)
 
 
 def test_services_read_the_workspace_and_cannot_write_it(render):
@@ -365,6 +549,7 @@ def test_policy_server_is_reached_by_evaluators_only_and_reaches_nobody(render):
     assert "egress" not in spec
     ((peer,),) = [rule["from"] for rule in spec["ingress"]]
     assert peer == {"podSelector": {"matchLabels": {"b1k/role": "evaluator"}}}, "of this namespace"
+    assert peer["podSelector"]["matchLabels"] == H200X8.steps["evaluate"].pod_labels
     tester = objects["Pod", "b1k-test-services"]["metadata"]["labels"]
     assert tester["b1k/role"] == "evaluator"
     assert tester["app.kubernetes.io/component"] == "test"
@@ -392,9 +577,17 @@ def test_policy_server_has_its_gpus_and_its_scaler(render):
     assert "nvidia.com/gpu" not in without["template"]["spec"]["containers"][0]["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", ["b1k-policy", "b1k-reports"])
-def test_commands_of_the_pods_have_options_that_exist(render, name):
-    command = pods(render(SERVICES))[name]["containers"][0]["command"]
+@pytest.mark.parametrize(
+    ("values", "name"), [(SERVICES, "b1k-policy"), (SERVICES, "b1k-reports"), (MULTI_NODE, "b1k-train-")]
+)
+def test_commands_of_the_pods_have_options_that_exist(render, values, name):
+    (container,) = [
+        container
+        for pod, spec in pods(render(values)).items()
+        if pod.startswith(name)
+        for container in spec["containers"]
+    ]
+    command = container["command"] + [one.partition("=")[0] for one in container.get("args", [])]
     said = help_of(command)
     assert [word for word in command[3:] if word.startswith("--") and word not in said] == []
 

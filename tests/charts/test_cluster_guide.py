@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
+import tyro
 import yaml
+
+from components.shared.executor import KfpTask
+from components.train.stage import Config, Inputs
+from pipelines.compiling import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
@@ -60,3 +67,39 @@ def test_values_that_the_guide_names_exist():
         node = values
         for part in name.split("."):
             node = node[part]
+
+
+def configuration(words: list[str]) -> Config:
+    """The configuration that words of the train stage's command line give."""
+    own = [word.replace("--config.", "--") for word in words if word.startswith("--config.")]
+    return tyro.cli(Config, args=own)
+
+
+def task_of(spec: dict[str, Any], name: str) -> KfpTask:
+    """A task of a compiled pipeline as KFP would start it, with the pipeline's defaults."""
+    defaults = spec["root"]["inputDefinitions"]["parameters"]
+    given = {}
+    for key, source in spec["root"]["dag"]["tasks"][name]["inputs"]["parameters"].items():
+        constant = source.get("runtimeValue", {}).get("constant")
+        given[key] = (
+            defaults[source["componentInputParameter"]]["defaultValue"] if constant is None else constant
+        )
+    return KfpTask({"parameterValues": given}, {})
+
+
+def test_training_over_nodes_makes_what_the_pipelines_task_asks_for(helm, tmp_path):
+    (text,) = re.findall(r"^   ```yaml\n(.*?)^   ```", GUIDE, re.MULTILINE | re.DOTALL)
+    values = yaml.safe_load(textwrap.dedent(text))
+    arguments = values["training"]["multiNode"]["arguments"]
+    assert {word.partition("=")[0] for word in arguments if "--inputs" in word} == {
+        "--inputs.dataset",
+        "--inputs.statistics",
+    }
+    spec = compile_pipeline("train_and_evaluate", "h200x8", tmp_path / "pipeline.yaml")
+    asked = configuration(task_of(spec, "train").command_line(Config, Inputs))
+    assert configuration(arguments) == asked
+    assert asked.batch_size % (values["training"]["multiNode"]["nodes"] * 8) == 0
+    done = helm("template", "b1k", ROOT / "charts" / "b1k", values=values)
+    assert done.returncode == 0, done.stderr
+    for word in arguments:
+        assert word in done.stdout

@@ -121,4 +121,36 @@ app.kubernetes.io/component: {{ .component }}
 {{- if and .Values.kueue.enabled (not .Values.kueue.queues) -}}
   {{- fail "kueue.enabled is true and kueue.queues is empty: describe a queue, or switch Kueue off." -}}
 {{- end -}}
+{{- include "b1k.validateTraining" . -}}
+{{- end -}}
+
+{{/* The same for training over several nodes. */}}
+{{- define "b1k.validateTraining" -}}
+{{- $training := .Values.training.multiNode -}}
+{{- if $training.enabled -}}
+  {{- if not $training.arguments -}}
+    {{- fail "training.multiNode.enabled is true and training.multiNode.arguments is empty: give at least --inputs.dataset and --inputs.statistics." -}}
+  {{- end -}}
+  {{- range $training.arguments -}}
+    {{- if hasPrefix "--workspace" . -}}
+      {{- fail "training.multiNode.arguments holds --workspace, which the chart gives: it is the volume of storage.workspace." -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if .Values.storage.singleNode -}}
+    {{- fail "training.multiNode.enabled and storage.singleNode are both true: a volume of one node cannot be mounted on several." -}}
+  {{- end -}}
+  {{- range $name := list "JAX_COORDINATOR_ADDRESS" "JAX_NUM_PROCESSES" "JAX_PROCESS_ID" -}}
+    {{- if hasKey $training.environment $name -}}
+      {{- fail (printf "training.multiNode.environment sets %s, which the chart computes from training.multiNode.nodes." $name) -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
+{{- with $training.queue -}}
+  {{- if not $.Values.kueue.enabled -}}
+    {{- fail "training.multiNode.queue is given, but kueue.enabled is false: nobody would admit the pods." -}}
+  {{- end -}}
+  {{- if not (hasKey $.Values.kueue.queues .) -}}
+    {{- fail (printf "training.multiNode.queue is %s, which is not in kueue.queues: name one of those." .) -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}
