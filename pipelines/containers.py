@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
@@ -37,6 +37,8 @@ WRITABLE = "champion"
 _WORKSPACE = "b1k.workspace"
 _RUN = "b1k.run"
 _SHARED_MEMORY = "2g"
+_PATIENCE = 600
+"""Seconds that the engine may take for a request: a build, for example, may lock its storage."""
 _FAILURES = (DockerException, RequestException)
 
 
@@ -255,21 +257,23 @@ class Container:
             The exit code of its command, `ENGINE_FAILED` if the container engine failed; the log says how.
         """
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("ab") as log:
+        with self._log.open("ab", buffering=0) as log:
             try:
-                return self._run(log.fileno())
+                return self._run(log)
             except _FAILURES as error:
                 log.write(f"the container engine failed: {error}\n".encode())
                 return ENGINE_FAILED
 
-    def _run(self, log: int) -> int:
-        client = docker.DockerClient(base_url=self._setup.url)
+    def _run(self, log: BinaryIO) -> int:
+        client = docker.DockerClient(base_url=self._setup.url, timeout=_PATIENCE)
         try:
             container = client.containers.create(self._image, **self._options())
             self._id = container.id
+            # not `logs`, of which Podman drops the end where the task ends at once
+            output = container.attach(stream=True)
             container.start()
-            for chunk in container.logs(stream=True, follow=True):
-                os.write(log, chunk)
+            for chunk in output:
+                log.write(chunk)
             return int(container.wait()["StatusCode"])
         finally:
             client.close()
@@ -291,8 +295,8 @@ class Container:
             "security_opt": ["no-new-privileges", "label=disable"],
             # Python as process 1 ignores SIGTERM; a stage can be killed at any moment
             "stop_signal": "SIGKILL",
-            # a log that can be followed, whatever this machine's default
-            "log_config": LogConfig(type=LogConfig.types.JSON),
+            # we write the log
+            "log_config": LogConfig(type="none"),
         }
 
     def stop(self, grace: float = 0.0) -> None:

@@ -10,6 +10,7 @@ import json, os, sys, time
 from pathlib import Path
 task = json.loads(sys.argv[2])
 given = task["inputs"]["parameterValues"]
+print("line\\n" * 20_000, end="")
 print("the task says", given["word"], flush=True)
 def writable(folder):
     try:

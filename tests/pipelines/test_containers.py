@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from components.dataset.versioning import version_dataset
 from components.shared.errors import UserError
 from components.shared.images import image
-from pipelines import compiling, containers, local
+from pipelines import compiling, containers, demo, local, provenance
+from pipelines.profiles import load_profile
 from pipelines.runs import load_runs
 
 HERE = Path(__file__).parent
@@ -194,7 +196,8 @@ def test_a_task_sees_what_it_needs_and_no_more(
     (run,) = load_runs(workspace)
     written = [path for path in run.folder(workspace).rglob("*") if path.is_file()]
     assert not [path for path in written if b"a secret" in path.read_bytes()]
-    assert (run.folder(workspace) / "logs" / "look.log").read_text() == "the task says moin\n"
+    log = run.folder(workspace) / "logs" / "look.log"
+    assert log.read_text() == "line\n" * 20_000 + "the task says moin\n"
     assert _containers(workspace) == []
 
 
@@ -254,3 +257,55 @@ def test_a_missing_image_is_told_before_anything_starts(places: tuple[Path, list
         _run(workspace, *settings, registry="localhost/nobody")
     with pytest.raises(UserError, match="cannot be pulled"):
         _run(workspace, *settings, registry="registry.invalid/nobody")
+
+
+@pytest.fixture(scope="module")
+def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A repository with demonstrations and its DVC remote, both outside of the workspace."""
+    home = tmp_path_factory.mktemp("demonstrations")
+    options = demo.Options(workspace=home, profile="smoke", episodes=4)
+    tasks = str(load_profile("smoke").arguments["tasks"]).split()
+    assert demo.collect(options, tasks, home / "repository" / "data") == 0
+    version_dataset(home / "repository", "data", home / "remote", "four episodes per task")
+    return home / "repository", home / "remote"
+
+
+@pytest.mark.images
+@pytest.mark.usefixtures("engine")
+def test_the_whole_pipeline_in_its_images(
+    demonstrations: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository, remote = demonstrations
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--profile", "smoke", "--containers"]
+    command += ["--workspace", str(tmp_path), "--mount", str(remote), "--set", f"repository={repository}"]
+    with (tmp_path / "output.txt").open("wb") as output, subprocess.Popen(command, stdout=output) as run:
+        try:
+            _wait(lambda: run.poll() is not None or any(tmp_path.glob("artifacts/train/*.partial")), 300)
+            run.terminate()
+            assert run.wait(30) == 130, (tmp_path / "output.txt").read_text()
+        finally:
+            run.kill()
+    assert _containers(tmp_path) == []
+    assert local.run(local.Options(workspace=tmp_path, resume=True)) == 0, capsys.readouterr().err
+    assert _containers(tmp_path) == []
+    (record,) = load_runs(tmp_path)
+    assert (record.status, record.attempts) == ("succeeded", 2)
+    board = local.leaderboard_folder(record, tmp_path)
+    assert (board / local.REPORT).stat().st_size > 10_000
+    assert provenance.run(provenance.Verify(board)) == 0
+    used = {"train": "household", "evaluate": "household"}
+    for statement in tmp_path.glob("artifacts/*/*/lineage.json"):
+        stage = statement.parents[1].name
+        facts = json.loads(statement.read_text())["predicate"]["buildDefinition"]["resolvedDependencies"]
+        (software,) = [one for one in facts if one["name"] == "image"]
+        name = image(used.get(stage, "toolbox"))
+        assert software["uri"] == name
+        assert software["digest"]["sha256"] == _image_id(name)
+
+
+def _image_id(name: str) -> str:
+    _, client = containers.connect()
+    try:
+        return str(client.images.get(name).id).removeprefix("sha256:")
+    finally:
+        client.close()
