@@ -44,6 +44,7 @@ from components.shared.source import code_digest, software
 C = TypeVar("C")
 In = TypeVar("In")
 SUMMARY = "summary.html"
+PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,7 @@ class Stage(Generic[C, In]):
         sys.exit(0)
 
     def _main(self, arguments: list[str]) -> None:
-        task, arguments = KfpTask.from_arguments(arguments)
-        if task is not None:
-            arguments += task.command_line(self.config, self.inputs)
-        call = self._parse(arguments)
+        task, call = self._call(arguments)
         artifact, result, cached = self.execute(call.config, call.inputs, call.workspace, call.invocation)
         if call.output is not None:
             artifact.write_record(call.output)
@@ -142,6 +140,12 @@ class Stage(Generic[C, In]):
                 html=page.read_text() if page.exists() else None,
             )
         print(f"{self.name}: {'already there' if cached else 'done'}: {artifact.path}", flush=True)
+
+    def _call(self, arguments: list[str]) -> tuple[KfpTask | None, "Call[C, In]"]:
+        task, arguments = KfpTask.from_arguments(arguments)
+        if task is not None:
+            arguments += task.command_line(self.config, self.inputs)
+        return task, self._parse(arguments)
 
     def _parse(self, arguments: list[str]) -> "Call[C, In]":
         call: Any = dataclasses.make_dataclass(
@@ -189,6 +193,10 @@ class Stage(Generic[C, In]):
         }
         return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
 
+    def place(self, config: C, inputs: In, workspace: Path, external: Sequence[Dependency] = ()) -> Path:
+        """The output folder; while it is under construction the same with the suffix `.partial`."""
+        return workspace / "artifacts" / self.name / self.fingerprint(config, inputs, external)
+
     def execute(
         self, config: C, inputs: In, workspace: Path, invocation: Invocation | None = None
     ) -> tuple[Artifact, Result, bool]:
@@ -199,8 +207,7 @@ class Stage(Generic[C, In]):
         """
         workspace = workspace.resolve()
         external = self.external(config, inputs)
-        fingerprint = self.fingerprint(config, inputs, external)
-        final = workspace / "artifacts" / self.name / fingerprint
+        final = self.place(config, inputs, workspace, external)
         final.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(final.with_suffix(".lock"), self.name):
             cached = final.is_dir()
@@ -208,6 +215,9 @@ class Stage(Generic[C, In]):
                 self._make(final, config, inputs, external, workspace, invocation or Invocation())
         saved = json.loads((final / RESULT).read_text())
         return Artifact.load(final), Result(**saved), cached
+
+    def _run(self, config: C, inputs: In, work: Work) -> Result:
+        return self.run(config, inputs, work)
 
     def _make(
         self,
@@ -219,9 +229,9 @@ class Stage(Generic[C, In]):
         invocation: Invocation,
     ) -> None:
         started = _now()
-        partial = final.with_suffix(".partial")
+        partial = final.with_suffix(PARTIAL)
         partial.mkdir(exist_ok=True)
-        result = self.run(config, inputs, Work(partial, workspace, Progress()))
+        result = self._run(config, inputs, Work(partial, workspace, Progress()))
         if result.html is not None:
             write_atomic(partial / SUMMARY, result.html)
         saved = {"metrics": result.metrics, "parameters": result.parameters, "metadata": result.metadata}

@@ -1,22 +1,26 @@
 """Train a policy on the demonstrations: all tasks, or fine-tuning on a group of tasks from a checkpoint.
 
-Report, section 6. Continues from its last saved state when it was killed.
+Report, section 6. Continues from its last saved state when it was killed. Over several nodes it is started
+once per node, see `processes.py`.
 """
 
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NoReturn
 
 from components.shared.artifacts import Artifact, write_atomic
 from components.shared.errors import UserError
 from components.shared.lineage import Dependency
 from components.shared.progress import Progress, TaskProgress
-from components.shared.stage import Result, Stage, Work
+from components.shared.stage import PARTIAL, Result, Stage, Work
+from components.train.processes import Processes
+from components.train.warm_start import continued
 from pi_behavior.challenge import task
 from pi_behavior.config import ModelConfig, TrainConfig, model_config
 from pi_behavior.fast import FastTokenizer
@@ -39,7 +43,8 @@ class Config:
     knowledge_insulation=true, stage_conditioning=false, fast=false, ... (see ModelConfig)."""
     initial_checkpoint: str = ""
     """Folder of a checkpoint to start from where no policy is given as `initial`: one of ours, such as
-    `b1k checkpoint import` makes of Pi0.5 base."""
+    `b1k checkpoint import` makes of Pi0.5 base. Of a trained policy, normalisation, correlation and tokenizer
+    are kept too, by either way."""
     steps: int = 1000
     """Gradient steps."""
     batch_size: int = 64
@@ -92,6 +97,8 @@ class Inputs:
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Train, and write `checkpoint/`, `metrics.jsonl`, `config.json` and `record.json`."""
     # seconds of imports that `--help` should not wait for
+    import jax
+
     from pi_behavior.data.pipeline import Batch, make_loader
     from pi_behavior.training.hooks import JsonLines
     from pi_behavior.training.loop import resolved, train
@@ -101,7 +108,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         indices = tuple(task(name).index for name in config.tasks)
     except ValueError as error:
         raise UserError(str(error)) from error
-    statistics = Statistics.load(inputs.statistics.path)
+    with _mistakes():
+        statistics, kept = _statistics(config, inputs)
     data = inputs.dataset.path / "data"
     cache = work.workspace / "frames" / inputs.dataset.digest[:16] if config.frame_cache else None
     fast = _tokenizer(statistics, model) if model.fast else None
@@ -117,15 +125,17 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             fast=fast,
             frame_cache=cache,
             start_batch=start,
+            shard_index=jax.process_index(),
+            shard_count=jax.process_count(),
             on_progress=_show_decoding(work.progress),
         )
 
+    leads = jax.process_index() == 0
     metrics_file = work.path / "metrics.jsonl"
-    hooks: list[Hook] = [
-        JsonLines(metrics_file, _last_saved(work.path)),
-        _Display(work.progress, config.name, config.steps),
-    ]
-    with _mistakes(), _tracking(config, work, resolved(model, training)) as tracker:
+    hooks: list[Hook] = [_Display(work.progress, config.name, config.steps)]
+    if leads:
+        hooks.append(JsonLines(metrics_file, _last_saved(work.path)))
+    with _mistakes(), _tracking(config, work, resolved(model, training), on=leads) as tracker:
         train(
             model,
             training,
@@ -136,13 +146,23 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             keep_initial=config.keep_initial,
             hooks=[*hooks, *tracker],
         )
+    if not leads:
+        return Result()
     # the optimizer's state is for resuming this run only, and three times as large as the policy
     shutil.rmtree(work.path / "state", ignore_errors=True)
     write_atomic(work.path / "config.json", json.dumps(resolved(model, training), indent=2) + "\n")
-    record = {"name": config.name, "tasks": list(config.tasks)}
+    record = {"name": config.name, "tasks": list(config.tasks), **kept}
     write_atomic(work.path / "record.json", json.dumps(record) + "\n")
     last = _last_metrics(metrics_file)
-    return Result(metrics=last, metadata={"name": config.name, "model": config.model, "steps": config.steps})
+    return Result(
+        metrics=last,
+        metadata={
+            "name": config.name,
+            "model": config.model,
+            "steps": config.steps,
+            "statistics_of": kept["statistics_of"],
+        },
+    )
 
 
 def _initial(config: Config, inputs: Inputs) -> Path | None:
@@ -150,6 +170,18 @@ def _initial(config: Config, inputs: Inputs) -> Path | None:
     if inputs.initial is not None:
         return inputs.initial.path / "checkpoint"
     return Path(config.initial_checkpoint) if config.initial_checkpoint else None
+
+
+def _statistics(config: Config, inputs: Inputs) -> tuple[Statistics, dict[str, Any]]:
+    """What to normalise with, and facts about where it comes from."""
+    from pi_behavior.checkpoint import STATISTICS, read_statistics
+
+    given = Statistics.load(inputs.statistics.path)
+    start = _initial(config, inputs)
+    if start is None or not (start / STATISTICS).is_dir():
+        return given, {"statistics_of": "demonstrations"}
+    statistics, state, action = continued(read_statistics(start), given)
+    return statistics, {"statistics_of": "initial", "renormalised": {"state": state, "action": action}}
 
 
 def _external(config: Config, inputs: Inputs) -> tuple[Dependency, ...]:
@@ -211,8 +243,10 @@ class _Display:
 
 
 @contextmanager
-def _tracking(config: Config, work: Work, settings: Mapping[str, object]) -> Iterator[list[Hook]]:
-    if not config.track or os.environ.get("WANDB_MODE") == "disabled":
+def _tracking(
+    config: Config, work: Work, settings: Mapping[str, object], *, on: bool
+) -> Iterator[list[Hook]]:
+    if not on or not config.track or os.environ.get("WANDB_MODE") == "disabled":
         yield []
         return
     from pi_behavior.training.hooks import WeightsAndBiases
@@ -237,4 +271,42 @@ def _last_metrics(path: Path) -> dict[str, float]:
     return {k: float(v) for k, v in json.loads(lines[-1]).items() if k != "step"}
 
 
-STAGE = Stage("train", Config, Inputs, run, ("pi_behavior",), _external)
+@dataclass(frozen=True)
+class TrainStage(Stage[Config, Inputs]):
+    """A stage that one process per node may run together; the first of them is the stage of all others."""
+
+    processes: Processes = field(default_factory=Processes)
+
+    def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Run as a command, alone or with others."""
+        try:
+            super().main(arguments)
+        except SystemExit as end:
+            self.processes.leave(end.code if isinstance(end.code, int) else 0)
+            raise
+
+    def _main(self, arguments: list[str]) -> None:
+        self.processes.join()
+        if self.processes.leads:
+            super()._main(arguments)
+        else:
+            self._follow(arguments)
+
+    def _follow(self, arguments: list[str]) -> None:
+        """Work with process 0, which makes the artifact."""
+        _, call = self._call(arguments)
+        workspace = call.workspace.resolve()
+        external = self.external(call.config, call.inputs)
+        partial = self.place(call.config, call.inputs, workspace, external).with_suffix(PARTIAL)
+        if self.processes.follow():
+            partial.mkdir(parents=True, exist_ok=True)
+            self._run(call.config, call.inputs, Work(partial, workspace, Progress()))
+            self.processes.follow()
+        print(f"{self.name}: process 0 has the artifact", flush=True)
+
+    def _run(self, config: Config, inputs: Inputs, work: Work) -> Result:
+        with self.processes.at_work(work.path.stem):
+            return super()._run(config, inputs, work)
+
+
+STAGE = TrainStage("train", Config, Inputs, run, ("pi_behavior",), _external)

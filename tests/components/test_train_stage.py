@@ -3,7 +3,14 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +27,9 @@ from components.shared.lineage import chain, verify
 from components.statistics.stage import STAGE as STATISTICS
 from components.statistics.stage import Config as StatisticsConfig
 from components.statistics.stage import Inputs as StatisticsInputs
+from components.train.processes import Processes
 from components.train.stage import STAGE, Config, Inputs
+from components.train.warm_start import continued
 from pi_behavior import checkpoint
 from pi_behavior.statistics import Statistics
 
@@ -132,3 +141,187 @@ def test_a_checkpoint_of_another_network_is_the_users_mistake(dataset, tmp_path)
 def _parameters(artifact: Artifact, folder: str) -> dict[str, bytes]:
     model = checkpoint.load(artifact.path / folder).model
     return {k: np.asarray(v).tobytes() for k, v in checkpoint.flat_parameters(nnx.state(model)).items()}
+
+
+@pytest.fixture(scope="module")
+def champion(dataset) -> Artifact:
+    config = dataclasses.replace(SHORT, steps=0)
+    return STAGE.execute(config, Inputs(dataset, statistics(dataset, 1024)), dataset.workspace)[0]
+
+
+@pytest.fixture(scope="module")
+def longer(dataset, tmp_path_factory) -> Artifact:
+    """New demonstrations."""
+    folder = tmp_path_factory.mktemp("longer")
+    writer.write_dataset(folder / "repository" / "data", {0: [45, 60], 1: [50]}, size=56, seed=3)
+    version_dataset(folder / "repository", "data", folder / "remote", "More demonstrations")
+    return DATASET.execute(DatasetConfig(str(folder / "repository")), DatasetInputs(), dataset.workspace)[0]
+
+
+def test_a_warm_start_keeps_what_the_policys_weights_are_tied_to(dataset, champion, longer) -> None:
+    old = Statistics.load(champion.path / "checkpoint" / "statistics")
+    given = statistics(longer, 1024)
+    new = Statistics.load(given.path)
+    assert new.fast != old.fast
+    warm = dataclasses.replace(SHORT, steps=0, initial_checkpoint=str(champion.path / "checkpoint"))
+    tuned, result, _ = STAGE.execute(warm, Inputs(longer, given), longer.workspace)
+    kept = Statistics.load(tuned.path / "checkpoint" / "statistics")
+    assert kept.fast == old.fast
+    for name in ("state_mean", "action_step_std", "action_q99", "correlation_cholesky"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(old, name))
+    assert set(kept.human) == set(new.human) == {"turning_on_radio", "picking_up_trash"}
+    assert kept.human["turning_on_radio"]["length"] == 52.5
+    assert kept.closure == new.closure
+    assert result.metadata["statistics_of"] == "initial"
+    record = json.loads((tuned.path / "record.json").read_text())
+    assert record["renormalised"] == {"state": [], "action": []}
+    assert json.loads((champion.path / "record.json").read_text())["statistics_of"] == "demonstrations"
+
+
+@pytest.mark.slow
+def test_what_a_warm_start_learns_does_not_depend_on_the_new_statistics(dataset, champion, longer) -> None:
+    config = dataclasses.replace(SHORT, steps=1)
+    one, other = (
+        STAGE.execute(config, Inputs(longer, given, initial=champion), longer.workspace)[0]
+        for given in (statistics(longer, 1024), statistics(dataset, 1024))
+    )
+    assert one.path != other.path
+    assert _parameters(one, "checkpoint") == _parameters(other, "checkpoint")
+
+
+def test_a_dimension_that_moves_for_the_first_time_is_normalised_anew(dataset) -> None:
+    new = Statistics.load(statistics(dataset, 1024).path)
+    std, mean = new.action_step_std.copy(), new.action_step_mean.copy()
+    std[:, 9], mean[:, 9] = 0.0, 3.0
+    flat, center = new.action_std.copy(), new.action_mean.copy()
+    flat[9], flat[10], center[9], center[10] = 0.0, new.action_std[10] / 2, 3.0, 3.0
+    old = dataclasses.replace(
+        new, action_std=flat, action_mean=center, action_step_std=std, action_step_mean=mean, fast=None
+    )
+    found, state, action = continued(old, new)
+    assert (state, action) == ([], [9])
+    np.testing.assert_array_equal(found.action_step_std, new.action_step_std)
+    np.testing.assert_array_equal(found.action_step_mean, new.action_step_mean)
+    assert found.action_mean[9] == new.action_mean[9]
+    assert found.action_mean[10] == 3.0
+    assert found.fast == new.fast
+
+
+@contextmanager
+def started(folder: Path, *arguments: list[str]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The stage in processes of one CPU device each, or in one of two devices; they log to a folder."""
+    flags = [one for one in os.environ["XLA_FLAGS"].split() if "device_count" not in one]
+    environment = {**os.environ, "XLA_FLAGS": " ".join(flags)}
+    if len(arguments) == 1:
+        environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
+    else:
+        with socket.create_server(("localhost", 0)) as free:
+            environment["JAX_COORDINATOR_ADDRESS"] = f"localhost:{free.getsockname()[1]}"
+        environment["JAX_NUM_PROCESSES"] = str(len(arguments))
+    running = []
+    for number, words in enumerate(arguments):
+        command = [sys.executable, "-m", "components.train", *words]
+        with (folder / f"{number}.log").open("w") as log:
+            one = {**environment, "JAX_PROCESS_ID": str(number)}
+            running.append(subprocess.Popen(command, env=one, stdout=log, stderr=log))
+    try:
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
+def test_processes_are_named_by_the_environment(monkeypatch) -> None:
+    alone = Processes()
+    alone.join()
+    assert alone.leads
+    assert alone.count == 1
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "train-0:8476")
+    for count, number in (("", "0"), ("2", "x"), ("2", "2")):
+        monkeypatch.setenv("JAX_NUM_PROCESSES", count)
+        monkeypatch.setenv("JAX_PROCESS_ID", number)
+        with pytest.raises(
+            UserError, match=f"JAX_NUM_PROCESSES='{count}', JAX_PROCESS_ID='{number}'; expected"
+        ):
+            Processes().join()
+
+
+def words(dataset: Artifact, given: Artifact, workspace: Path, *more: str) -> list[str]:
+    """Words of the command line for `TOGETHER`."""
+    inputs = ["--inputs.dataset", str(dataset.path), "--inputs.statistics", str(given.path)]
+    numbers = [
+        "--config.steps=20",
+        "--config.batch-size=4",
+        "--config.flow-samples=1",
+        "--config.log-every=1",
+    ]
+    rest = ["--config.save-every=2", "--config.fsdp=2", "--config.no-augment", "--config.no-track"]
+    return ["--workspace", str(workspace), *inputs, "--config.network", "depth=1", *numbers, *rest, *more]
+
+
+TOGETHER = dataclasses.replace(SHORT, network=("depth=1",), steps=20, save_every=2, fsdp=2)
+
+
+def last_state(final: Path) -> int:
+    """The last step whose state is saved as a whole."""
+    names = [path.name for path in (final.with_suffix(".partial") / "state").glob("*")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_processes_train_what_one_does_and_continue_together_after_a_crash(dataset, tmp_path) -> None:
+    given = statistics(dataset, 0)
+    alone, together = (words(dataset, given, tmp_path / name) for name in ("one", "two"))
+    log = tmp_path / "0.log"
+    with started(tmp_path, alone) as (process,):
+        assert process.wait(300) == 0, log.read_text()
+    final = STAGE.place(TOGETHER, Inputs(dataset, given), tmp_path / "two")
+    with started(tmp_path, together, together) as (first, second):
+        while last_state(final) == 0:
+            assert first.poll() is None, log.read_text()
+            time.sleep(0.1)
+        second.kill()
+        assert first.wait(300) > 0
+        assert not final.exists()
+    before = last_state(final)
+    with started(tmp_path, together, together) as (first, second):
+        while last_state(final) == before:
+            assert first.poll() is None, log.read_text()
+            time.sleep(0.1)
+        second.terminate()  # as when its node is taken away
+        assert [first.wait(300), second.wait(300)] == [130, 130], log.read_text()
+    with started(tmp_path, together, together) as both:
+        assert [process.wait(300) for process in both] == [0, 0], log.read_text()
+    assert "process 0 has the artifact" in (tmp_path / "1.log").read_text()
+
+    # what a pipeline's task asks for on a single node is what the two have made
+    one, two = (STAGE.execute(TOGETHER, Inputs(dataset, given), tmp_path / name) for name in ("one", "two"))
+    assert one[2]
+    assert two[2]
+    assert [problem for problem in verify(two[0].path)[1] if problem.path.is_relative_to(final)] == []
+    rows = [
+        [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
+        for artifact, _, _ in (one, two)
+    ]
+    assert [row["step"] for row in rows[1]] == list(range(1, 21))
+    for row, same in zip(*rows, strict=True):
+        assert same == pytest.approx(row, rel=1e-4)
+    weights, same = (
+        checkpoint.flat_parameters(nnx.state(checkpoint.load(artifact.path / "checkpoint").model))
+        for artifact, _, _ in (one, two)
+    )
+    for name, value in weights.items():
+        np.testing.assert_allclose(np.asarray(same[name]), np.asarray(value), atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_processes_with_different_arguments_are_refused(dataset, tmp_path) -> None:
+    given = statistics(dataset, 0)
+    both = [words(dataset, given, tmp_path, f"--config.seed={seed}") for seed in (0, 1)]
+    with started(tmp_path, *both) as processes:
+        assert [process.wait(120) for process in processes] == [2, 2]
+    for number in range(2):
+        assert "would make different artifacts" in (tmp_path / f"{number}.log").read_text()
+    assert not [path for path in (tmp_path / "artifacts" / "train").iterdir() if not path.suffix]

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental.multihost_utils import sync_global_devices
 
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network import PiBehavior
@@ -127,6 +128,8 @@ def save(
 ) -> None:
     """Write a checkpoint; it appears whole or not at all, and replaces one of the same name.
 
+    Where several processes hold the arrays, all call it, and return when it is there.
+
     Args:
         path: the folder to write.
         parameters: arrays by dotted path.
@@ -136,16 +139,21 @@ def save(
         step: training step.
     """
     aside = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    first = jax.process_index() == 0
+    if first:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+    sync_global_devices(f"folder of {path.name}")
     write_tensors(aside / PARAMETERS, parameters)
-    if statistics is not None:
-        statistics.save(aside / STATISTICS)
-    description = {"step": step, "model": dataclasses.asdict(config)}
-    (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    os.sync()
-    shutil.rmtree(path, ignore_errors=True)
-    aside.rename(path)
+    if first:
+        if statistics is not None:
+            statistics.save(aside / STATISTICS)
+        description = {"step": step, "model": dataclasses.asdict(config)}
+        (aside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        os.sync()
+        shutil.rmtree(path, ignore_errors=True)
+        aside.rename(path)
+    sync_global_devices(f"whole of {path.name}")
 
 
 def read_config(path: Path) -> tuple[ModelConfig, int]:

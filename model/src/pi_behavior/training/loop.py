@@ -57,6 +57,7 @@ def train(
 
     Raises:
         NonFiniteError: loss or gradient are not finite; names the steps.
+        KeyboardInterrupt: one of several processes was told to end; the state is saved.
         ValueError: the batch or the devices do not divide, or `initial` does not fit the network.
     """
     mesh = make_mesh(config.fsdp)
@@ -110,6 +111,9 @@ def _run(
             collected = []
         if step < config.steps:
             manager.save(step, args=ocp.args.StandardSave(state))
+            if manager.reached_preemption(step):
+                # JAX took the SIGTERM that one of several processes got, and Orbax has saved this step
+                raise KeyboardInterrupt
     return state
 
 

@@ -1,0 +1,49 @@
+"""What a training takes over from the policy that it starts from, besides weights."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pi_behavior.statistics import Statistics
+
+STILL = 0.1
+"""A dimension that moved less than this times as much in the old demonstrations as in the new ones was still:
+its old deviation would blow the new values up."""
+_KINDS = ("mean", "std", "q01", "q99")
+
+
+def continued(old: Statistics, new: Statistics) -> tuple[Statistics, list[int], list[int]]:
+    """The statistics to go on with: numbers that weights are tied to from the old ones, tables from both.
+
+    Normalisation, correlation and tokenizer say what the network's inputs and outputs mean. Only dimensions
+    that were still in the old demonstrations, of which weights know nothing, are normalised as in the new.
+
+    Args:
+        old: of the policy that training starts from.
+        new: of the demonstrations to train on.
+
+    Returns:
+        The statistics, and the dimensions of state and of action that were still.
+    """
+    still = {name: _std(old, name) < STILL * _std(new, name) for name in ("state", "action")}
+    arrays: dict[str, Any] = {
+        f"{name}_{kind}": np.where(
+            still[name.removesuffix("_step")], getattr(new, f"{name}_{kind}"), getattr(old, f"{name}_{kind}")
+        )
+        for name in ("state", "action", "action_step")
+        for kind in _KINDS
+    }
+    statistics = replace(
+        old,
+        **arrays,
+        human={**old.human, **new.human},
+        closure={**old.closure, **new.closure},
+        fast=new.fast if old.fast is None else old.fast,
+    )
+    return statistics, np.flatnonzero(still["state"]).tolist(), np.flatnonzero(still["action"]).tolist()
+
+
+def _std(statistics: Statistics, name: str) -> np.ndarray:
+    array: np.ndarray = getattr(statistics, f"{name}_std")
+    return array
