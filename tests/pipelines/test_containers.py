@@ -271,6 +271,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 
 
 @pytest.mark.images
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("engine")
 def test_the_whole_pipeline_in_its_images(
     demonstrations: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -280,9 +281,9 @@ def test_the_whole_pipeline_in_its_images(
     command += ["--workspace", str(tmp_path), "--mount", str(remote), "--set", f"repository={repository}"]
     with (tmp_path / "output.txt").open("wb") as output, subprocess.Popen(command, stdout=output) as run:
         try:
-            _wait(lambda: run.poll() is not None or any(tmp_path.glob("artifacts/train/*.partial")), 300)
+            _wait(lambda: run.poll() is not None or any(tmp_path.glob("artifacts/train/*.partial")), 600)
             run.terminate()
-            assert run.wait(30) == 130, (tmp_path / "output.txt").read_text()
+            assert run.wait(60) == 130, (tmp_path / "output.txt").read_text()
         finally:
             run.kill()
     assert _containers(tmp_path) == []
