@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MUJOCO_GL ?= egl
 
-.PHONY: help install demo test test-all check format clean
+.PHONY: help install demo test test-all test-images check format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,13 @@ test: check ## Check style and types, run the tests (under 20 minutes)
 
 test-all: check ## As test, with the slow tests
 	$(BIN)/python -m pytest -m "not gpu and not images"
+
+test-images: export CONTAINERS_CONF ?= $(CURDIR)/tests/images/containers.conf
+test-images: install ## Build images and run the pipeline in them (Debian, as root; 30 minutes)
+	@missing=$$(for tool in buildah podman runc debootstrap; do command -v $$tool >/dev/null || echo $$tool; done); \
+	test -z "$$missing" || { echo "test-images needs" $$missing: apt-get install --no-install-recommends $$missing; exit 2; }
+	@test "$$(id -u)" = 0 || { echo "test-images needs root, for debootstrap and buildah: sudo make test-images"; exit 2; }
+	$(BIN)/python -m pytest -m images
 
 check: install ## Check style and types
 	$(BIN)/ruff check .

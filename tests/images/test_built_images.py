@@ -1,0 +1,285 @@
+"""Images that are really built, with buildah from a debootstrap base, and the pipeline's stages run in one.
+
+The images stay in Podman's storage under the names that `b1k run --containers` looks for: the tests of it
+in tests/pipelines come after these and use them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+DEBIAN, PYTHON = "bookworm", "3.11"
+BASE = f"localhost/b1k/python:{PYTHON}-{DEBIAN}"
+STAGES = ("dataset", "statistics", "plan", "leaderboard")
+# what a stage writes that tells when and where it ran
+DATED = {"lineage.json", "summary.html", "report/index.html", "submission"}
+PUBLIC = {"pypi.org", "files.pythonhosted.org", "deb.debian.org", "security.debian.org"}
+NETWORK = {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout"}
+USER = "10001:10001"
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(3000)]
+
+
+def call(*words: str | Path, **options) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, (
+        f"{shlex.join(map(str, words))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    )
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Registries:
+    """How this machine reaches its package registries: a folder that builds see and images must not keep."""
+
+    folder: Path
+    hosts: set[str]
+    planted: list[str]
+    """Values that look secret, put where secrets are: the settings, the environment, the build context."""
+
+    def mounts(self) -> list[str]:
+        places = {"": "/mnt", "pip.conf": "/etc/pip.conf", "apt": "/etc/apt"}
+        return [f"--volume={self.folder / name}:{place}:ro" for name, place in places.items()]
+
+
+def pip_settings(folder: Path) -> dict[str, str]:
+    """What pip on this machine is told about the network, by files and by the environment."""
+    found: dict[str, str] = {}
+    lines = call(sys.executable, "-m", "pip", "config", "list").splitlines()
+    for line in sorted(lines, key=lambda line: line.startswith(":env:")):
+        name, _, value = line.partition("=")
+        found[name.split(".", 1)[1]] = shlex.split(value)[0] if value else ""
+    settings = {name: value for name, value in found.items() if name in NETWORK}
+    for name in ("index-url", "extra-index-url"):
+        remote = [url for url in settings.pop(name, "").split() if not url.startswith("file:")]
+        if remote:
+            settings[name] = " ".join(remote)
+    if "cert" in found:
+        shutil.copyfile(found["cert"], folder / "ca.crt")
+        settings["cert"] = "/mnt/ca.crt"
+    return settings
+
+
+@pytest.fixture(scope="module")
+def registries(tmp_path_factory: pytest.TempPathFactory) -> Registries:
+    folder = tmp_path_factory.mktemp("registries")
+    planted = [secrets.token_hex(16) for _ in range(4)]
+    hosts = {f"{secrets.token_hex(8)}.invalid"}
+    (host,) = hosts
+    pip = pip_settings(folder)
+    text = "".join(f"{name} = {value}\n" for name, value in pip.items())
+    (folder / "pip.conf").write_text(f"[global]\n# https://user:{planted[0]}@{host}/simple\n{text}")
+    shutil.copytree("/etc/apt", folder / "apt")
+    # as in the official Python images: packages and the lists' cache are not kept
+    (folder / "apt" / "apt.conf.d" / "zz-b1k").write_text(
+        'APT::Keep-Downloaded-Packages "false";\nDir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
+    )
+    logins = folder / "apt" / "auth.conf.d"
+    logins.mkdir(exist_ok=True)
+    (logins / "b1k.conf").write_text(f"machine {host} login user password {planted[1]}\n")
+    urls = [word for value in pip.values() for word in value.split()]
+    urls += call("apt-get", "indextargets", "--format", "$(REPO_URI)").split()
+    hosts |= {urlsplit(url).hostname for url in urls if "://" in url} - PUBLIC
+    return Registries(folder, hosts, planted)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Debian with its Python, in place of the official Python image, which CI cannot pull."""
+    folder = tmp_path_factory.mktemp("base")
+    root = folder / "root"
+    kind = ("Created-By: Packages", f"Codename: {DEBIAN}", "Component: main")
+    mirrors = call("apt-get", "indextargets", "--format", "$(REPO_URI)", *kind).split()
+    packages = "ca-certificates,python3,python3-venv,python3-pip"
+    call("debootstrap", "--variant=minbase", f"--include={packages}", DEBIAN, root, *mirrors[:1])
+    (root / f"usr/lib/python{PYTHON}/EXTERNALLY-MANAGED").unlink()
+    for kept in ("dev", "var/lib/apt/lists", "var/cache/apt", "var/log"):
+        shutil.rmtree(root / kept)
+        (root / kept).mkdir()
+    (root / "etc" / "apt" / "sources.list").write_text("")
+    (root / "etc" / "pip.conf").write_text("")  # where the settings are mounted
+    call("tar", "--numeric-owner", "-C", root, "-cf", folder / "root.tar", ".")
+    call("podman", "import", "--quiet", folder / "root.tar", BASE)
+    shutil.rmtree(folder)
+    return BASE
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory, registries: Registries) -> Path:
+    """The working tree, with a secret in it."""
+    folder = tmp_path_factory.mktemp("context")
+    names = call("git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    for place in (".env", "model/.env", "components/shared/.env"):
+        (folder / place).write_text(f"WANDB_API_KEY={registries.planted[2]}\n")
+    return folder
+
+
+@dataclass(frozen=True)
+class Image:
+    name: str
+    commit: str
+    facts: dict
+    own_bytes: int
+
+
+@pytest.fixture(scope="module", params=["toolbox", "household"])
+def image(request: pytest.FixtureRequest, base: str, context: Path, registries: Registries) -> Image:
+    """An image, built by the command of its Dockerfile but from our base."""
+    role = request.param
+    name = f"localhost/b1k/{role}:{VERSION}"
+    commit = call("git", "-C", ROOT, "rev-parse", "HEAD").strip()
+    arguments = {"PYTHON_IMAGE": base, "B1K_VERSION": VERSION, "B1K_GIT_COMMIT": commit}
+    call(
+        *("buildah", "bud", "--isolation=chroot", "--pull-never", "--tag", name, "--target", role),
+        *("--file", context / "images" / f"{role}.Dockerfile", *registries.mounts()),
+        *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+        context,
+        env=os.environ | {"AWS_SECRET_ACCESS_KEY": registries.planted[3]},
+    )
+    (facts,) = json.loads(call("podman", "image", "inspect", name))
+    (below,) = json.loads(call("podman", "image", "inspect", base))
+    return Image(name, commit, facts, facts["Size"] - below["Size"])
+
+
+@contextmanager
+def files_of(image: Image) -> Iterator[Path]:
+    try:
+        yield Path(call("podman", "image", "mount", image.name).strip())
+    finally:
+        call("podman", "image", "unmount", image.name)
+
+
+def run(image: Image, *command: str, volumes: tuple[str, ...] = ()) -> str:
+    """Run a command as a cluster does: another user than root, a read-only root, no network."""
+    options = ("--rm", "--read-only", "--tmpfs=/tmp", f"--user={USER}", "--network=none", "--cap-drop=all")
+    return call("podman", "run", *options, *(f"--volume={one}" for one in volumes), image.name, *command)
+
+
+def test_labels_user_and_size(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    with capsys.disabled():
+        print(
+            f"\n{image.name}: {image.facts['Size'] / 1e6:.0f} MB, own layers {image.own_bytes / 1e6:.0f} MB"
+        )
+    assert image.own_bytes > 0
+    assert image.facts["Config"]["User"] == USER
+    labels = image.facts["Labels"]
+    assert labels["org.opencontainers.image.version"] == VERSION
+    assert labels["org.opencontainers.image.revision"] == image.commit
+    code = "import os, sys, components; print(os.getuid(), sys.prefix, os.environ['B1K_GIT_COMMIT'])"
+    assert run(image, "python3", "-c", code).split() == ["10001", "/opt/b1k", image.commit]
+
+
+def test_no_build_tools_and_no_caches(image: Image) -> None:
+    with files_of(image) as root:
+        folders = ("usr/bin", "usr/sbin", "usr/local/bin", "opt/b1k/bin")
+        programs = {path.name for folder in folders for path in (root / folder).iterdir()}
+        assert {"python3", "dpkg"} <= programs
+        tools = r"(.*-)?(gcc|g\+\+|cc|c\+\+|cpp|ld|as|clang|rustc|cargo|go|make|cmake|ninja)(-\d+)?"
+        assert not [name for name in programs if re.fullmatch(tools, name)]
+        assert not [*root.glob("usr/include/**/Python.h")]
+        for cache in ("root/.cache", "tmp", "wheels", "build", "var/lib/apt/lists", "var/cache/apt", "mnt"):
+            folder = root / cache
+            assert not folder.exists() or not [
+                p for p in folder.rglob("*") if p.is_file() and p.stat().st_size
+            ], cache
+
+
+def test_no_secret_and_no_registry_in_the_image(image: Image, registries: Registries, tmp_path: Path) -> None:
+    about = json.dumps(image.facts) + call("podman", "history", "--no-trunc", "--format=json", image.name)
+    unwanted = [*registries.planted, *registries.hosts]
+    assert not [word for word in unwanted if word in about]
+
+    def found(root: Path, words: list[str]) -> list[str]:
+        (tmp_path / "words").write_text("\n".join(words))
+        options = ("--recursive", "--files-with-matches", "--fixed-strings", "--devices=skip")
+        done = subprocess.run(
+            ["grep", *options, "--file", tmp_path / "words", root],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode in (0, 1), done.stderr
+        return done.stdout.splitlines()
+
+    with files_of(image) as root:
+        assert found(root / "usr" / "share" / "licenses", ["Apache License"])
+        assert found(root, unwanted) == []
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest run of the whole pipeline, on this machine."""
+    folder = tmp_path_factory.mktemp("demo") / "workspace"
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    words = ["demo", "--profile", "smoke", "--episodes", "4", "--workspace", str(folder)]
+    call(sys.executable, "-m", "pipelines.cli", *words, env=environment)
+    return folder
+
+
+def executor_input(lineage: dict, workspace: Path) -> str:
+    """The request by which Kubeflow would have a stage make its artifact, in /workspace."""
+    definition = lineage["predicate"]["buildDefinition"]
+    inputs: dict[str, dict] = {}
+    for dependency in definition["resolvedDependencies"]:
+        if dependency.get("uri", "").startswith("artifacts/"):
+            name = re.sub(r"\[\d+\]$", "", dependency["name"])
+            group = inputs.setdefault(name, {"artifacts": []})["artifacts"]
+            group.append({"uri": str(workspace / dependency["uri"])})
+    parameters = definition["externalParameters"]
+    return json.dumps(
+        {
+            "inputs": {"parameterValues": parameters, "artifacts": inputs},
+            "outputs": {"outputFile": "/tmp/output.json"},
+        }
+    )
+
+
+def sums(artifact: Path) -> dict[str, str]:
+    """Digests of an artifact's files by name, without those that tell when and where it was made."""
+    lines = [line.split(maxsplit=1) for line in (artifact / "SHA256SUMS").read_text().splitlines()]
+    return {name: digest for digest, name in lines if not {name, name.split("/")[0]} & DATED}
+
+
+@pytest.mark.parametrize("image", ["toolbox"], indirect=True)
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_make_the_same_artifacts_in_the_image(
+    stage: str, image: Image, workspace: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    made.chmod(0o777)
+    artifacts = [path.parent for path in workspace.glob(f"artifacts/{stage}/*/lineage.json")]
+    assert artifacts
+    for artifact in artifacts:
+        request = executor_input(json.loads((artifact / "lineage.json").read_text()), workspace)
+        words = (f"components.{stage}", "--workspace", "/workspace", "--executor-input", request)
+        volumes = (f"{workspace}:{workspace}:ro", f"{made}:/workspace")
+        told = run(image, "python3", "-m", *words, volumes=volumes)
+        assert f"{stage}: done: /workspace/artifacts/{stage}/{artifact.name}" in told
+        again = made / "artifacts" / stage / artifact.name
+        lineage = json.loads((again / "lineage.json").read_text())
+        used = {one["name"]: one for one in lineage["predicate"]["buildDefinition"]["resolvedDependencies"]}
+        assert used["commit"]["digest"]["gitCommit"] == image.commit
+        assert sums(again) == sums(artifact)
+        assert sums(again)
