@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -122,8 +121,6 @@ def test_results_equal_those_of_a_run_that_nobody_killed(workspace: Path, tmp_pa
     assert len(expected) == len(INSTANCES)
     assert set(attempts.values()) == {1}
     for module in (SERVER, EVALUATOR):
-        started = time.monotonic()
         files, attempts = evaluate(workspace, tmp_path / module, module)
         assert sorted(attempts.values()) == [1, 1, 2], module
         assert files == expected, module
-        assert time.monotonic() - started < 120
