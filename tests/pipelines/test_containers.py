@@ -273,7 +273,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
 
 
 @pytest.mark.images
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("engine")
 def test_the_whole_pipeline_in_its_images(
     demonstrations: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
