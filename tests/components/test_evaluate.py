@@ -131,7 +131,7 @@ class Bench:
     @property
     def evaluator(self):
         program = (sys.executable, str(self.folder / "evaluator.py"))
-        return dataclasses.replace(EVALUATORS["household"], program=program, stall_seconds=2.0)
+        return dataclasses.replace(EVALUATORS["household"], program=program, stall_seconds=8.0)
 
     def supervisor(self, **changes) -> Supervisor:
         job = Job(0, "common", "checkpoint", TASK, 0, "reported", (0, 1, 2), False, 1.0)

@@ -60,7 +60,7 @@ def _text(workspace: Path, task: str) -> str:
     return (workspace / _last(workspace).outputs[task] / "text").read_text()
 
 
-def _wait(condition: Callable[[], bool], seconds: float = 40.0) -> None:
+def _wait(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited too long"
