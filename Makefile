@@ -31,7 +31,7 @@ test-all: check ## As test, with the slow tests
 	$(BIN)/python -m pytest -n 2 -m "not gpu and not images"
 
 test-images: export CONTAINERS_CONF ?= $(CURDIR)/tests/images/containers.conf
-test-images: install ## Build images and run the pipeline in them (Debian, as root; 30 minutes)
+test-images: install ## Build images and run the pipeline in them (Debian, as root; 20 minutes)
 	@missing=$$(for tool in buildah podman runc debootstrap; do command -v $$tool >/dev/null || echo $$tool; done); \
 	test -z "$$missing" || { echo "test-images needs" $$missing: apt-get install --no-install-recommends $$missing; exit 2; }
 	@test "$$(id -u)" = 0 || { echo "test-images needs root, for debootstrap and buildah: sudo make test-images"; exit 2; }
