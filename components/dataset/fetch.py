@@ -1,6 +1,5 @@
 """Resolves a dataset's version and brings its files from DVC."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.dataset.versioning import git
+from components.dataset.versioning import md5 as file_md5
 from components.shared.errors import UserError
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -153,7 +153,7 @@ def fetch(system: Any, version: Version, path: str, target: Path, on_file: Calla
 
 
 def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
-    if target.is_file() and _md5(target) == md5:
+    if target.is_file() and file_md5(target) == md5:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.partial")
@@ -164,16 +164,11 @@ def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
             f"{source} (md5 {md5}) is neither in the DVC cache nor in the remote; was the version pushed "
             f"('dvc push')? {error}"
         ) from error
-    actual = _md5(aside)
+    actual = file_md5(aside)
     if actual != md5:
         aside.unlink()
         raise UserError(f"{source} has the md5 {actual}; DVC recorded {md5}: the cache or remote is corrupt")
     aside.replace(target)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def manifest(version: Version) -> str:

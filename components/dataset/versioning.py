@@ -5,7 +5,10 @@ one small `.dvc` file per version, while the files themselves go to a DVC remote
 """
 
 import fcntl
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
@@ -44,7 +47,9 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
             f"{data} is not a folder with files inside {repository}; collect a dataset there first"
         )
     _refuse_tracked_place(repository)
-    with _exclusive(repository):
+    with _exclusive(repository) as interrupted:
+        if interrupted:
+            _repair(repository, remote)
         _prepare(repository, remote)
         # what DVC writes for data/demos: data/demos.dvc and an entry in data/.gitignore
         place = Path(data_path)
@@ -53,6 +58,7 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
         # DVC also reads a dvc.yaml of the working directory, which may be that of another repository
         with dvc_environment(repository / _SITE_CACHE), chdir(repository):
             _add_and_push(repository, data)
+        _check_pushed(remote, repository / written[0])
         git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
         if not succeeds(repository, "diff", "--cached", "--quiet"):
             git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
@@ -72,6 +78,12 @@ def git(repository: Path, *arguments: str) -> str:
     if answer.returncode:
         raise UserError(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
     return answer.stdout.strip()
+
+
+def md5(path: Path) -> str:
+    """Digest of a file as DVC names it, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 @contextmanager
@@ -127,8 +139,6 @@ def _prepare(repository: Path, remote: Path) -> None:
     """Initialise git and DVC; rewritten only where different, so it repairs what a kill left half done."""
     remote.mkdir(parents=True, exist_ok=True)
     git(repository, "init", "--quiet", "--initial-branch=main")
-    # we hold the lock, so a lock of git is what a killed git left
-    (repository / ".git/index.lock").unlink(missing_ok=True)
     contents = {
         ".dvc/config": "[core]\n    remote = storage\n    analytics = false\n    check_update = false\n"
         f"    autostage = true\n['remote \"storage\"']\n    url = {remote}\n",
@@ -166,9 +176,64 @@ def _add_and_push(repository: Path, data: Path) -> None:
         raise UserError(f"DVC could not add and push {data}: {error}") from error
 
 
+def _repair(repository: Path, remote: Path) -> None:
+    """Remove what a killed call left that DVC or its git library would trust or stumble over.
+
+    DVC takes an object that exists for a whole one, a folder's object for the presence of all its files, and
+    its index of a push for complete; its git library waits for no lock. Reads every object once.
+    """
+    shutil.rmtree(repository / ".dvc/tmp", ignore_errors=True)
+    for lock in (repository / ".git").rglob("*.lock"):
+        lock.unlink()
+    for store in (repository / ".dvc/cache/files/md5", remote / "files/md5"):
+        objects = [path for path in store.rglob("*") if path.is_file()]
+        for path in objects:
+            if md5(path) != (path.parent.name + path.name).removesuffix(".dir"):
+                path.unlink()
+        for path in objects:
+            if path.suffix == ".dir" and path.exists() and _missing_files(store, path):
+                path.unlink()
+
+
+def _check_pushed(remote: Path, version: Path) -> None:
+    """Refuse a version whose files are not all in the remote: DVC only warns of them."""
+    from dvc.utils.serialize import load_yaml
+
+    store = remote / "files/md5"
+    digest = load_yaml(version)["outs"][0]["md5"]
+    folder = _object(store, digest)
+    if not folder.is_file() or _missing_files(store, folder):
+        # the next call repairs: this one is not marked as finished
+        raise UserError(f"DVC did not push all files of {version.with_suffix('')} to {remote}; try again")
+
+
+def _missing_files(store: Path, folder: Path) -> list[str]:
+    entries = json.loads(folder.read_bytes())
+    return [entry["relpath"] for entry in entries if not _object(store, entry["md5"]).is_file()]
+
+
+def _object(store: Path, digest: str) -> Path:
+    return store / digest[:2] / digest[2:]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
 @contextmanager
-def _exclusive(repository: Path) -> Iterator[None]:
+def _exclusive(repository: Path) -> Iterator[bool]:
+    """Hold the repository's lock.
+
+    Yields:
+        Whether the last holder did not come to its end; the lock's file is empty only after one that did.
+    """
     path = repository.with_name(f".{repository.name}.lock")
-    with path.open("a") as file:
+    with path.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        file.seek(0)
+        interrupted = bool(file.read())
+        file.write("" if interrupted else "writing\n")
+        file.flush()
+        yield interrupted
+        file.truncate(0)

@@ -129,7 +129,45 @@ SAVE += (
 )
 
 
-def test_killed_at_any_point_the_next_call_completes(repository, demos, tmp_path) -> None:
+KILLED = """
+import os, re, signal, sys
+from pathlib import Path
+import dvc.repo
+from components.dataset.versioning import version_dataset
+
+def hook(event, arguments):
+    # die at the first step on files after the one that is named
+    global found
+    if found and (event == "open" or event.startswith("os.")) and event != "os.kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    written = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    found = found or bool((written or event == "os.rename") and re.search(sys.argv[2], str(arguments)))
+
+found, repository = False, Path(sys.argv[1])
+sys.addaudithook(hook)
+version_dataset(repository, "data", repository.parent / "remote", "Demonstrations")
+"""
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        r"\.git/objects/.*\.lock",  # a lock of the git library that DVC uses, which nobody else removes
+        r"\.dvc/cache/files/md5",  # a file on its way to the cache
+        r"\.dvc/cache/files/md5/.*\.dir",
+        r"data\.dvc",
+        r"remote/files/md5",  # a file on its way to the remote
+        r"remote/files/md5/.*\.dir",  # DVC takes a folder's object for the presence of all its files
+        r"rwlock",
+    ],
+)
+def test_killed_at_a_file_the_next_call_completes(repository, demos, tmp_path, place) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, repository, place], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    completed_after_kill(repository, demos, tmp_path)
+
+
+def test_killed_at_any_time_the_next_call_completes(repository, demos, tmp_path) -> None:
     started = time.monotonic()
     whole = shutil.copytree(repository, tmp_path / "timing" / "repository")
     subprocess.run([sys.executable, "-c", SAVE, whole], check=True)
@@ -142,9 +180,33 @@ def test_killed_at_any_point_the_next_call_completes(repository, demos, tmp_path
         process.wait()
         process.stdout.close()
     assert process.returncode in (0, -signal.SIGKILL)
-    # what a killed git and a killed DVC may leave besides
-    (repository / ".git" / "index.lock").touch()
-    (repository / "data.dvc").write_text("outs:\n- md5: 12")
+    completed_after_kill(repository, demos, tmp_path)
+
+
+def test_half_of_a_push_is_made_whole(repository, demos, tmp_path) -> None:
+    """What a power cut may leave: a file missing, another cut short, not the folder's object."""
+    save(repository)
+    objects = sorted(p for p in (tmp_path / "remote").rglob("*") if p.is_file() and p.suffix != ".dir")
+    objects[0].unlink()
+    objects[1].chmod(0o644)
+    objects[1].write_bytes(objects[1].read_bytes()[:-1])
+    (tmp_path / ".repository.lock").write_text("writing\n")
+    completed_after_kill(repository, demos, tmp_path)
+
+
+def test_a_version_is_not_named_before_all_its_files_are_in_the_remote(repository, tmp_path) -> None:
+    rev = save(repository)
+    (repository / "data" / "more.txt").write_text("more")
+    cut = next(p for p in (tmp_path / "remote").rglob("*") if p.is_file() and p.suffix != ".dir")
+    cut.unlink()
+    shutil.rmtree(repository / ".dvc" / "cache")
+    with pytest.raises(UserError, match=r"did not push all files .* try again"):
+        save(repository)
+    assert save(repository) != rev
+    assert cut.is_file()
+
+
+def completed_after_kill(repository: Path, demos: Path, tmp_path: Path) -> None:
     rev = save(repository)
     assert git(repository, "status", "--porcelain") == ""
     shutil.rmtree(repository / ".dvc" / "cache")
