@@ -194,7 +194,7 @@ class Bench:
         result: Scores = {task: {} for task in self.tasks}
         for part in parts:
             for rollout in load(part.path):
-                result[rollout.key.task][f"{seed}/{rollout.key.instance}"] = rollout.q
+                result[rollout.key.task][f"{seed}/{rollout.key.index}"] = rollout.q
         return result
 
     def _make(self, stage: Stage[Any, Any], config: Changes, **inputs: Any) -> Artifact:

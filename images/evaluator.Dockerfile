@@ -1,24 +1,33 @@
 # syntax=docker/dockerfile:1
 # Evaluation: the official BEHAVIOR-1K release (OmniGibson on Isaac Sim) as its authors publish it, and beside it
-# the policy server in an environment of its own. They share the interpreter and no library; the evaluate stage
-# starts `omnigibson-python -m omnigibson.eval.eval ...` and `python3 -m pi_behavior.policy.server ...`.
-# Build with `docker buildx bake -f images/docker-bake.hcl evaluator`.
+# the policy server with a Python of its own. They share neither interpreter nor library, so that the release may
+# be of either edition of the challenge (2025: Python 3.10). The evaluate stage starts
+# `omnigibson-python -m omnigibson.eval.eval ...` (2025: omnigibson.learning.eval) and
+# `python3 -m pi_behavior.policy.server ...`. Of the release it needs /entrypoint.sh, which runs a command in the
+# simulator's environment. Build with `docker buildx bake -f images/docker-bake.hcl evaluator`.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 ARG BEHAVIOR_RELEASE=3.9.3-post1@sha256:3dda0241dae8c6afc5dc3b5d29f9d6e52035d96cc68e8117db37723e7fbb674e
 ARG BEHAVIOR_IMAGE=stanfordvl/behavior:${BEHAVIOR_RELEASE}
 
-FROM ${BEHAVIOR_IMAGE} AS dependencies
+# A Python that needs nothing of the system but an old glibc, in a folder that can be copied.
+FROM ${PYTHON_IMAGE} AS interpreter
+RUN pip install --no-cache-dir uv==0.13.9 && \
+    uv python install --no-bin --install-dir /opt/b1k/interpreter 3.11.14 && \
+    ln -s cpython-3.11.14-linux-x86_64-gnu /opt/b1k/interpreter/3.11 && \
+    /opt/b1k/interpreter/3.11/bin/python3 -m venv --without-pip /opt/b1k
+
+FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /build
+COPY --from=interpreter /opt/b1k /opt/b1k
 COPY constraints.txt pyproject.toml images/constraints-cuda.txt ./
 COPY model/pyproject.toml model/
 # Our distributions are installed empty here, only to bring in what they need, so that a change of our code
 # does not install or push the libraries (gigabytes of CUDA) again.
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src && touch README.md && \
-    /opt/conda/envs/behavior/bin/python -m venv --without-pip /opt/b1k && \
-    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 install \
+    pip --python /opt/b1k/bin/python3 install \
         --constraint constraints.txt --constraint constraints-cuda.txt ./model . "jax[cuda12]" && \
-    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
+    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
 
 FROM ${PYTHON_IMAGE} AS wheels
 WORKDIR /build
@@ -31,7 +40,7 @@ RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps -
 FROM ${BEHAVIOR_IMAGE} AS evaluator
 COPY --from=dependencies /opt/b1k /opt/b1k
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    /opt/conda/envs/behavior/bin/python -m pip --python /opt/b1k/bin/python3 install \
+    /opt/b1k/interpreter/3.11/bin/python3 -m pip --python /opt/b1k/bin/python3 install \
         --no-cache-dir --no-deps --no-index /wheels/*.whl && \
     rm /opt/b1k/bin/b1k
 COPY --chmod=755 images/omnigibson-python /usr/local/bin/omnigibson-python

@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.shards import Unit, shard
 from components.shared.errors import UserError
 from pi_behavior.challenge import EDITIONS, TASKS
@@ -172,7 +172,8 @@ def _arguments(options: Options) -> dict[str, Any]:
 
 def _assume(options: Options, profile: Profile, arguments: Mapping[str, Any]) -> Options:
     """The options with every default filled in that depends on the profile."""
-    evaluator, edition = EVALUATORS[arguments["evaluator"]], EDITIONS[arguments["edition"]]
+    evaluator = find_evaluator(arguments["evaluator"], arguments["edition"])
+    edition = EDITIONS[arguments["edition"]]
     defaults: dict[str, Any] = {
         "peak_tflops": options.peak_tflops or _peak(profile.steps["train"]),
         "time_factor": edition.time_limit,

@@ -59,7 +59,7 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             policy: Folder of the policy, an artifact of the stage train in the workspace.
             tasks: Names of the tasks with spaces between; empty for those it was trained on.
             evaluator: Simulator, household or omnigibson.
-            edition: Edition of the challenge whose rules count, 2025 or 2026.
+            edition: Edition of the challenge, 2025 or 2026: its rules count, its evaluator runs.
             validation_instances: Instances per task that policies are chosen on.
             reported_instances: Instances per task that scores are computed on.
             rollouts: Rollouts per instance.

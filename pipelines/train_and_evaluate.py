@@ -118,7 +118,7 @@ def train_and_evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphCo
             frame_cache: Decode all videos once into the workspace; needs space for raw frames.
             track_training: Log training to Weights & Biases.
             evaluator: Simulator, household or omnigibson.
-            edition: Edition of the challenge whose rules count, 2025 or 2026.
+            edition: Edition of the challenge, 2025 or 2026: its rules count, its evaluator runs.
             validation_instances: Instances per task that policies are chosen on.
             reported_instances: Instances per task that scores are computed on.
             rollouts: Rollouts per instance.

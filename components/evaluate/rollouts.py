@@ -12,6 +12,7 @@ from components.shared.artifacts import write_atomic
 from components.shared.errors import UserError
 
 ROLLOUTS = "rollouts.json"
+_NAMED = {"task", "instance_id", "rollout_id", "steps", "success"}
 
 
 @dataclass(frozen=True, order=True)
@@ -21,8 +22,8 @@ class RolloutKey:
     policy: str
     split: str
     task: str
-    instance: int
-    """Instance id, as in the file names."""
+    index: int
+    """Index of the instance in the split's mode of the evaluator."""
     rollout: int
 
 
@@ -39,18 +40,24 @@ class Outcome:
 
     @classmethod
     def read(cls, path: Path, task: str, instance: int, rollout: int) -> "Outcome":
-        """Read and check an evaluator's JSON (2026 format).
+        """Read and check an evaluator's JSON.
+
+        The 2026 evaluator's says which rollout it is about, its steps, and success; that of 2025 has none of
+        the five, and only its name tells.
 
         Raises:
             ValueError: it is not whole, or is not about this rollout; the message says what is wrong.
         """
+        found = expected = (task, instance, rollout)
         try:
             value: dict[str, Any] = json.loads(path.read_text())
-            found = (value["task"], value["instance_id"], value["rollout_id"])
             q = float(value["q_score"]["final"])
-            steps = int(value["steps"])
             time = float(value["time"]["normalized_time"])
-            success = value["success"]
+            if _NAMED & set(value):
+                found = (value["task"], value["instance_id"], value["rollout_id"])
+                steps, success = int(value["steps"]), value["success"]
+            else:
+                steps, success = int(value["time"]["simulator_steps"]), q == 1.0
             for group in ("agent_distance", "normalized_agent_distance"):
                 if set(value[group]) != {"base", "left", "right"}:
                     raise ValueError(f"{group} has the keys {sorted(value[group])}")
@@ -58,8 +65,8 @@ class Outcome:
             raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path.name} is not a whole result: {type(error).__name__}: {error}") from error
-        if found != (task, instance, rollout):
-            raise ValueError(f"{path.name} is about {found}; expected {(task, instance, rollout)}")
+        if found != expected:
+            raise ValueError(f"{path.name} is about {found}; expected {expected}")
         if not isinstance(success, bool) or not 0.0 <= q <= 1.0 or success != (q == 1.0):
             raise ValueError(f"{path.name}: success {success!r} and q {q} do not fit; expected 0 <= q <= 1")
         if steps < 0 or math.isnan(time):
@@ -72,6 +79,8 @@ class Rollout:
     """One prescribed rollout and where its files are."""
 
     key: RolloutKey
+    instance: int | None
+    """Instance id, as in the file names; None where no worker got as far as to know it."""
     attempts: int
     """How often it was started."""
     json: str | None
@@ -80,6 +89,12 @@ class Rollout:
     outcome: Outcome | None
     folder: Path
     """The worker's artifact."""
+
+    @property
+    def name(self) -> str:
+        """TASK_INSTANCE_ROLLOUT, as its files are called."""
+        instance = f"index-{self.key.index}" if self.instance is None else self.instance
+        return f"{self.key.task}_{instance}_{self.key.rollout}"
 
     @property
     def q(self) -> float:
@@ -95,7 +110,13 @@ class Rollout:
 def save(rollouts: Iterable[Rollout], folder: Path) -> None:
     """Write `rollouts.json`, one row per prescribed rollout."""
     rows = [
-        {**dataclasses.asdict(r.key), "attempts": r.attempts, "json": r.json, "video": r.video}
+        {
+            **dataclasses.asdict(r.key),
+            "instance": r.instance,
+            "attempts": r.attempts,
+            "json": r.json,
+            "video": r.video,
+        }
         for r in rollouts
     ]
     write_atomic(folder / ROLLOUTS, json.dumps(rows, indent=1) + "\n")
@@ -115,7 +136,7 @@ def load(folder: Path) -> Iterator[Rollout]:
         outcome = None
         if row["json"] is not None:
             try:
-                outcome = Outcome.read(folder / row["json"], key.task, key.instance, key.rollout)
+                outcome = Outcome.read(folder / row["json"], key.task, row["instance"], key.rollout)
             except ValueError as error:
                 raise UserError(f"{folder}: {error}; run the stage evaluate again") from error
-        yield Rollout(key, row["attempts"], row["json"], row["video"], outcome, folder)
+        yield Rollout(key, row["instance"], row["attempts"], row["json"], row["video"], outcome, folder)

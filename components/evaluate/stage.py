@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from components.evaluate.rollouts import save
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import Plan
 from components.shared.artifacts import Artifact
 from components.shared.errors import UserError
@@ -41,14 +41,14 @@ class Inputs:
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Do the worker's rollouts; write `rollouts/`, `rollouts.json` and `logs/`."""
     plan = Plan.load(inputs.plan.path)
-    if plan.evaluator not in EVALUATORS:
-        raise UserError(
-            f"the plan's evaluator is {plan.evaluator!r}; expected one of {', '.join(EVALUATORS)}"
-        )
+    try:
+        evaluator = find_evaluator(plan.evaluator, plan.edition)
+    except ValueError as error:
+        raise UserError(f"the plan's {error}") from error
     supervisor = Supervisor(
         plan,
         int(config.worker),
-        EVALUATORS[plan.evaluator],
+        evaluator,
         policy_server(plan),
         folder=work.path,
         workspace=work.workspace,

@@ -37,17 +37,19 @@ class _Slot:
     """One prescribed rollout of a job."""
 
     key: RolloutKey
-    index: int
+    instance: int
     folder: str
     """Where its evaluator writes, relative to the worker's folder."""
+    results: str
+    """The folder in it that gets the JSONs."""
 
     @property
     def stem(self) -> str:
-        return f"{self.key.task}_{self.key.instance}_{self.key.rollout}"
+        return f"{self.key.task}_{self.instance}_{self.key.rollout}"
 
     @property
     def json(self) -> str:
-        return f"{self.folder}/json/{self.stem}.json"
+        return f"{self.folder}/{self.results}/{self.stem}.json"
 
     @property
     def video(self) -> str:
@@ -127,17 +129,14 @@ class Supervisor:
         folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
         return [
             _Slot(
-                RolloutKey(
-                    job.policy,
-                    job.split,
-                    job.task,
-                    self._evaluator.instance_id(job.split, index),
-                    rollout,
-                ),
-                index,
+                RolloutKey(job.policy, job.split, job.task, index, rollout),
+                instance,
                 folder,
+                self._evaluator.results,
             )
-            for index in job.instances
+            for index, instance in zip(
+                job.instances, self._evaluator.instance_ids(job.task, job.split, job.instances), strict=True
+            )
             for rollout in range(self._plan.rollouts)
         ]
 
@@ -147,7 +146,7 @@ class Supervisor:
         if not path.exists():
             return None
         try:
-            return Outcome.read(path, slot.key.task, slot.key.instance, slot.key.rollout)
+            return Outcome.read(path, slot.key.task, slot.instance, slot.key.rollout)
         except ValueError:
             return None
 
@@ -202,7 +201,7 @@ class Supervisor:
         command = self._evaluator.command(
             task=job.task,
             split=job.split,
-            indices=tuple(dict.fromkeys(slot.index for slot in missing)),
+            indices=tuple(dict.fromkeys(slot.key.index for slot in missing)),
             rollouts=self._plan.rollouts,
             video=job.video,
             host=HOST,
@@ -213,10 +212,10 @@ class Supervisor:
             oracle_stage=self._plan.settings.oracle_stage,
         )
         with Child(f"the evaluator of {job.task}", command, log) as child:
-            last_sign, changed = _signs_of_life(output, log), time.monotonic()
+            last_sign, changed = self._signs_of_life(output, log), time.monotonic()
             while child.poll() is None:
                 time.sleep(_POLL)
-                sign = _signs_of_life(output, log)
+                sign = self._signs_of_life(output, log)
                 if sign != last_sign:
                     last_sign, changed = sign, time.monotonic()
                     shown.update(completed=self._done(slots))
@@ -232,6 +231,11 @@ class Supervisor:
             if code == 2 and self._missing(job) == list(missing):
                 raise UserError(f"the evaluator does not accept its command line{child.tail()}")
             return "its file is missing" if code == 0 else "" if code is None else describe_exit(code)
+
+    def _signs_of_life(self, output: Path, log: Path) -> tuple[int, int, int]:
+        """Changes whenever the log or any output file grows or appears."""
+        sizes = [*_sizes(output / self._evaluator.results), *_sizes(output / "videos")]
+        return log.stat().st_size, len(sizes), sum(sizes)
 
     def _discard_broken(self, job: Job) -> None:
         """Remove files that are not whole, so that no evaluator takes them for finished."""
@@ -257,18 +261,13 @@ class Supervisor:
         has_video = (self._folder / slot.video).is_file()
         return Rollout(
             slot.key,
+            slot.instance,
             min(self._faults.get(slot.json, 0) + (outcome is not None), MAX_ATTEMPTS),
             slot.json if outcome else None,
             slot.video if outcome and has_video else None,
             outcome,
             self._folder,
         )
-
-
-def _signs_of_life(output: Path, log: Path) -> tuple[int, int, int]:
-    """Changes whenever the log or any output file grows or appears."""
-    sizes = [*_sizes(output / "json"), *_sizes(output / "videos")]
-    return log.stat().st_size, len(sizes), sum(sizes)
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -12,7 +12,7 @@ from components.evaluate.rollouts import Rollout
 from components.leaderboard.curves import Curve
 from components.leaderboard.gallery import Clip
 from components.leaderboard.scores import Rollouts, Scores, policy_order
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import REPORTED, Plan
 from components.shared import lineage
 from components.shared.artifacts import Artifact
@@ -80,7 +80,11 @@ def heat_maps(table: Rollouts, chosen: Mapping[str, str]) -> list[HeatMap]:
         names = [name for name in sorted(policies, key=policy_order) if policies[name].get(REPORTED)]
         rollouts = {name: {_column(r): r for r in policies[name][REPORTED]} for name in names}
         columns = sorted({column for row in rollouts.values() for column in row})
-        labels = [f"{i}" if r == 0 else f"{i}.{r}" for i, r in columns]
+        ids = {column: r.instance for row in rollouts.values() for column, r in row.items() if r.instance}
+        labels = [
+            f"{ids.get(column, f'#{column[0]}')}" + (f".{column[1]}" if column[1] else "")
+            for column in columns
+        ]
         rows = []
         for name in names:
             cells = [_cell(rollouts[name].get(column)) for column in columns]
@@ -91,7 +95,7 @@ def heat_maps(table: Rollouts, chosen: Mapping[str, str]) -> list[HeatMap]:
 
 
 def _column(rollout: Rollout) -> tuple[int, int]:
-    return rollout.key.instance, rollout.key.rollout
+    return rollout.key.index, rollout.key.rollout
 
 
 def _cell(rollout: Rollout | None) -> Cell:
@@ -140,7 +144,7 @@ def render(
         "scores": scores,
         "plan": plan,
         "edition": EDITIONS[plan.edition],
-        "reduced": REDUCED if EVALUATORS[plan.evaluator].reduced else "",
+        "reduced": REDUCED if find_evaluator(plan.evaluator, plan.edition).reduced else "",
         "maps": heat_maps(table, scores.chosen),
         "clips": sorted(clips, key=_clip_order),
         "curves": curves,
@@ -157,7 +161,7 @@ def render(
 def _clip_order(clip: Clip) -> tuple[Any, ...]:
     """Chosen policies first, in each successes before failures."""
     key = clip.rollout.key
-    return (not clip.chosen, policy_order(key.policy)[0], key.task, -clip.rollout.q, key.instance)
+    return (not clip.chosen, policy_order(key.policy)[0], key.task, -clip.rollout.q, key.index)
 
 
 def _stage_times(sources: Sequence[Provenance]) -> list[tuple[str, float, float, int]]:

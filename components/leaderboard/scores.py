@@ -12,7 +12,6 @@ from pathlib import Path
 
 from components.evaluate.rollouts import Rollout, RolloutKey
 from components.leaderboard.intervals import bootstrap, clopper_pearson
-from components.plan.evaluators import EVALUATORS
 from components.plan.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
 
 
@@ -89,14 +88,12 @@ Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
 def collect(rollouts: Iterable[Rollout], plan: Plan) -> dict[str, dict[str, dict[str, list[Rollout]]]]:
     """Sort rollouts by task, policy and split; what was planned and never done comes as unfinished."""
     table: dict[RolloutKey, Rollout] = {rollout.key: rollout for rollout in rollouts}
-    evaluator = EVALUATORS[plan.evaluator]
     for job in plan.jobs:
         for index in job.instances:
             for number in range(plan.rollouts):
-                instance = evaluator.instance_id(job.split, index)
-                key = RolloutKey(job.policy, job.split, job.task, instance, number)
+                key = RolloutKey(job.policy, job.split, job.task, index, number)
                 if key not in table:
-                    table[key] = Rollout(key, 0, None, None, None, Path())
+                    table[key] = Rollout(key, None, 0, None, None, None, Path())
     sorted_rollouts: dict[str, dict[str, dict[str, list[Rollout]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list))
     )

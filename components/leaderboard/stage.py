@@ -117,6 +117,7 @@ def _row(rollout: Rollout) -> dict[str, object]:
     outcome = rollout.outcome
     return {
         **dataclasses.asdict(rollout.key),
+        "instance": rollout.instance,
         "q": rollout.q,
         "success": rollout.success,
         "finished": outcome is not None,

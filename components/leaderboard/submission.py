@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.evaluate.rollouts import Rollout
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import REPORTED, Plan
 from components.shared.errors import UserError
 from pi_behavior.challenge import EDITIONS
@@ -102,7 +102,7 @@ def _readme(
     policies: Mapping[str, str],
     files: Sequence[str],
 ) -> str:
-    evaluator = EVALUATORS[plan.evaluator]
+    evaluator = find_evaluator(plan.evaluator, plan.edition)
     indices = sorted({i for job in plan.jobs if job.split == REPORTED for i in job.instances})
     words = evaluator.command(
         task="TASK",
@@ -126,9 +126,7 @@ def _readme(
         f"--policy.num-steps {settings.num_steps} --policy.seed {settings.seed}"
     )
     edition = EDITIONS[plan.edition]
-    missing = [
-        f"{r.key.task}_{r.key.instance}_{r.key.rollout}" for rs in chosen.values() for r in rs if not r.json
-    ]
+    missing = [r.name for rs in chosen.values() for r in rs if not r.json]
     lines = [
         f"# {identity.folder}",
         "",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from components.plan.evaluators import EVALUATORS, Evaluator
+from components.plan.evaluators import EVALUATORS, Evaluator, find_evaluator
 from components.plan.plan import COMMON, GROUP, REPORTED, UNTRAINED, VALIDATION, Job, Plan, PolicySettings
 from components.plan.shards import Unit, shard
 from components.shared.artifacts import Artifact
@@ -85,16 +85,25 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more")
         if not self.sets or set(self.sets) - {VALIDATION, REPORTED}:
             raise ValueError(f"sets is {self.sets}; expected {VALIDATION}, {REPORTED} or both")
-        if self.evaluator not in EVALUATORS:
-            raise ValueError(f"evaluator is {self.evaluator!r}; expected one of {', '.join(EVALUATORS)}")
-        if self.settings().oracle_stage and not EVALUATORS[self.evaluator].oracle:
-            able = ", ".join(name for name, evaluator in EVALUATORS.items() if evaluator.oracle)
+        evaluator = find_evaluator(self.evaluator, self.edition)
+        if self.settings().oracle_stage and not evaluator.oracle:
+            able = ", ".join(name for name in EVALUATORS if find_evaluator(name, self.edition).oracle)
             raise ValueError(
                 f"voting is 'oracle', but the evaluator {self.evaluator} cannot tell the true stage; "
                 f"expected the evaluator {able} or another voting"
             )
-        if self.edition not in EDITIONS:
-            raise ValueError(f"edition is {self.edition!r}; expected one of {', '.join(EDITIONS)}")
+        for split in self.sets:
+            asked = getattr(self, f"{split}_instances")
+            if asked > evaluator.count(split):
+                raise ValueError(
+                    f"{split}_instances is {asked}; expected at most {evaluator.count(split)}, the {split} "
+                    f"instances of the evaluator {self.evaluator} in {self.edition}"
+                )
+        if self.rollouts > 1 and not evaluator.repeats:
+            raise ValueError(
+                f"rollouts is {self.rollouts}; expected 1: the evaluator {self.evaluator} of {self.edition} "
+                "rolls each instance out once"
+            )
         PolicyConfig(**dataclasses.asdict(self.settings()))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -136,7 +145,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `plan.json`; the output parameter `Output` lists the workers."""
     policies = _policies(config, inputs)
     lengths = _human_lengths(inputs.models[0].path / CHECKPOINT)
-    evaluator = EVALUATORS[config.evaluator]
+    evaluator = find_evaluator(config.evaluator, config.edition)
     units = [
         unit
         for policy in policies

@@ -124,7 +124,7 @@ def _episodes(leaderboard: Artifact) -> tuple[list[dict[str, Any]], dict[str, st
 def _by_task(rows: list[dict[str, Any]]) -> Scores:
     scores: Scores = {}
     for row in rows:
-        scores.setdefault(row["task"], {})[f"{row['instance']}_{row['rollout']}"] = row["q"]
+        scores.setdefault(row["task"], {})[f"{row['index']}_{row['rollout']}"] = row["q"]
     return scores
 
 

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 from components.evaluate.rollouts import Outcome, Rollout, RolloutKey, save
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import Plan
 from components.shared.artifacts import Artifact
 from components.shared.stage import Result, Stage
+
+
+def as_of_2025(outcome: str) -> str:
+    """The same as the 2025 evaluator writes it: without task, ids, steps and success."""
+    return json.dumps(dict(list(json.loads(outcome).items())[5:]))
 
 
 def outcome_json(task: str, instance: int, rollout: int, q: float, steps: int = 300) -> str:
@@ -117,7 +122,7 @@ class Factory:
     ) -> tuple[Artifact, ...]:
         """What workers leave behind when each rollout scores `q`; None is a rollout that never finished."""
         content = Plan.load(plan.path)
-        evaluator = EVALUATORS[content.evaluator]
+        evaluator = find_evaluator(content.evaluator, content.edition)
 
         def run(config, inputs, work):
             rollouts = []
@@ -125,23 +130,24 @@ class Factory:
                 if job.worker != config.worker:
                     continue
                 folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
-                for index in job.instances:
+                ids = evaluator.instance_ids(job.task, job.split, job.instances)
+                for index, instance in zip(job.instances, ids, strict=True):
                     for number in range(content.rollouts):
-                        instance = evaluator.instance_id(job.split, index)
-                        key = RolloutKey(job.policy, job.split, job.task, instance, number)
+                        key = RolloutKey(job.policy, job.split, job.task, index, number)
                         stem = f"{job.task}_{instance}_{number}"
                         score = q(key)
                         name = outcome = video = None
                         if score is not None:
-                            name = f"{folder}/json/{stem}.json"
+                            name = f"{folder}/{evaluator.results}/{stem}.json"
                             path = work.path / name
                             path.parent.mkdir(parents=True, exist_ok=True)
-                            path.write_text(outcome_json(job.task, instance, number, score))
+                            text = outcome_json(job.task, instance, number, score)
+                            path.write_text(as_of_2025(text) if content.edition == "2025" else text)
                             outcome = Outcome.read(path, job.task, instance, number)
                             if videos and job.video:
                                 video = f"{folder}/videos/{stem}.mp4"
                                 write_video(work.path / video, instance + len(job.policy))
-                        rollouts.append(Rollout(key, 1, name, video, outcome, work.path))
+                        rollouts.append(Rollout(key, instance, 1, name, video, outcome, work.path))
             save(rollouts, work.path)
             return Result()
 

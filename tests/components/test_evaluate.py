@@ -22,7 +22,7 @@ from components.evaluate.rollouts import Outcome, load, save
 from components.evaluate.server import log_file, policy_server, rule_counts
 from components.evaluate.stage import Config
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import Job, Plan, PolicySettings
 from components.shared.errors import UserError
 from components.shared.processes import ChildError
@@ -128,19 +128,19 @@ class Bench:
         (self.folder / "outcome.json").write_text(outcome(666, 777))
         (self.folder / "checkpoint").mkdir()
 
-    @property
-    def evaluator(self):
+    def evaluator(self, edition: str):
         program = (sys.executable, str(self.folder / "evaluator.py"))
-        return dataclasses.replace(EVALUATORS["household"], program=program, stall_seconds=8.0)
+        name = "household" if edition == "2026" else "omnigibson"
+        return dataclasses.replace(find_evaluator(name, edition), program=program, stall_seconds=8.0)
 
-    def supervisor(self, **changes) -> Supervisor:
+    def supervisor(self, *, edition: str = "2026", **changes) -> Supervisor:
         job = Job(0, "common", "checkpoint", TASK, 0, "reported", (0, 1, 2), False, 1.0)
         video = dataclasses.replace(job, instances=(3,), video=True)
         settings = PolicySettings(20, 26, 20, "published", "data", "off", "soft", 0)
         values = {"jobs": (video, job), "rollouts": 1, "settings": settings, **changes}
         plan = Plan(
-            edition="2026",
-            evaluator="household",
+            edition=edition,
+            evaluator="household" if edition == "2026" else "omnigibson",
             tasks=(TASK,),
             image_size=56,
             action_chunk_size=10,
@@ -149,7 +149,7 @@ class Bench:
         return Supervisor(
             plan,
             0,
-            self.evaluator,
+            self.evaluator(edition),
             lambda mapping, port: [
                 sys.executable, str(self.folder / "server.py"), str(mapping), str(port)
             ],
@@ -184,7 +184,7 @@ def bench(tmp_path):
 
 
 def attempts(rollouts):
-    return {r.key.instance: r.attempts for r in rollouts}
+    return {r.instance: r.attempts for r in rollouts}
 
 
 def test_all_good(bench):
@@ -194,7 +194,7 @@ def test_all_good(bench):
     assert len(rollouts) == 8
     assert all(r.q == 0.5 for r in rollouts)
     assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2]]
-    assert {r.key.instance for r in rollouts if r.video} == {304}
+    assert {r.instance for r in rollouts if r.video} == {304}
     save(rollouts, bench.output)
     assert list(load(bench.output)) == rollouts
 
@@ -217,7 +217,7 @@ def test_a_rollout_that_always_crashes_is_given_up(bench):
     rollouts = bench.supervisor().run()
     assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
     (lost,) = [r for r in rollouts if r.outcome is None]
-    assert (lost.key.instance, lost.q, lost.json) == (301, 0.0, None)
+    assert (lost.instance, lost.q, lost.json) == (301, 0.0, None)
     save(rollouts, bench.output)
     assert [r.q for r in load(bench.output)] == [0.5, 0.0, 0.5, 0.5]
 
@@ -228,6 +228,53 @@ def test_nothing_finished_is_a_failure_not_a_score(bench):
         bench.supervisor().run()
     # the next try starts afresh
     assert attempts(bench.supervisor().run()) == {301: 1, 302: 1, 303: 1, 304: 1}
+
+
+EVALUATOR_2025 = """
+    import csv, json, os, sys
+    from pathlib import Path
+    words = dict(word.split("=", 1) for word in sys.argv[1:])
+    assert words["policy"] == "websocket" and words["headless"] == "true", words
+    assert words["model.host"] == "127.0.0.1" and int(words["model.port"]) > 0, words
+    task, output, here = words["task.name"], Path(words["log_path"]), Path(__file__).parent
+    data = Path(os.environ["OMNIGIBSON_DATA_PATH"], "2025-challenge-task-instances", "metadata")
+    with (data / "test_instances.csv").open() as file:
+        ids = next(row[2] for row in csv.reader(file) if row[1] == task).split(",")
+    for folder in ("metrics", "videos"):
+        (output / folder).mkdir(parents=True, exist_ok=True)
+    for index in json.loads(words["eval_instance_ids"]):
+        name = f"{task}_{int(ids[index])}_0"
+        if index == 1 and not (here / "crashed").exists():
+            (here / "crashed").touch()
+            (output / "metrics" / f"{name}.json").write_text('{"agent_dist')
+            os.kill(os.getpid(), 11)
+        result = json.loads((here / "outcome.json").read_text())
+        for key in ("task", "instance_id", "rollout_id", "steps", "success"):
+            del result[key]
+        (output / "metrics" / f"{name}.json").write_text(json.dumps(result))
+        if words["write_video"] == "true":
+            (output / "videos" / f"{name}.mp4").write_bytes(b"video")
+"""
+
+
+def test_the_evaluator_of_2025(bench, monkeypatch):
+    """Another command line, other file names, instance ids of its own, and JSONs that do not say theirs."""
+    metadata = bench.folder / "data" / "2025-challenge-task-instances" / "metadata"
+    metadata.mkdir(parents=True)
+    ids = "245,111,7,90,68,12,13,14,15,16"
+    (metadata / "test_instances.csv").write_text(
+        f'Task ID,Task,Test Instance IDs\n0,{TASK},"{ids}"\n1,picking_up_trash,"1,2"\n'
+    )
+    monkeypatch.setenv("OMNIGIBSON_DATA_PATH", str(bench.folder / "data"))
+    bench.prepare({})
+    (bench.folder / "evaluator.py").write_text(textwrap.dedent(EVALUATOR_2025))
+    rollouts = bench.supervisor(edition="2025").run()
+    assert attempts(rollouts) == {245: 1, 111: 2, 7: 1, 90: 1}
+    assert {r.json for r in rollouts} == {f"rollouts/common/reported/metrics/{r.name}.json" for r in rollouts}
+    assert [r.video for r in rollouts if r.video] == [f"rollouts/common/reported/videos/{TASK}_90_0.mp4"]
+    assert {(r.q, r.success, r.outcome.steps) for r in rollouts} == {(0.5, False, 10)}
+    save(rollouts, bench.output)
+    assert list(load(bench.output)) == rollouts
 
 
 def test_wrong_command_line_is_not_tried_again(bench):
@@ -334,7 +381,7 @@ def test_household_takes_its_command_line(tmp_path):
 
     from household.eval import EvalConfig
 
-    evaluator = EVALUATORS["household"]
+    evaluator = find_evaluator("household", "2026")
     words = evaluator.command(
         task=TASK,
         split="validation",
@@ -349,7 +396,7 @@ def test_household_takes_its_command_line(tmp_path):
         oracle_stage=True,
     )
     config = tyro.cli(EvalConfig, args=words[3:])
-    assert config.instance_ids() == [evaluator.instance_id("validation", i) for i in (100, 101)]
+    assert config.instance_ids() == evaluator.instance_ids(TASK, "validation", [100, 101])
     assert (config.task_name, config.host, config.port, config.num_rollouts) == (TASK, "localhost", 1234, 2)
     assert (config.mode, config.write_video, config.headless) == ("train", True, True)
     assert (config.image_size, config.action_chunk_size, config.output_dir) == (56, 10, tmp_path)

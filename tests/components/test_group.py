@@ -56,8 +56,8 @@ def test_stage(factory):
     inputs = plan_stage.Inputs((factory.model("common", TASKS),))
     plan, _, _ = plan_stage.STAGE.execute(config, inputs, factory.workspace)
     # the unfinished rollout counts: 2 of 4
-    scores = {101: 1.0, 102: 1.0, 103: 0.0, 104: None}
-    evaluations = factory.evaluations(plan, lambda key: scores[key.instance] if key.task == TASKS[0] else 0.0)
+    scores = {100: 1.0, 101: 1.0, 102: 0.0, 103: None}
+    evaluations = factory.evaluations(plan, lambda key: scores[key.index] if key.task == TASKS[0] else 0.0)
     artifact, result, _ = group_stage.STAGE.execute(
         Config(), group_stage.Inputs(evaluations), factory.workspace
     )

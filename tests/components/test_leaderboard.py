@@ -23,9 +23,9 @@ def score(key):
     """The group is better at the radio, and worse at the trash."""
     if key.policy == "untrained":
         return 0.0
-    if key.task == TRASH and key.policy == "common" and key.instance == 304:
+    if key.task == TRASH and key.policy == "common" and key.index == 3:
         return None
-    even = key.instance % 2 == 0
+    even = key.index % 2 == 1
     if key.task == RADIO:
         return 1.0 if even or key.policy == "group:best" else 0.0
     return (2 / 3 if even else 0.0) if key.policy == "common" else 0.0
@@ -47,9 +47,13 @@ class Run:
 
 @pytest.fixture
 def run(factory):
+    return evaluations(factory)
+
+
+def evaluations(factory, **changes):
     """Two evaluations, as the pipeline runs them."""
     common = factory.model("common", TASKS)
-    sizes = {"validation_instances": 6, "reported_instances": 10, "workers": 2, "videos": 1}
+    sizes = {"validation_instances": 6, "reported_instances": 10, "workers": 2, "videos": 1, **changes}
     first, _, _ = plan_stage.STAGE.execute(
         plan_stage.Config(sets=("validation",), **sizes), plan_stage.Inputs((common,)), factory.workspace
     )
@@ -59,7 +63,9 @@ def run(factory):
         plan_stage.Config(untrained=True, **sizes), plan_stage.Inputs(models), factory.workspace
     )
     reported = factory.evaluations(second, score, videos=True)
-    config = leaderboard.Config(team="Robot lab", affiliation="A university")
+    config = leaderboard.Config(
+        team="Robot lab", affiliation="A university", edition=changes.get("edition", "2026")
+    )
     return Run(common, models, validation, second, reported, config)
 
 
@@ -96,6 +102,30 @@ def test_scores(run, factory):
     assert len(episodes) == 2 * (6 + 6 + 10 + 10 + 10)
     assert sum(not row["finished"] for row in episodes) == 1
     assert lineage.verify(artifact.path)[1] == []
+
+
+def test_the_evaluator_of_2025_gives_the_same_scores(run, factory, tmp_path, monkeypatch):
+    metadata = tmp_path / "2025-challenge-task-instances" / "metadata"
+    metadata.mkdir(parents=True)
+    ids = '"45,201,7,12,13,14,15,16,17,18"'
+    (metadata / "test_instances.csv").write_text(f"id,name,ids\n0,{RADIO},{ids}\n1,{TRASH},{ids}\n")
+    demos = [task * 10_000 + instance * 10 for task in (0, 1) for instance in (3, 1, 20, 21, 22, 23)]
+    (metadata / "episodes.jsonl").write_text("\n".join(f'{{"episode_index": {e}}}' for e in demos))
+    monkeypatch.setenv("OMNIGIBSON_DATA_PATH", str(tmp_path))
+    of_2025, _, _ = make(evaluations(factory, evaluator="omnigibson", edition="2025"), factory.workspace)
+    of_2026, _, _ = make(run, factory.workspace)
+    monkeypatch.delenv("OMNIGIBSON_DATA_PATH")  # only workers need the simulator's data
+    scores = [json.loads((a.path / "scores.json").read_text())["tasks"] for a in (of_2025, of_2026)]
+    for task in (RADIO, TRASH):
+        one, other = (table[task] for table in scores)
+        assert one["chosen"] == other["chosen"]
+        for policy in one["policies"]:
+            assert one["policies"][policy]["reported"] == other["policies"][policy]["reported"]
+    (folder,) = (p for p in (of_2025.path / "submission").iterdir() if p.is_dir())
+    names = {f"{RADIO}_{i}_0.json" for i in (45, 201, 7, 12, 13, 14, 15, 16, 17, 18)}
+    assert {p.name for p in (folder / "json").glob(f"{RADIO}_*")} == names
+    assert "policy=websocket task.name=TASK" in (folder / "README.md").read_text()
+    assert "instance 45" in (of_2025.path / "report" / "index.html").read_text()
 
 
 def test_a_worker_that_is_missing_counts_as_0(run, factory):

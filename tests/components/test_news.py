@@ -150,7 +150,7 @@ class BoardInputs:
 
 def _board(config: Any, inputs: BoardInputs, work: Work) -> Result:
     episodes = [
-        {"task": FIRST, "instance": 1, "rollout": i, "q": q, "policy": policy, "split": "reported"}
+        {"task": FIRST, "index": 0, "rollout": i, "q": q, "policy": policy, "split": "reported"}
         for policy, scores in (("common", (1.0, 1.0)), ("untrained", (0.0, 0.0)))
         for i, q in enumerate(scores)
     ]

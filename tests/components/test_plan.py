@@ -1,5 +1,6 @@
 """The plan: complete, balanced, deterministic."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.plan import stage as plan_stage
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import Plan
 from components.plan.shards import Unit, shard
 from components.shared.errors import UserError
@@ -117,6 +118,12 @@ def test_fewer_rollouts_than_workers(factory):
         ({"evaluator": "gym"}, "expected one of household, omnigibson"),
         ({"edition": "2024"}, "expected one of 2025, 2026"),
         ({"workers": 0}, "expected at least 1"),
+        (
+            {"evaluator": "omnigibson", "reported_instances": 11},
+            "expected at most 10, the reported instances",
+        ),
+        ({"validation_instances": 101}, "expected at most 100, the validation instances"),
+        ({"evaluator": "omnigibson", "edition": "2025", "rollouts": 2}, "rolls each instance out once"),
         ({"evaluator": "omnigibson", "voting": "oracle"}, "omnigibson cannot tell the true stage"),
         ({"execute": 25, "compress_from": 20}, "compress_from"),
     ],
@@ -133,26 +140,67 @@ def test_no_initial_checkpoint(factory):
 
 
 def test_command_line_of_the_official_evaluator(tmp_path):
-    words = EVALUATORS["omnigibson"].command(
-        task="turning_on_radio",
-        split="validation",
-        indices=(10, 11),
-        rollouts=1,
-        video=True,
-        host="127.0.0.1",
-        port=8000,
-        output=tmp_path,
-        image_size=224,
-        action_chunk_size=10,
-        oracle_stage=False,
-    )
-    assert words == [
+    assert command("2026", tmp_path, indices=(10, 11)) == [
         *("omnigibson-python", "-m", "omnigibson.eval.eval", "--task-name", "turning_on_radio"),
         *("--host", "127.0.0.1", "--port", "8000", "--instance-indices", "10", "11", "--num-rollouts", "1"),
         *("--mode", "public_test", "--output-dir", str(tmp_path), "--headless", "--write-video"),
     ]
-    assert EVALUATORS["omnigibson"].instance_id("reported", 0) == 301
-    assert EVALUATORS["household"].instance_id("validation", 100) == 101
+    assert find_evaluator("omnigibson", "2026").instance_ids("turning_on_radio", "reported", [0]) == [301]
+    household = find_evaluator("household", "2026")
+    assert household.instance_ids("turning_on_radio", "validation", [100, 101]) == [101, 102]
+
+
+def test_command_line_of_the_official_evaluator_of_2025(tmp_path):
+    common = [
+        *("omnigibson-python", "-m", "omnigibson.learning.eval", "policy=websocket"),
+        *("task.name=turning_on_radio", "model.host=127.0.0.1", "model.port=8000"),
+    ]
+    rest = [f"log_path={tmp_path}", "write_video=true", "headless=true"]
+    reported = command("2025", tmp_path, indices=(0, 9), split="reported")
+    assert reported == [*common, "eval_instance_ids=[0,9]", *rest]
+    # all public test instances are reported, so checkpoints are chosen on training instances
+    validation = command("2025", tmp_path, indices=(3,))
+    assert validation == [*common, "eval_instance_ids=[3]", *rest, "eval_on_train_instances=true"]
+
+
+def test_instance_ids_of_2025_come_from_the_challenges_metadata(tmp_path, monkeypatch):
+    evaluator = find_evaluator("omnigibson", "2025")
+    monkeypatch.delenv("OMNIGIBSON_DATA_PATH", raising=False)
+    with pytest.raises(UserError, match="OMNIGIBSON_DATA_PATH is not set"):
+        evaluator.instance_ids("picking_up_trash", "reported", [0])
+    monkeypatch.setenv("OMNIGIBSON_DATA_PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"test_instances\.csv cannot be read .* download"):
+        evaluator.instance_ids("picking_up_trash", "reported", [0])
+    metadata = tmp_path / "2025-challenge-task-instances" / "metadata"
+    metadata.mkdir(parents=True)
+    (metadata / "test_instances.csv").write_text(
+        'id,name,ids\n0,turning_on_radio,"5,6"\n1,picking_up_trash," 41, 208"\n'
+    )
+    episodes = [10, 20, 10020, 10070, 11990, 20010]
+    lines = [json.dumps({"episode_index": e, "length": 9}) for e in episodes]
+    (metadata / "episodes.jsonl").write_text("\n".join(lines))
+    assert evaluator.instance_ids("picking_up_trash", "reported", [1, 0]) == [208, 41]
+    assert evaluator.instance_ids("picking_up_trash", "validation", [0, 1, 2]) == [2, 7, 199]
+    with pytest.raises(UserError, match="has 2 instances of turning_on_radio; index 2 was asked for"):
+        evaluator.instance_ids("turning_on_radio", "reported", [2])
+    with pytest.raises(UserError, match="no instance ids of hanging_pictures"):
+        evaluator.instance_ids("hanging_pictures", "reported", [0])
+
+
+def command(edition, output, *, indices, split="validation"):
+    return find_evaluator("omnigibson", edition).command(
+        task="turning_on_radio",
+        split=split,
+        indices=indices,
+        rollouts=1,
+        video=True,
+        host="127.0.0.1",
+        port=8000,
+        output=output,
+        image_size=224,
+        action_chunk_size=10,
+        oracle_stage=False,
+    )
 
 
 def test_broken_plan(tmp_path):

@@ -31,7 +31,9 @@ def challenger(factory):
         )
         wins = {"common": successes, "untrained": untrained}
         evaluations = factory.evaluations(
-            plan, lambda key: float(key.instance - 301 < wins[key.policy]), seed=f"{successes}"
+            plan,
+            lambda key: float(key.split == "validation" or key.index < wins[key.policy]),
+            seed=f"{successes}",
         )
         board, _, _ = leaderboard.STAGE.execute(
             leaderboard.Config(), leaderboard.Inputs(plan, evaluations, (model,)), factory.workspace

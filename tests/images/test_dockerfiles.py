@@ -149,7 +149,7 @@ def test_bake_file_builds_every_dockerfile(dockerfiles):
 
 def test_official_evaluator_is_started_by_a_command_of_the_image(dockerfiles):
     """The plan names the command; the image has it on PATH, and it hands on every argument unchanged."""
-    program = EVALUATORS["omnigibson"].program[0]
+    (program,) = {evaluator.program[0] for evaluator in EVALUATORS["omnigibson"].values()}
     (image,) = [one for one in dockerfiles if "evaluate" in one.final.merged("LABEL")["b1k.stages"].split()]
     (copy,) = [one for one in image.final.all("COPY") if one.words[-1] == f"/usr/local/bin/{program}"]
     assert copy.flags["chmod"] == "755"

@@ -21,6 +21,8 @@ def lay_out(dockerfile, folder: Path) -> None:
     """Copy what the stage `dependencies` copies, to where it runs pip."""
     stage = dockerfile.stage("dependencies")
     for copy in stage.all("COPY"):
+        if "from" in copy.flags:
+            continue
         *sources, target = copy.words
         (folder / target).mkdir(exist_ok=True)
         for source in sources:

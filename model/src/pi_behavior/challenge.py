@@ -43,14 +43,12 @@ class Edition:
     """Rollouts per instance."""
     time_limit: float
     """Time limit as a multiple of the mean human length."""
-    first_test_instance: int
-    """Instance id of index 0 of the public test set."""
 
 
 EDITIONS: Mapping[str, Edition] = MappingProxyType(
     {
-        "2025": Edition(2025, tasks=50, instances=10, rollouts=1, time_limit=2.0, first_test_instance=301),
-        "2026": Edition(2026, tasks=100, instances=10, rollouts=1, time_limit=1.5, first_test_instance=301),
+        "2025": Edition(2025, tasks=50, instances=10, rollouts=1, time_limit=2.0),
+        "2026": Edition(2026, tasks=100, instances=10, rollouts=1, time_limit=1.5),
     }
 )
 
