@@ -107,8 +107,8 @@ class Tasks:
             self._running[key] = task
         self._tell(key, event="started", log=str(log), detail=detail)
         code = task.wait()
+        task.stop(_GRACE)
         with self._lock:
-            task.stop(_GRACE)
             del self._running[key]
             self.codes.append(code)
         self._tell(key, event="finished", code=code, **_outcome(executor_input, code))

@@ -155,6 +155,8 @@ def _drive(workspace: Path, *words: str, **variables: str) -> subprocess.Popen[b
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # a shell starts what it puts into the background with Ctrl-C ignored, these tests too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
