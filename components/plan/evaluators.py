@@ -162,7 +162,8 @@ class Evaluator2025(Evaluator):
         """The command line that does rollouts of one task; see Evaluator.command."""
         words = [*self.program, "policy=websocket", f"task.name={task}", f"model.host={host}"]
         words += [f"model.port={port}", f"eval_instance_ids=[{','.join(map(str, indices))}]"]
-        words += [f"log_path={output}", f"write_video={str(video).lower()}", "headless=true"]
+        # quoted, as Hydra's grammar gives a meaning to some characters of paths
+        words += [f"log_path={json.dumps(str(output))}", f"write_video={str(video).lower()}", "headless=true"]
         if self.mode(split) == "train":
             words.append("eval_on_train_instances=true")
         return words

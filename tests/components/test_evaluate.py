@@ -236,7 +236,7 @@ EVALUATOR_2025 = """
     words = dict(word.split("=", 1) for word in sys.argv[1:])
     assert words["policy"] == "websocket" and words["headless"] == "true", words
     assert words["model.host"] == "127.0.0.1" and int(words["model.port"]) > 0, words
-    task, output, here = words["task.name"], Path(words["log_path"]), Path(__file__).parent
+    task, output, here = words["task.name"], Path(json.loads(words["log_path"])), Path(__file__).parent
     data = Path(os.environ["OMNIGIBSON_DATA_PATH"], "2025-challenge-task-instances", "metadata")
     with (data / "test_instances.csv").open() as file:
         ids = next(row[2] for row in csv.reader(file) if row[1] == task).split(",")

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,12 +156,25 @@ def test_command_line_of_the_official_evaluator_of_2025(tmp_path):
         *("omnigibson-python", "-m", "omnigibson.learning.eval", "policy=websocket"),
         *("task.name=turning_on_radio", "model.host=127.0.0.1", "model.port=8000"),
     ]
-    rest = [f"log_path={tmp_path}", "write_video=true", "headless=true"]
-    reported = command("2025", tmp_path, indices=(0, 9), split="reported")
+    folder = tmp_path / "of (2), a=b"
+    rest = [f'log_path="{folder}"', "write_video=true", "headless=true"]
+    reported = command("2025", folder, indices=(0, 9), split="reported")
     assert reported == [*common, "eval_instance_ids=[0,9]", *rest]
     # all public test instances are reported, so checkpoints are chosen on training instances
-    validation = command("2025", tmp_path, indices=(3,))
+    validation = command("2025", folder, indices=(3,))
     assert validation == [*common, "eval_instance_ids=[3]", *rest, "eval_on_train_instances=true"]
+    parsed = {o.key_or_group: o.value() for o in OverridesParser.create().parse_overrides(validation[3:])}
+    assert parsed == {
+        "policy": "websocket",
+        "task.name": "turning_on_radio",
+        "model.host": "127.0.0.1",
+        "model.port": 8000,
+        "eval_instance_ids": [3],
+        "log_path": str(folder),
+        "write_video": True,
+        "headless": True,
+        "eval_on_train_instances": True,
+    }
 
 
 def test_instance_ids_of_2025_come_from_the_challenges_metadata(tmp_path, monkeypatch):
