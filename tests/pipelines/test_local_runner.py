@@ -150,13 +150,13 @@ def test_a_stage_that_crashes_fails_the_run_with_its_signal(
 
 
 def _drive(workspace: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
+    # a shell starts what it puts into the background with Ctrl-C ignored, these tests too
+    command = ["env", "--default-signal=INT", sys.executable, "-c", textwrap.dedent(DRIVER)]
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(DRIVER), str(workspace), *words],
+        [*command, str(workspace), *words],
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        # a shell starts what it puts into the background with Ctrl-C ignored, these tests too
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
