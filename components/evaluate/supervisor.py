@@ -82,7 +82,7 @@ class Supervisor:
             progress: where to show what is done.
 
         Raises:
-            UserError: the plan has no such worker.
+            UserError: the plan has no such worker, or the instance ids cannot be read.
         """
         self._jobs = [job for job in plan.jobs if job.worker == worker]
         if not self._jobs:
@@ -94,6 +94,7 @@ class Supervisor:
         self._folder = folder
         self._workspace = workspace
         self._progress = progress
+        self._slots = {job: self._prescribed(job) for job in self._jobs}
         self._name = f"worker {worker}"
         self._faults_file = folder / "faults.json"
         self._faults: dict[str, int] = (
@@ -111,7 +112,7 @@ class Supervisor:
             UserError: the evaluator does not take its command line.
             ChildError: the policy server does not start, or not a single rollout could be finished.
         """
-        slots = [slot for job in self._jobs for slot in self._slots(job)]
+        slots = [slot for job in self._jobs for slot in self._slots[job]]
         with self._progress.task(f"rollouts of {self._name}", len(slots)) as shown:
             shown.update(completed=self._done(slots))
             for _, jobs in groupby(self._jobs, key=lambda job: job.policy):
@@ -125,7 +126,7 @@ class Supervisor:
             )
         return rollouts
 
-    def _slots(self, job: Job) -> list[_Slot]:
+    def _prescribed(self, job: Job) -> list[_Slot]:
         folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
         return [
             _Slot(
@@ -157,7 +158,7 @@ class Supervisor:
         """Rollouts still to do, in the evaluator's order, without those that were given up."""
         return [
             slot
-            for slot in self._slots(job)
+            for slot in self._slots[job]
             if self._faults.get(str(slot.json), 0) < MAX_ATTEMPTS and self._outcome(slot) is None
         ]
 
@@ -239,7 +240,7 @@ class Supervisor:
 
     def _discard_broken(self, job: Job) -> None:
         """Remove files that are not whole, so that no evaluator takes them for finished."""
-        for slot in self._slots(job):
+        for slot in self._slots[job]:
             if self._outcome(slot) is None:
                 (self._folder / slot.json).unlink(missing_ok=True)
 

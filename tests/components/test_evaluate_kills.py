@@ -13,7 +13,7 @@ import pytest
 from benchmarks.serving import write_random_checkpoint
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import EVALUATORS
+from components.plan.evaluators import find_evaluator
 from components.plan.plan import Job, Plan, PolicySettings
 from components.shared.processes import read_port
 from components.shared.progress import Progress
@@ -94,7 +94,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
     supervisor = Supervisor(
         plan,
         0,
-        EVALUATORS["household"],
+        find_evaluator("household", "2026"),
         command,
         folder=output,
         workspace=workspace,
