@@ -112,7 +112,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
         assert 1 <= killer.done < len(INSTANCES), "killed in between"
     assert sum(rule_counts(output).values()) > 0, "events are in the server's log"
     files = {path.name: path.read_bytes() for path in output.rglob("json/*.json")}
-    return files, {rollout.key.instance: rollout.attempts for rollout in rollouts}
+    return files, {rollout.key.index: rollout.attempts for rollout in rollouts}
 
 
 @pytest.mark.slow
