@@ -29,20 +29,19 @@ RUN --mount=type=cache,target=/root/.cache/pip \
         --constraint constraints.txt --constraint constraints-cuda.txt ./model . "jax[cuda12]" && \
     pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
 
-FROM ${PYTHON_IMAGE} AS wheels
+FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
 RUN --mount=type=cache,target=/root/.cache/pip pip install setuptools==84.2.1
 COPY pyproject.toml ./
 COPY components components
 COPY model model
-RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./model .
+RUN touch README.md && \
+    pip install --no-cache-dir --no-build-isolation --no-deps --target /packages ./model . && \
+    rm -r /packages/bin
 
 FROM ${BEHAVIOR_IMAGE} AS evaluator
 COPY --from=dependencies /opt/b1k /opt/b1k
-RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
-    /opt/b1k/interpreter/3.11/bin/python3 -m pip --python /opt/b1k/bin/python3 install \
-        --no-cache-dir --no-deps --no-index /wheels/*.whl && \
-    rm /opt/b1k/bin/b1k
+COPY --from=packages /packages /opt/b1k/lib/python3.11/site-packages
 COPY --chmod=755 images/omnigibson-python /usr/local/bin/omnigibson-python
 COPY LICENSE /usr/share/licenses/b1k/LICENSE
 
