@@ -56,8 +56,8 @@ def test_final_stage_has_no_build_tools(dockerfile):
     assert packages <= {"ca-certificates", "git"} | mesa
     wheels = ["--no-cache-dir", "--no-deps", "--no-index", "/wheels/*.whl"]
     assert [*final.pip_installs()] == ([] if final.name == "evaluator" else [wheels]), (
-        "the last stage installs our wheels and nothing that must be built or fetched; the evaluator's Python "
-        "has no pip, so our packages are copied"
+        "the last stage installs our wheels and nothing that must be built or fetched; "
+        "the evaluator's Python has no pip, so our packages are copied"
     )
 
 

@@ -91,11 +91,11 @@ def installed(dockerfile) -> set[str]:
 
 
 def packaged(dockerfile) -> list[Path]:
-    """The source folders whose packages become wheels in the image."""
+    """The source folders whose packages are in the image."""
     (wheels,) = [stage for stage in dockerfile.stages if stage.name in ("wheels", "packages")]
     copied = {copy.words[0]: copy.words[1] for copy in wheels.all("COPY") if len(copy.words) == 2}
-    build = [c for run in wheels.all("RUN") for c in run.commands() if c[:2] == ["pip", "wheel"]]
-    assert build[0][-2:] == ["./model", "."]
+    ours = ["./model", "."]
+    build = [c for run in wheels.all("RUN") for c in run.commands() if c[0] == "pip" and c[-2:] == ours]
     assert ("./simulator" in build[0]) == ("simulator" in copied)
     return [SOURCES[name] for name in SOURCES if copied.get(name) == name]
 
