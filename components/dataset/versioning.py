@@ -216,11 +216,6 @@ def _object(store: Path, digest: str) -> Path:
     return store / digest[:2] / digest[2:]
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
 @contextmanager
 def _exclusive(repository: Path) -> Iterator[bool]:
     """Hold the repository's lock.
