@@ -82,7 +82,10 @@ class Answers:
                 f"--token-file of an account that has it{said}"
             )
         if error.status == 404:
-            return UserError(f"cannot {what}: {self.host} does not have it (404){said}")
+            return UserError(
+                f"cannot {what}: {self.host} does not have it (404); is this the address of the "
+                f"Kubeflow Pipelines API, and the ID right?{said}"
+            )
         if error.status == 409:
             return ExistsError(f"cannot {what}: it exists already (409){said}")
         if error.status == 429 or (error.status or 0) >= 500:

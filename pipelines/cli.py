@@ -61,13 +61,8 @@ def _checkpoint(words: list[str]) -> int:
 
 
 def _serve(words: list[str]) -> int:
-    return _module("pi_behavior.policy.server", words)
-
-
-def _module(name: str, words: list[str]) -> int:
-    """Run a module's `main` as if it were called by its own name."""
-    sys.argv = [f"python -m {name}", *words]
-    importlib.import_module(name).main()
+    sys.argv = ["b1k serve", *words]
+    importlib.import_module("pi_behavior.policy.server").main()
     return 0
 
 

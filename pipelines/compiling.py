@@ -28,6 +28,8 @@ _TYPES: Mapping[str, Callable[[str], Any]] = {
     "NUMBER_INTEGER": int,
     "NUMBER_DOUBLE": float,
 }
+_TYPE_NAMES = {"NUMBER_INTEGER": "an integer", "NUMBER_DOUBLE": "a number"}
+_POSITIVE = {"steps", "group_steps", "batch_size", "flow_samples", "save_every", "log_every"}
 
 
 def compile_pipeline(name: str, profile_name: str, output: Path, registry: str = "") -> dict[str, Any]:
@@ -78,7 +80,8 @@ def parse_settings(spec: Mapping[str, Any], settings: tuple[str, ...]) -> dict[s
     """Read `name=value` words as arguments of a pipeline, by the types of its inputs.
 
     Raises:
-        UserError: a word has another form, the pipeline has no such input, or the value another type.
+        UserError: a word has another form, the pipeline has no such input, or the value is of another type
+            or none that its stage would take.
     """
     inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     arguments: dict[str, Any] = {}
@@ -91,7 +94,36 @@ def parse_settings(spec: Mapping[str, Any], settings: tuple[str, ...]) -> dict[s
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(inputs)}"
             raise UserError(f"--set {name}: no input of the pipeline; {hint}")
         arguments[name] = _parse(name, text, inputs[name]["parameterType"])
+    # the IR holds all numbers as floating point
+    defaults = {
+        name: int(one["defaultValue"]) if one["parameterType"] == "NUMBER_INTEGER" else one["defaultValue"]
+        for name, one in inputs.items()
+        if "defaultValue" in one
+    }
+    _check_values({**defaults, **arguments})
     return arguments
+
+
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Refuse now what a stage would refuse after hours of training."""
+    for name in _POSITIVE & values.keys():
+        if values[name] < 1:
+            raise UserError(f"{name} is {values[name]}; expected at least 1")
+    if "evaluator" not in values:
+        return
+    # half a second of imports that other users of this module should not wait for
+    from components.plan.stage import Config
+
+    chosen: dict[str, Any] = {}
+    for field in dataclasses.fields(Config):
+        if field.name in values:
+            value = values[field.name]
+            # lists are text in pipelines
+            chosen[field.name] = tuple(value.split()) if isinstance(field.default, tuple) else value
+    try:
+        Config(**chosen)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _parse(name: str, text: str, kind: str) -> Any:
@@ -102,7 +134,7 @@ def _parse(name: str, text: str, kind: str) -> Any:
     try:
         return _TYPES[kind](text)
     except ValueError as error:
-        raise UserError(f"--set {name}={text}: expected a {kind.lower().replace('_', ' ')}") from error
+        raise UserError(f"--set {name}={text}: expected {_TYPE_NAMES[kind]}") from error
 
 
 def check_required(spec: Mapping[str, Any], pipeline: str, arguments: Mapping[str, Any]) -> None:

@@ -90,7 +90,8 @@ class Options:
             if getattr(self, name) < 0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}; expected 0 or more")
         for name in ("peak_tflops", "human_seconds", "time_factor", "steps_per_second"):
-            if (getattr(self, name) or 1) <= 0:
+            value = getattr(self, name)
+            if value is not None and value <= 0:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}; expected more than 0")
 
 

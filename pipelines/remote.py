@@ -1,5 +1,6 @@
 """`b1k pipeline`: compile pipelines, and run them on a cluster with Kubeflow Pipelines."""
 
+import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,10 +11,12 @@ import tyro
 from rich.console import Console
 
 from components.shared.errors import UserError
+from components.shared.images import image
 from pipelines import remote_run, watching
 from pipelines.compiling import check_required, compile_pipeline, parse_settings
 from pipelines.display import Display
 from pipelines.kubeflow import Connection, Server
+from pipelines.profiles import load_profile
 from pipelines.tree import Tree
 
 _CRON_WORDS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
@@ -146,6 +149,7 @@ def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
         case Compile():
             output = command.output or Path(f"{command.pipeline}-{command.profile}.yaml")
             compile_pipeline(command.pipeline, command.profile, output, command.registry)
+            _mention_registry(command.profile, command.registry)
             print(output)
             return 0
         case Submit():
@@ -166,7 +170,17 @@ def _package(command: Started, folder: str) -> tuple[Path, dict[str, Any]]:
     spec = compile_pipeline(command.pipeline, command.profile, package, command.registry)
     arguments = parse_settings(spec, command.set)
     check_required(spec, command.pipeline, arguments)
+    _mention_registry(command.profile, command.registry)
     return package, arguments
+
+
+def _mention_registry(profile: str, registry: str) -> None:
+    if not registry and not load_profile(profile).is_local:
+        print(
+            f"note: the pods' images are {image('toolbox')} and so on, which only nodes have that were given "
+            "them; for images of a registry say --registry registry.example.org/robots",
+            file=sys.stderr,
+        )
 
 
 def _submit(command: Submit) -> int:

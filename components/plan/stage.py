@@ -104,10 +104,10 @@ class Config:
                 f"rollouts is {self.rollouts}; expected 1: the evaluator {self.evaluator} of {self.edition} "
                 "rolls each instance out once"
             )
-        PolicyConfig(**dataclasses.asdict(self.settings()))
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(choices)}")
+        PolicyConfig(**dataclasses.asdict(self.settings()))
         for name in self.tasks:
             task(name)
 

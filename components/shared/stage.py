@@ -164,11 +164,12 @@ class Stage(Generic[C, In]):
             ],
             kw_only=True,
         )
+        by_name = Path(sys.argv[0]).name == "b1k"
         try:
             parsed = tyro.cli(
                 call,
                 args=arguments,
-                prog=f"python -m components.{self.name}",
+                prog=f"b1k {self.name}" if by_name else f"python -m components.{self.name}",
                 description=sys.modules[self.run.__module__].__doc__ or "",
                 registry=_registry(),
             )

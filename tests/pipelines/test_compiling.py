@@ -256,12 +256,13 @@ def test_the_ir_is_the_recorded_one(pipeline: str, profile: str) -> None:
 
 
 def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
-    words = ("steps=3", "augment=False", "peak_learning_rate=1e-4", "tasks=a b", "remote=s3://b/k=1")
+    tasks = "turning_on_radio picking_up_trash"
+    words = ("steps=3", "augment=False", "peak_learning_rate=1e-4", f"tasks={tasks}", "remote=s3://b/k=1")
     assert parse_settings(h200x8.spec, words) == {
         "steps": 3,
         "augment": False,
         "peak_learning_rate": 1e-4,
-        "tasks": "a b",
+        "tasks": tasks,
         "remote": "s3://b/k=1",
     }
 
@@ -272,7 +273,12 @@ def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
         ("steps", "expected name=value"),
         ("step=3", "no input of the pipeline; did you mean steps"),
         ("zzz=3", "no input of the pipeline; expected one of action_chunk_size"),
-        ("steps=three", "expected a number integer"),
+        ("steps=three", "expected an integer"),
+        ("steps=0", "steps is 0; expected at least 1"),
+        ("edition=2024", "expected one of 2025, 2026"),
+        ("tasks=turning_on_radios", "did you mean 'turning_on_radio'"),
+        ("reported_instances=11", "expected at most 10"),
+        ("voting=no", "voting is 'no'; expected one of"),
         ("augment=maybe", "expected true or false"),
     ],
 )

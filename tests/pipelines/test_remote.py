@@ -105,11 +105,17 @@ def test_settings_of_the_cluster_go_with_the_pipeline(stub: Any, b1k: Any) -> No
     assert "registry.example.org/robots/trainer:" in json.dumps(sent["pipeline_spec"])
 
 
+def test_images_that_a_cluster_may_not_have_are_mentioned(stub: Any, b1k: Any) -> None:
+    assert "note: the pods' images are localhost/b1k/toolbox" in b1k("submit")[2]
+    assert b1k("submit", "--registry", "registry.example.org/robots")[2] == ""
+    assert b1k("submit", "--profile", "smoke", "--set", "repository=x")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--set", "repositry=x"), "did you mean repository?"),
-        (("--set", "repository=x", "steps=many"), "expected a number integer"),
+        (("--set", "repository=x", "steps=many"), "expected an integer"),
         ((), "needs repository"),
         (("--pipeline", "evaluate"), "needs policy"),
         (("--pipeline", "retrian"), "there is no pipeline 'retrian'"),
@@ -307,7 +313,7 @@ HTML = "<!doctype html><html><title>Log in to Dex</title></html>"
     [
         (401, '{"message": "no identity"}', "does not know who asks (401, no token)"),
         (403, '{"message": "no"}', "not allowed to start a run (403); ask for the role"),
-        (404, '{"message": "no such experiment"}', "does not have it (404). It says: no such experiment"),
+        (404, '{"message": "no such experiment"}', "does not have it (404); is this the address"),
         (409, '{"error": "duplicate"}', "it exists already (409). It says: duplicate"),
         (400, '{"message": "bad\\ninput"}', "the server refuses (400). It says: bad input"),
         (500, '{"message": "database is locked"}', "the server failed (500); try again"),

@@ -202,15 +202,18 @@ def tensor_metadata(path: Path) -> Any:
         raise CheckpointError(f"{path} is not a folder; expected one with arrays that Orbax wrote")
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
-            tree = checkpointer.metadata(path.absolute()).item_metadata.tree
+            found = checkpointer.metadata(path.absolute()).item_metadata
             # without its index no array can be read, and the metadata alone would not tell
-            if (path / "manifest.ocdbt").exists() or not (path / "d").exists():
-                return tree
+            whole = (path / "manifest.ocdbt").exists() or not (path / "d").exists()
+            if found is not None and whole:
+                return found.tree
     except Exception as error:  # Orbax and TensorStore have no common one
         raise CheckpointError(
             f"{path} cannot be read: {type(error).__name__}: {error}. Expected a whole folder of arrays "
             "that Orbax wrote; is the copy complete?"
         ) from error
+    if found is None:
+        raise CheckpointError(f"{path} holds no arrays; expected a folder that Orbax wrote, such as params")
     raise CheckpointError(f"{path} lacks manifest.ocdbt, the index of its arrays; is the copy complete?")
 
 
