@@ -273,7 +273,7 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     refused("nowhere is not a folder", tmp_path / "nowhere")
     (tmp_path / "taken").mkdir()
     refused("taken is there already", source, tmp_path / "taken")
-    refused("taken cannot be read", tmp_path / "taken")
+    refused("taken holds no arrays", tmp_path / "taken")
     STATISTICS.save(source / "assets" / "other")
     refused("statistics of maker/demos, other; give one of them", source)
     refused("not 'third'", source, asset_id="third")

@@ -92,9 +92,9 @@ def test_inspect_knows_what_it_does_not_know(tmp_path, monkeypatch, capsys) -> N
     [
         (("import", "nowhere", "out"), "nowhere is not a folder"),
         (("import", "BASE", "."), ". is there already"),
-        (("import", ".", "out"), "Expected a whole folder of arrays that Orbax wrote"),
+        (("import", ".", "out"), ". holds no arrays; expected a folder that Orbax wrote"),
         (("export", "nowhere", "out"), "nowhere is not a policy checkpoint"),
-        (("inspect", "."), "Expected a whole folder of arrays that Orbax wrote"),
+        (("inspect", "."), ". holds no arrays; expected a folder that Orbax wrote"),
         (("names", "--size", "tiny"), "parameter state_projection.kernel has no published name"),
         (("names", "--size", "huge"), "unknown model size 'huge'"),
     ],

@@ -31,13 +31,14 @@ def test_help_lists_every_command(
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "pipeline", "demo", "lineage", "doctor", "estimate", "checkpoint", *cli.STAGES]
+    "command",
+    ["run", "pipeline", "demo", "lineage", "doctor", "estimate", "checkpoint", "serve", *cli.STAGES],
 )
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _b1k(monkeypatch, command, "--help") == 0
-    assert "usage" in capsys.readouterr().out
+    assert f"usage: b1k {command} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ def test_every_command_explains_itself(
         (("nonsense",), "there is no command 'nonsense'"),
         (("pipeline", "compile", "--profile", "h100"), "there is no profile 'h100'; expected one of laptop"),
         (("run", "--pipeline", "evalute", "--workspace", "W"), "there is no pipeline 'evalute'"),
+        (("run", "--profile", "h200x8", "--workspace", "W"), "h200x8 is for a cluster (b1k pipeline submit)"),
+        (("run", "--workspace", "W", "--set", "edition=2024"), "expected one of 2025, 2026"),
         (("lineage", "show", "nowhere"), "nowhere is not an artifact"),
         (("lineage", "verify", "nowhere"), "nowhere is not an artifact"),
     ],

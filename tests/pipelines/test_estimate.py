@@ -74,6 +74,8 @@ def test_money_only_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ({"profile": "laptop"}, "profile laptop trains without GPUs"),
         ({"set": ("stepz=1",)}, "no input of the pipeline"),
+        ({"set": ("workers=0",)}, "workers is 0; expected at least 1"),
+        ({"steps_per_second": 0.0}, "expected more than 0"),
         ({"set": ("model=huge",)}, "unknown model size"),
         ({"utilisation": 1.5}, "expected a share"),
     ],
