@@ -22,7 +22,7 @@ from components.shared.errors import UserError
 from components.shared.processes import Child, describe_exit, log_tail
 from components.shared.progress import Progress
 from pipelines import local
-from pipelines.profiles import load_profile
+from pipelines.profiles import load_local_profile
 from pipelines.runs import exclusive, unfinished_run
 
 DEMONSTRATIONS = "demonstrations"
@@ -62,7 +62,7 @@ def run(options: Options) -> int:
     Raises:
         UserError: no rendering on this machine, bad values, or the workspace is in use.
     """
-    profile = load_profile(options.profile)
+    profile = load_local_profile(options.profile)
     tasks = str(profile.arguments["tasks"]).split()
     workspace = options.workspace.resolve()
     with exclusive(workspace):
@@ -130,7 +130,7 @@ def collect(options: Options, tasks: list[str], data: Path) -> int:
     log = workspace / "logs" / "collect.log"
     command = [sys.executable, "-m", "household.collect", "--output", str(data), "--tasks", *tasks]
     command += ["--episodes", str(options.episodes), "--workers", str(options.workers)]
-    command += ["--image-size", str(load_profile(options.profile).arguments["image_size"])]
+    command += ["--image-size", str(load_local_profile(options.profile).arguments["image_size"])]
     command += ["--seed", str(options.seed)]
     before, began = _spent(workspace), time.monotonic()
     total = options.episodes * len(tasks)

@@ -23,7 +23,7 @@ from components.shared.processes import Child, describe_exit, log_tail
 from pipelines.compiling import check_required, compile_pipeline, parse_settings
 from pipelines.display import Display
 from pipelines.engine import Request
-from pipelines.profiles import PROFILES, load_profile
+from pipelines.profiles import load_local_profile
 from pipelines.runs import (
     FAILED,
     INTERRUPTED,
@@ -102,11 +102,7 @@ def start(options: Options, workspace: Path) -> tuple[Run, int]:
     """
     _check_version()
     run = _choose(options, workspace)
-    if not load_profile(run.profile).is_local:
-        local = ", ".join(name for name in PROFILES if load_profile(name).is_local)
-        raise UserError(
-            f"the profile {run.profile} is for a cluster (b1k pipeline submit); expected one of {local}"
-        )
+    load_local_profile(run.profile)
     folder = run.folder(workspace)
     registry = (run.containers or {}).get("registry", "")
     spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml", registry)

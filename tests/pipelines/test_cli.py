@@ -48,6 +48,7 @@ def test_every_command_explains_itself(
         (("pipeline", "compile", "--profile", "h100"), "there is no profile 'h100'; expected one of laptop"),
         (("run", "--pipeline", "evalute", "--workspace", "W"), "there is no pipeline 'evalute'"),
         (("run", "--profile", "h200x8", "--workspace", "W"), "h200x8 is for a cluster (b1k pipeline submit)"),
+        (("demo", "--profile", "h200x8", "--workspace", "W"), "h200x8 is for a cluster"),
         (("run", "--workspace", "W", "--set", "edition=2024"), "expected one of 2025, 2026"),
         (("lineage", "show", "nowhere"), "nowhere is not an artifact"),
         (("lineage", "verify", "nowhere"), "nowhere is not an artifact"),
