@@ -19,7 +19,7 @@ from pathlib import Path
 
 from components.evaluate.rollouts import Outcome, Rollout, RolloutKey
 from components.evaluate.server import HOST, PolicyServer, ServerCommand, log_file
-from components.plan.evaluators import Evaluator
+from components.plan.evaluators import Evaluator, Order
 from components.plan.plan import Job, Plan
 from components.shared.artifacts import write_atomic
 from components.shared.errors import UserError
@@ -200,17 +200,19 @@ class Supervisor:
         kind = "-video" if job.video else ""
         log = self._folder / "logs" / f"{output.parent.name}-{job.split}-{job.task}{kind}.log"
         command = self._evaluator.command(
-            task=job.task,
-            split=job.split,
-            indices=tuple(dict.fromkeys(slot.key.index for slot in missing)),
-            rollouts=self._plan.rollouts,
-            video=job.video,
-            host=HOST,
-            port=server.port,
-            output=output,
-            image_size=self._plan.image_size,
-            action_chunk_size=self._plan.action_chunk_size,
-            oracle_stage=self._plan.settings.oracle_stage,
+            Order(
+                task=job.task,
+                split=job.split,
+                indices=tuple(dict.fromkeys(slot.key.index for slot in missing)),
+                rollouts=self._plan.rollouts,
+                video=job.video,
+                host=HOST,
+                port=server.port,
+                output=output,
+                image_size=self._plan.image_size,
+                action_chunk_size=self._plan.action_chunk_size,
+                oracle_stage=self._plan.settings.oracle_stage,
+            )
         )
         with Child(f"the evaluator of {job.task}", command, log) as child:
             last_sign, changed = self._signs_of_life(output, log), time.monotonic()

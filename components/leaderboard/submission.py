@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.evaluate.rollouts import Rollout
-from components.plan.evaluators import find_evaluator
+from components.plan.evaluators import Order, find_evaluator
 from components.plan.plan import REPORTED, Plan
 from components.shared.errors import UserError
 from pi_behavior.challenge import EDITIONS
@@ -105,17 +105,19 @@ def _readme(
     evaluator = find_evaluator(plan.evaluator, plan.edition)
     indices = sorted({i for job in plan.jobs if job.split == REPORTED for i in job.instances})
     words = evaluator.command(
-        task="TASK",
-        split=REPORTED,
-        indices=tuple(indices),
-        rollouts=plan.rollouts,
-        video=True,
-        host="HOST",
-        port=8000,
-        output=Path("OUTPUT"),
-        image_size=plan.image_size,
-        action_chunk_size=plan.action_chunk_size,
-        oracle_stage=plan.settings.oracle_stage,
+        Order(
+            task="TASK",
+            split=REPORTED,
+            indices=tuple(indices),
+            rollouts=plan.rollouts,
+            video=True,
+            host="HOST",
+            port=8000,
+            output=Path("OUTPUT"),
+            image_size=plan.image_size,
+            action_chunk_size=plan.action_chunk_size,
+            oracle_stage=plan.settings.oracle_stage,
+        )
     )
     # the interpreter's path on this machine means nothing elsewhere
     command = " ".join([os.path.basename(words[0]).replace("omnigibson-python", "python"), *words[1:]])

@@ -20,6 +20,31 @@ _FIRST_INSTANCE = {"public_test": 301, "hidden_test": 321, "all_test": 301, "tra
 
 
 @dataclass(frozen=True)
+class Order:
+    """What one process of an evaluator has to do: rollouts of one task."""
+
+    task: str
+    split: str
+    """validation or reported."""
+    indices: tuple[int, ...]
+    """Indices of the instances in the split's mode."""
+    rollouts: int
+    """Rollouts per instance; 1 where the evaluator cannot repeat."""
+    video: bool
+    host: str
+    """Host of the policy server."""
+    port: int
+    output: Path
+    """Folder that gets the results and videos."""
+    image_size: int
+    """Side of the policy's pictures in pixels, where the evaluator lets us choose it."""
+    action_chunk_size: int
+    """Actions per request, where the evaluator lets us choose it; 0 is one."""
+    oracle_stage: bool
+    """Tell the policy the true stage; only for an evaluator that can."""
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """A program that takes the 2026 evaluator's command line and writes its files."""
 
@@ -72,46 +97,18 @@ class Evaluator:
         """
         return [_FIRST_INSTANCE[self.mode(split)] + index for index in indices]
 
-    def command(
-        self,
-        *,
-        task: str,
-        split: str,
-        indices: tuple[int, ...],
-        rollouts: int,
-        video: bool,
-        host: str,
-        port: int,
-        output: Path,
-        image_size: int,
-        action_chunk_size: int,
-        oracle_stage: bool,
-    ) -> list[str]:
-        """The command line that does rollouts of one task.
-
-        Args:
-            task: name of the task.
-            split: validation or reported.
-            indices: indices of the instances in the split's mode.
-            rollouts: rollouts per instance; 1 where the evaluator cannot repeat.
-            video: write videos.
-            host: host of the policy server.
-            port: port of the policy server.
-            output: folder that gets the results and videos.
-            image_size: side of the policy's pictures in pixels, where the evaluator lets us choose it.
-            action_chunk_size: actions per request, where the evaluator lets us choose it; 0 is one.
-            oracle_stage: tell the policy the true stage; only for an evaluator that can.
-        """
-        words = [*self.program, "--task-name", task, "--host", host, "--port", str(port)]
-        words += ["--instance-indices", *map(str, indices), "--num-rollouts", str(rollouts)]
-        words += ["--mode", self.mode(split), "--output-dir", str(output), "--headless"]
-        if video:
+    def command(self, order: Order) -> list[str]:
+        """The command line for an order."""
+        words = [*self.program, "--task-name", order.task, "--host", order.host, "--port", str(order.port)]
+        words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
+        words += ["--mode", self.mode(order.split), "--output-dir", str(order.output), "--headless"]
+        if order.video:
             words.append("--write-video")
         if self.sizes:
-            words += ["--image-size", str(image_size)]
-            if action_chunk_size:
-                words += ["--action-chunk-size", str(action_chunk_size)]
-        if oracle_stage:
+            words += ["--image-size", str(order.image_size)]
+            if order.action_chunk_size:
+                words += ["--action-chunk-size", str(order.action_chunk_size)]
+        if order.oracle_stage:
             words.append("--oracle-stage")
         return words
 
@@ -144,27 +141,14 @@ class Evaluator2025(Evaluator):
             )
         return [ids[index] for index in indices]
 
-    def command(
-        self,
-        *,
-        task: str,
-        split: str,
-        indices: tuple[int, ...],
-        rollouts: int,
-        video: bool,
-        host: str,
-        port: int,
-        output: Path,
-        image_size: int,
-        action_chunk_size: int,
-        oracle_stage: bool,
-    ) -> list[str]:
-        """The command line that does rollouts of one task; see Evaluator.command."""
-        words = [*self.program, "policy=websocket", f"task.name={task}", f"model.host={host}"]
-        words += [f"model.port={port}", f"eval_instance_ids=[{','.join(map(str, indices))}]"]
+    def command(self, order: Order) -> list[str]:
+        """The command line for an order."""
+        words = [*self.program, "policy=websocket", f"task.name={order.task}", f"model.host={order.host}"]
+        words += [f"model.port={order.port}", f"eval_instance_ids=[{','.join(map(str, order.indices))}]"]
         # quoted, as Hydra's grammar gives a meaning to some characters of paths
-        words += [f"log_path={json.dumps(str(output))}", f"write_video={str(video).lower()}", "headless=true"]
-        if self.mode(split) == "train":
+        words += [f"log_path={json.dumps(str(order.output))}", f"write_video={str(order.video).lower()}"]
+        words.append("headless=true")
+        if self.mode(order.split) == "train":
             words.append("eval_on_train_instances=true")
         return words
 

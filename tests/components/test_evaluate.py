@@ -22,7 +22,7 @@ from components.evaluate.rollouts import Outcome, load, save
 from components.evaluate.server import log_file, policy_server, rule_counts
 from components.evaluate.stage import Config
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import find_evaluator
+from components.plan.evaluators import Order, find_evaluator
 from components.plan.plan import Job, Plan, PolicySettings
 from components.shared.errors import UserError
 from components.shared.processes import ChildError
@@ -383,17 +383,19 @@ def test_household_takes_its_command_line(tmp_path):
 
     evaluator = find_evaluator("household", "2026")
     words = evaluator.command(
-        task=TASK,
-        split="validation",
-        indices=(100, 101),
-        rollouts=2,
-        video=True,
-        host="localhost",
-        port=1234,
-        output=tmp_path,
-        image_size=56,
-        action_chunk_size=10,
-        oracle_stage=True,
+        Order(
+            task=TASK,
+            split="validation",
+            indices=(100, 101),
+            rollouts=2,
+            video=True,
+            host="localhost",
+            port=1234,
+            output=tmp_path,
+            image_size=56,
+            action_chunk_size=10,
+            oracle_stage=True,
+        )
     )
     config = tyro.cli(EvalConfig, args=words[3:])
     assert config.instance_ids() == evaluator.instance_ids(TASK, "validation", [100, 101])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.plan import stage as plan_stage
-from components.plan.evaluators import find_evaluator
+from components.plan.evaluators import Order, find_evaluator
 from components.plan.plan import Plan
 from components.plan.shards import Unit, shard
 from components.shared.errors import UserError
@@ -203,17 +203,19 @@ def test_instance_ids_of_2025_come_from_the_challenges_metadata(tmp_path, monkey
 
 def command(edition, output, *, indices, split="validation"):
     return find_evaluator("omnigibson", edition).command(
-        task="turning_on_radio",
-        split=split,
-        indices=indices,
-        rollouts=1,
-        video=True,
-        host="127.0.0.1",
-        port=8000,
-        output=output,
-        image_size=224,
-        action_chunk_size=10,
-        oracle_stage=False,
+        Order(
+            task="turning_on_radio",
+            split=split,
+            indices=indices,
+            rollouts=1,
+            video=True,
+            host="127.0.0.1",
+            port=8000,
+            output=output,
+            image_size=224,
+            action_chunk_size=10,
+            oracle_stage=False,
+        )
     )
 
 
