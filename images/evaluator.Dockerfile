@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 # Evaluation: the official BEHAVIOR-1K release (OmniGibson on Isaac Sim) as its authors publish it, and beside it
 # the policy server with a Python of its own. They share neither interpreter nor library, so that the release may
-# be of either edition of the challenge (2025: Python 3.10). The evaluate stage starts
+# be of either edition of the challenge, whatever its Python. The evaluate stage starts
 # `omnigibson-python -m omnigibson.eval.eval ...` (2025: omnigibson.learning.eval) and
 # `python3 -m pi_behavior.policy.server ...`. Of the release it needs /entrypoint.sh, which runs a command in the
 # simulator's environment. Build with `docker buildx bake -f images/docker-bake.hcl evaluator`.
