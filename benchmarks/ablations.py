@@ -22,21 +22,21 @@ from typing import Any
 import tyro
 
 from components.dataset.stage import STAGE as DATASET
-from components.dataset.versioning import version_dataset
-from components.evaluate.rollouts import load
+from components.demonstrations.repository import version_dataset
 from components.evaluate.stage import STAGE as EVALUATE
-from components.leaderboard.intervals import Comparison, compare
+from components.evaluation.intervals import Comparison, compare
+from components.evaluation.rollouts import load
 from components.plan.stage import STAGE as PLAN
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.source import git_commit
-from components.shared.stage import Stage
+from components.runtime.errors import UserError
+from components.runtime.stage import Stage
 from components.statistics.stage import STAGE as STATISTICS
+from components.store.artifact import Artifact, write_atomic
+from components.store.identity import git_commit
 from components.train.stage import STAGE as TRAIN
 from pi_behavior.config import TrainConfig
-from pipelines import demo
-from pipelines.profiles import load_profile
-from pipelines.runs import exclusive
+from pipelines.definitions.profiles import load_profile
+from pipelines.local.records import exclusive
+from pipelines.tools import demo
 
 Changes = Mapping[str, Any]
 

@@ -24,7 +24,7 @@ from pi_behavior.losses import fast_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.observation import FastTokens, Observation
-from pi_behavior.published import infer_config, load_published
+from pi_behavior.published_layout import infer_config, load_published
 from pi_behavior.statistics import correction_matrix
 
 TOLERANCES = {

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
 
 T = TypeVar("T")
 STAGES = ("news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
@@ -22,38 +22,38 @@ def _options(kind: type[T], command: str, words: list[str]) -> T:
 
 
 def _demo(words: list[str]) -> int:
-    from pipelines import demo
+    from pipelines.tools import demo
 
     return demo.run(_options(demo.Options, "demo", words))
 
 
 def _run(words: list[str]) -> int:
-    from pipelines import local
+    from pipelines.local import run as local
 
     return local.run(_options(local.Options, "run", words))
 
 
 def _pipeline(words: list[str]) -> int:
-    from pipelines import remote
+    from pipelines.cluster import commands as remote
 
     command: Any = remote.Command
     return remote.run(tyro.cli(command, args=words, prog="b1k pipeline", description=remote.__doc__))
 
 
 def _doctor(words: list[str]) -> int:
-    from pipelines import doctor
+    from pipelines.tools import doctor
 
     return doctor.run(_options(doctor.Options, "doctor", words))
 
 
 def _estimate(words: list[str]) -> int:
-    from pipelines import estimate
+    from pipelines.tools import estimate
 
     return estimate.run(_options(estimate.Options, "estimate", words))
 
 
 def _checkpoint(words: list[str]) -> int:
-    from pipelines import checkpoints
+    from pipelines.tools import exchange as checkpoints
 
     command: Any = checkpoints.Command
     chosen = tyro.cli(command, args=words, prog="b1k checkpoint", description=checkpoints.__doc__)
@@ -67,7 +67,7 @@ def _serve(words: list[str]) -> int:
 
 
 def _lineage(words: list[str]) -> int:
-    from pipelines import provenance
+    from pipelines.tools import lineage as provenance
 
     command: Any = provenance.Command
     return provenance.run(tyro.cli(command, args=words, prog="b1k lineage", description=provenance.__doc__))
@@ -76,7 +76,7 @@ def _lineage(words: list[str]) -> int:
 def _dataset(words: list[str]) -> int:
     if words[:1] != ["new"]:
         return _stage("dataset")(words)
-    from components.dataset import new
+    from components.demonstrations import news as new
 
     return new.run(_options(new.Options, "dataset new", words[1:]))
 

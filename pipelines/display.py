@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
-from components.shared.progress import format_count, format_seconds
+from components.runtime.progress import format_count, format_seconds
 from pipelines.tree import CACHED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tree
 
 _MARKS = {

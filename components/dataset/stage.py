@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from components.dataset.checks import CHECKS, Finding, check_dataset
-from components.dataset.fetch import Version, fetch, manifest, open_version, resolve_revision
-from components.dataset.versioning import dvc_environment
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.lineage import Dependency
-from components.shared.stage import Invocation, Result, Stage, Work
+from components.demonstrations.repository import dvc_environment
+from components.demonstrations.versions import Version, fetch, manifest, open_version, resolve_revision
+from components.runtime.errors import UserError
+from components.runtime.stage import Invocation, Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
+from components.store.lineage import Dependency
 from pi_behavior.data.lerobot import DatasetError, LeRobotDataset
 
 _SHOWN = 5

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.plan.plan import Plan
-from components.shared.artifacts import write_atomic
-from components.shared.errors import UserError
-from components.shared.processes import Child, is_healthy, read_port
+from components.evaluation.plan import Plan
+from components.runtime.errors import UserError
+from components.runtime.processes import Child, is_healthy, read_port
+from components.store.artifact import write_atomic
 
 _LOG = "-server.log"
 HOST = "127.0.0.1"

@@ -7,14 +7,14 @@ the rollouts that are missing, and continues from the finished rollouts after a 
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from components.evaluate.rollouts import save
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import find_evaluator
-from components.plan.plan import Plan
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import Plan
+from components.evaluation.rollouts import save
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,5 @@ STAGE = Stage(
     Config,
     Inputs,
     run,
-    ("components.plan", "components.shared.processes", "pi_behavior", *_SIMULATOR),
+    ("components.plan", "components.runtime.processes", "pi_behavior", *_SIMULATOR),
 )

@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from components.evaluate.rollouts import Outcome, Rollout, RolloutKey
 from components.evaluate.server import HOST, PolicyServer, ServerCommand, log_file
-from components.plan.evaluators import Evaluator, Order
-from components.plan.plan import Job, Plan
-from components.shared.artifacts import write_atomic
-from components.shared.errors import UserError
-from components.shared.processes import Child, ChildError, describe_exit
-from components.shared.progress import Progress, TaskProgress
+from components.evaluation.evaluators import Evaluator, Order
+from components.evaluation.plan import Job, Plan
+from components.evaluation.rollouts import Outcome, Rollout, RolloutKey
+from components.runtime.errors import UserError
+from components.runtime.processes import Child, ChildError, describe_exit
+from components.runtime.progress import Progress, TaskProgress
+from components.store.artifact import write_atomic
 
 MAX_ATTEMPTS = 3
 _POLL = 0.2

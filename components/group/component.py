@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.images import image
-from components.shared.loops import loops_over_items
+from pipelines.definitions.images import image
+from pipelines.definitions.loops import loops_over_items
 
 
 @loops_over_items

@@ -9,11 +9,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from components.evaluate.rollouts import load
-from components.plan.plan import COMMON, VALIDATION
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.evaluation.plan import COMMON, VALIDATION
+from components.evaluation.rollouts import load
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
 
 GROUPS = ("best", "good", "bad")
 
@@ -100,4 +100,4 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     )
 
 
-STAGE = Stage("group", Config, Inputs, run, ("components.plan.plan", "components.evaluate.rollouts"))
+STAGE = Stage("group", Config, Inputs, run, ("components.evaluation.plan", "components.evaluation.rollouts"))

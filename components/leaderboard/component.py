@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.shared.images import image
+from pipelines.definitions.images import image
 
 
 @dsl.container_component

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import av
 
-from components.evaluate.rollouts import Rollout
-from components.shared.progress import Progress
+from components.evaluation.rollouts import Rollout
+from components.runtime.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from components.evaluate.rollouts import Rollout
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.rollouts import Rollout
 from components.leaderboard.curves import Curve
 from components.leaderboard.gallery import Clip
 from components.leaderboard.scores import Rollouts, Scores, policy_order
-from components.plan.evaluators import find_evaluator
-from components.plan.plan import REPORTED, Plan
-from components.shared import lineage
-from components.shared.artifacts import Artifact
-from components.shared.progress import format_seconds
+from components.runtime.progress import format_seconds
+from components.store import lineage
+from components.store.artifact import Artifact
 from pi_behavior.challenge import EDITIONS
 
 REDUCED = "reduced: one room, few objects; not a BEHAVIOR score"

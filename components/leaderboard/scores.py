@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.evaluate.rollouts import Rollout, RolloutKey
-from components.leaderboard.intervals import bootstrap, clopper_pearson
-from components.plan.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
+from components.evaluation.intervals import bootstrap, clopper_pearson
+from components.evaluation.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
+from components.evaluation.rollouts import Rollout, RolloutKey
 
 
 @dataclass(frozen=True)

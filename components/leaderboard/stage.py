@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 
-from components.evaluate.rollouts import Rollout, load
+from components.evaluation.plan import COMMON, GROUP, REPORTED, Plan
+from components.evaluation.rollouts import Rollout, load
 from components.leaderboard import gallery, report
 from components.leaderboard.curves import Curve, draw, read_metrics
 from components.leaderboard.scores import Scores, collect
 from components.leaderboard.submission import Identity, package
-from components.plan.plan import COMMON, GROUP, REPORTED, Plan
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
 
 SCORES = "scores.json"
 EPISODES = "episodes.json"
@@ -145,5 +145,5 @@ STAGE = Stage(
     Config,
     Inputs,
     run,
-    ("components.plan", "components.evaluate.rollouts", "pi_behavior.challenge"),
+    ("components.plan", "components.evaluation.rollouts", "pi_behavior.challenge"),
 )

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.evaluate.rollouts import Rollout
-from components.plan.evaluators import Order, find_evaluator
-from components.plan.plan import REPORTED, Plan
-from components.shared.errors import UserError
+from components.evaluation.evaluators import Order, find_evaluator
+from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.rollouts import Rollout
+from components.runtime.errors import UserError
 from pi_behavior.challenge import EDITIONS
 
 TRACKS = ("standard", "privileged")

@@ -2,8 +2,8 @@
 
 from kfp import dsl
 
-from components.shared.images import image
-from components.shared.loops import branches_on_answer
+from pipelines.definitions.images import image
+from pipelines.definitions.loops import branches_on_answer
 
 
 @branches_on_answer

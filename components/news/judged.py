@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.plan.plan import COMMON
+from components.evaluation.plan import COMMON
 from components.promote.stage import CHAMPION
 from components.promote.stage import STAGE as PROMOTE
-from components.shared import lineage
-from components.shared.artifacts import LINEAGE, Artifact
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
+from components.store import lineage
+from components.store.artifact import LINEAGE, Artifact
 
 DEMONSTRATIONS = "demonstrations"
 

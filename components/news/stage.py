@@ -10,14 +10,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.dataset.fetch import resolve_revision
-from components.dataset.new import Options, read_version, whats_new
-from components.dataset.versioning import dvc_environment
+from components.demonstrations.news import Options, read_version, whats_new
+from components.demonstrations.repository import dvc_environment
+from components.demonstrations.versions import resolve_revision
 from components.news import judged
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.lineage import Dependency
-from components.shared.stage import Invocation, Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Invocation, Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
+from components.store.lineage import Dependency
 
 _SITE_CACHE = ".dvc-site"
 
@@ -132,5 +132,5 @@ STAGE = NewsStage(
     Config,
     Inputs,
     run,
-    ("components.dataset.new", "components.dataset.fetch", "pi_behavior.challenge"),
+    ("components.demonstrations.news", "components.demonstrations.versions", "pi_behavior.challenge"),
 )

@@ -11,12 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from components.plan.evaluators import EVALUATORS, Evaluator, find_evaluator
-from components.plan.plan import COMMON, GROUP, REPORTED, UNTRAINED, VALIDATION, Job, Plan, PolicySettings
+from components.evaluation.evaluators import EVALUATORS, Evaluator, find_evaluator
+from components.evaluation.plan import (
+    COMMON,
+    GROUP,
+    REPORTED,
+    UNTRAINED,
+    VALIDATION,
+    Job,
+    Plan,
+    PolicySettings,
+)
 from components.plan.shards import Unit, shard
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
 from pi_behavior.challenge import EDITIONS, task
 from pi_behavior.policy.config import PolicyConfig
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.leaderboard.intervals import Comparison, compare
+from components.evaluation.intervals import Comparison, compare
+from components.evaluation.plan import COMMON, GROUP, REPORTED, UNTRAINED
 from components.leaderboard.stage import EPISODES, SCORES
-from components.plan.plan import COMMON, GROUP, REPORTED, UNTRAINED
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
 
 CHAMPION = "champion.json"
 DECISION = "decision.json"
@@ -176,5 +176,5 @@ STAGE = Stage(
     Config,
     Inputs,
     run,
-    ("components.plan.plan", "components.leaderboard"),
+    ("components.evaluation.plan", "components.leaderboard"),
 )

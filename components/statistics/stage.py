@@ -8,11 +8,11 @@ displacements per task), `closure.json` (whether each gripper was ever closed, p
 from dataclasses import asdict, dataclass, replace
 from typing import cast, get_args
 
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
 from components.statistics.summary import summary_page
 from components.statistics.tokenizer import ChunkSample, Measurements, measure
+from components.store.artifact import Artifact
 from pi_behavior.accumulators import DatasetAccumulator
 from pi_behavior.challenge import TASKS_BY_INDEX, task
 from pi_behavior.data.lerobot import LeRobotDataset

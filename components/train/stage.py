@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from components.shared.artifacts import Artifact, write_atomic
-from components.shared.errors import UserError
-from components.shared.lineage import Dependency
-from components.shared.progress import Progress, TaskProgress
-from components.shared.stage import PARTIAL, Result, Stage, Work
-from components.train.processes import Processes
+from components.runtime.errors import UserError
+from components.runtime.progress import Progress, TaskProgress
+from components.runtime.stage import PARTIAL, Result, Stage, Work
+from components.store.artifact import Artifact, write_atomic
+from components.store.lineage import Dependency
+from components.train.multiprocess import Processes
 from components.train.warm_start import continued
 from pi_behavior.challenge import task
 from pi_behavior.config import ModelConfig, TrainConfig, model_config

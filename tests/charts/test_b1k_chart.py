@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipelines.profiles.h200x8 import PROFILE as H200X8
+from pipelines.definitions.profiles.h200x8 import PROFILE as H200X8
 
 CHART = Path(__file__).parents[2] / "charts" / "b1k"
 VERSION = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]

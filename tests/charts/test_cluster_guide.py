@@ -12,9 +12,9 @@ import kubernetes_validate
 import tyro
 import yaml
 
-from components.shared.executor import KfpTask
+from components.runtime.executor import KfpTask
 from components.train.stage import Config, Inputs
-from pipelines.compiling import compile_pipeline
+from pipelines.definitions.compiling import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines.compiling import BUILDERS, compile_pipeline
+from pipelines.definitions.compiling import BUILDERS, compile_pipeline
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()

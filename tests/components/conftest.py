@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from components.evaluate.rollouts import Outcome, Rollout, RolloutKey, save
-from components.plan.evaluators import find_evaluator
-from components.plan.plan import Plan
-from components.shared.artifacts import Artifact
-from components.shared.stage import Result, Stage
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import Plan
+from components.evaluation.rollouts import Outcome, Rollout, RolloutKey, save
+from components.runtime.stage import Result, Stage
+from components.store.artifact import Artifact
 
 
 def as_of_2025(outcome: str) -> str:

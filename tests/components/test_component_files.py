@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from components.shared.artifacts import Artifact
+from components.store.artifact import Artifact
 
 COMPONENTS = {
     "news": ["news"],

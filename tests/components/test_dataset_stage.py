@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.dataset import fetch
 from components.dataset.checks import check_dataset
 from components.dataset.stage import STAGE, Config, Inputs
-from components.dataset.versioning import version_dataset
-from components.shared.errors import UserError
+from components.demonstrations import versions as fetch
+from components.demonstrations.repository import version_dataset
+from components.runtime.errors import UserError
 from pi_behavior.data.lerobot import LeRobotDataset
 
 # DVC's dependencies deprecate what DVC still uses
@@ -121,9 +121,8 @@ def test_a_missing_dataset_is_named(repository, path) -> None:
         version_dataset(repository, path, repository.parent / "remote", "no")
 
 
-SAVE = (
-    "import sys; from pathlib import Path; from components.dataset.versioning import version_dataset as v; "
-)
+SAVE = "import sys; from pathlib import Path; "
+SAVE += "from components.demonstrations.repository import version_dataset as v; "
 SAVE += (
     "r = Path(sys.argv[1]); print('begun', flush=True); v(r, 'data', r.parent / 'remote', 'Demonstrations')"
 )
@@ -133,7 +132,7 @@ KILLED = """
 import os, re, signal, sys
 from pathlib import Path
 import dvc.repo
-from components.dataset.versioning import version_dataset
+from components.demonstrations.repository import version_dataset
 
 def hook(event, arguments):
     # die at the first step on files after the one that is named

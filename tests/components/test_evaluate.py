@@ -18,15 +18,15 @@ import psutil
 import pytest
 
 from components.evaluate import supervisor as supervisor_module
-from components.evaluate.rollouts import Outcome, load, save
 from components.evaluate.server import log_file, policy_server, rule_counts
 from components.evaluate.stage import Config
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import Order, find_evaluator
-from components.plan.plan import Job, Plan, PolicySettings
-from components.shared.errors import UserError
-from components.shared.processes import ChildError
-from components.shared.progress import Progress
+from components.evaluation.evaluators import Order, find_evaluator
+from components.evaluation.plan import Job, Plan, PolicySettings
+from components.evaluation.rollouts import Outcome, load, save
+from components.runtime.errors import UserError
+from components.runtime.processes import ChildError
+from components.runtime.progress import Progress
 
 TASK = "turning_on_radio"
 EVALUATOR = """

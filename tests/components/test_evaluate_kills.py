@@ -13,10 +13,10 @@ import pytest
 from benchmarks.serving import write_random_checkpoint
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
-from components.plan.evaluators import find_evaluator
-from components.plan.plan import Job, Plan, PolicySettings
-from components.shared.processes import read_port
-from components.shared.progress import Progress
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import Job, Plan, PolicySettings
+from components.runtime.processes import read_port
+from components.runtime.progress import Progress
 from pi_behavior.config import model_config
 
 INSTANCES = (0, 1, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.group import stage as group_stage
 from components.group.stage import Config, split
 from components.plan import stage as plan_stage
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
 
 TASKS = ("turning_on_radio", "picking_up_trash")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from components.leaderboard.intervals import bootstrap, clopper_pearson, compare
+from components.evaluation.intervals import bootstrap, clopper_pearson, compare
 
 
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))

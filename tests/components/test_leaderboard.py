@@ -13,8 +13,8 @@ from components.leaderboard import stage as leaderboard
 from components.leaderboard.curves import draw
 from components.leaderboard.submission import Identity
 from components.plan import stage as plan_stage
-from components.shared import lineage
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
+from components.store import lineage
 
 RADIO, TRASH = TASKS = ("turning_on_radio", "picking_up_trash")
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.shared.artifacts import Artifact, format_sums, hash_files, parse_sums
-from components.shared.lineage import chain, verify
-from components.shared.stage import Result, Stage, Work
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact, format_sums, hash_files, parse_sums
+from components.store.lineage import chain, verify
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from components.dataset import stage as dataset
-from components.dataset.new import Options, whats_new
-from components.dataset.versioning import dvc_environment, version_dataset
+from components.demonstrations.news import Options, whats_new
+from components.demonstrations.repository import dvc_environment, version_dataset
 from components.news.stage import STAGE, Config, Inputs
 from components.promote import stage as promote
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
 
 # DVC's dependencies deprecate what DVC still uses
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")

@@ -8,11 +8,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.evaluation.evaluators import Order, find_evaluator
+from components.evaluation.plan import Plan
 from components.plan import stage as plan_stage
-from components.plan.evaluators import Order, find_evaluator
-from components.plan.plan import Plan
 from components.plan.shards import Unit, shard
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
 
 TASKS = ("turning_on_radio", "picking_up_trash")
 

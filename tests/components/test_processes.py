@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from components.shared.processes import Child, ChildError, describe_exit, is_healthy, log_tail, read_port
+from components.runtime.processes import Child, ChildError, describe_exit, is_healthy, log_tail, read_port
 
 
 def python(code: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_child_dies_when_its_parent_is_killed(tmp_path):
             f"""
             import sys, time
             from pathlib import Path
-            from components.shared.processes import Child
+            from components.runtime.processes import Child
             command = [sys.executable, "-c", "import time; time.sleep(100)"]
             child = Child("sleeper", command, Path("{tmp_path}/log"))
             print(child.pid, flush=True)

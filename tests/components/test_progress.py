@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.shared.progress import Progress, append_json_line, format_count, format_seconds
+from components.runtime.progress import Progress, append_json_line, format_count, format_seconds
 
 
 class Clock:
@@ -110,7 +110,7 @@ def test_threads_count_together() -> None:
 def test_processes_append_whole_lines_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     program = (
-        "from pathlib import Path\nimport sys\nfrom components.shared.progress import append_json_line\n"
+        "from pathlib import Path\nimport sys\nfrom components.runtime.progress import append_json_line\n"
         "for i in range(300): append_json_line(Path(sys.argv[1]), {'who': sys.argv[2], 'text': 'x' * 500})"
     )
     processes = [subprocess.Popen([sys.executable, "-c", program, str(path), who]) for who in "ab"]

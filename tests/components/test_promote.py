@@ -7,8 +7,8 @@ import pytest
 from components.leaderboard import stage as leaderboard
 from components.plan import stage as plan_stage
 from components.promote import stage as promote
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
+from components.store.artifact import Artifact
 
 TASK = "turning_on_radio"
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.executor import KfpTask
-from components.shared.source import code_digest
-from components.shared.stage import Result, Stage, Work
+from components.runtime.errors import UserError
+from components.runtime.executor import KfpTask
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
+from components.store.identity import code_digest
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     return Result(metrics={"q": 0.5}, parameters={"Output": [{"worker": "0"}]}, html="<p>done</p>")
 
 
-STAGE = Stage("shared", Config, Inputs, run, ("components.shared.errors",))
+STAGE = Stage("shared", Config, Inputs, run, ("components.runtime.errors",))
 
 
 def _main(*arguments: str) -> int:
@@ -82,7 +82,7 @@ def test_configuration_inputs_and_code_change_the_fingerprint(tmp_path: Path) ->
         STAGE.fingerprint(Config(steps=5), Inputs()),
         STAGE.fingerprint(Config(), Inputs(first=made)),
         STAGE.fingerprint(Config(), Inputs(many=(made,))),
-        Stage("shared", Config, Inputs, run, ("components.shared.lineage",)).fingerprint(Config(), Inputs()),
+        Stage("shared", Config, Inputs, run, ("components.store.lineage",)).fingerprint(Config(), Inputs()),
     }
     assert len(keys) == 5
     assert code_digest(("components.shared",)) == code_digest(("components.shared",))
@@ -166,7 +166,7 @@ def test_killed_stage_continues_from_its_partial_folder(tmp_path: Path) -> None:
         textwrap.dedent("""
         import time
         from dataclasses import dataclass
-        from components.shared.stage import Result, Stage
+        from components.runtime.stage import Result, Stage
 
         @dataclass(frozen=True)
         class Config:

@@ -10,11 +10,11 @@ import pytest
 from components.dataset.stage import STAGE as DATASET
 from components.dataset.stage import Config as DatasetConfig
 from components.dataset.stage import Inputs as DatasetInputs
-from components.dataset.versioning import version_dataset
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
+from components.demonstrations.repository import version_dataset
+from components.runtime.errors import UserError
 from components.statistics.stage import STAGE, Config, Inputs
 from components.statistics.tokenizer import ChunkSample, measure
+from components.store.artifact import Artifact
 from pi_behavior.accumulators import delta_chunks
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.fast import FastTokenizer

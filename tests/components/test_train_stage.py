@@ -20,14 +20,14 @@ from flax import nnx
 from components.dataset.stage import STAGE as DATASET
 from components.dataset.stage import Config as DatasetConfig
 from components.dataset.stage import Inputs as DatasetInputs
-from components.dataset.versioning import version_dataset
-from components.shared.artifacts import Artifact, hash_files, tree_digest
-from components.shared.errors import UserError
-from components.shared.lineage import chain, verify
+from components.demonstrations.repository import version_dataset
+from components.runtime.errors import UserError
 from components.statistics.stage import STAGE as STATISTICS
 from components.statistics.stage import Config as StatisticsConfig
 from components.statistics.stage import Inputs as StatisticsInputs
-from components.train.processes import Processes
+from components.store.artifact import Artifact, hash_files, tree_digest
+from components.store.lineage import chain, verify
+from components.train.multiprocess import Processes
 from components.train.stage import STAGE, Config, Inputs
 from components.train.warm_start import continued
 from pi_behavior import checkpoint

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from components.dataset.versioning import version_dataset
+from components.demonstrations.repository import version_dataset
 from components.promote import stage as promote
-from components.shared.artifacts import Artifact
-from pipelines.runs import load_runs
+from components.store.artifact import Artifact
+from pipelines.local.records import load_runs
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 TASK = "turning_on_radio"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runs import load_runs
+from pipelines.local.records import load_runs
 
 # as for a user: the tests' own settings simulate two devices
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

@@ -9,8 +9,8 @@ import sys
 import tomllib
 from pathlib import Path
 
-from components.plan.evaluators import EVALUATORS
-from pipelines.profiles import load_profile
+from components.evaluation.evaluators import EVALUATORS
+from pipelines.definitions.profiles import load_profile
 
 ROOT = Path(__file__).parents[2]
 HADOLINT = Path(sys.executable).with_name("hadolint")

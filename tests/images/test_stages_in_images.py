@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipelines.profiles import load_profile
+from pipelines.definitions.profiles import load_profile
 
 ROOT = Path(__file__).parents[2]
 STAGES = {"news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote"}

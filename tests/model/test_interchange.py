@@ -21,11 +21,11 @@ from pi_behavior.checkpoint import CheckpointError
 from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig, model_config
 from pi_behavior.correlation import correlation_matrix
 from pi_behavior.fast import FastTokenizer
-from pi_behavior.interchange import export_published, import_published, open_tensors
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import NoiseId, Request
 from pi_behavior.policy.predictor import JaxPredictor
-from pi_behavior.published import BASE_NAMES, NAMES, infer_config, published_shapes
+from pi_behavior.published_exchange import export_published, import_published, open_tensors
+from pi_behavior.published_layout import BASE_NAMES, NAMES, infer_config, published_shapes
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.sharding import make_mesh
 from pi_behavior.training.state import create_state

@@ -12,7 +12,7 @@ from pi_behavior.checkpoint import flat_parameters
 from pi_behavior.config import ModelConfig, model_config
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
-from pi_behavior.published import infer_config, load_published, published_shapes
+from pi_behavior.published_layout import infer_config, load_published, published_shapes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_tiny.npz"
 

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from pipelines.profiles.profile import Profile
+from pipelines.definitions.profiles.profile import Profile
 
 # what the task sees goes to a file; what it is told to do comes from its parameters
 SCRIPT = """

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from pipelines.compiling import BUILDERS, compile_pipeline
-from pipelines.profiles import PROFILES
+from pipelines.definitions.compiling import BUILDERS, compile_pipeline
+from pipelines.definitions.profiles import PROFILES
 
 FOLDER = Path(__file__).parents[1] / "golden" / "ir"
 COMMAND = "python tests/pipelines/golden_ir.py"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from kfp import dsl
 
-from components.shared.artifacts import Artifact
-from components.shared.errors import UserError
-from components.shared.loops import branches_on_answer, loops_over_items
-from components.shared.stage import Result, Stage, Work
-from pipelines.profiles.profile import Profile
+from components.runtime.errors import UserError
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
+from pipelines.definitions.loops import branches_on_answer, loops_over_items
+from pipelines.definitions.profiles.profile import Profile
 
 
 @dataclass(frozen=True)

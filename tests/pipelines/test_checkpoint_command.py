@@ -10,7 +10,7 @@ import pytest
 from flax import traverse_util
 
 from pi_behavior.config import ModelConfig, VisionConfig
-from pi_behavior.published import BASE_NAMES, published_shapes
+from pi_behavior.published_layout import BASE_NAMES, published_shapes
 from pipelines import cli
 
 GOLDEN = Path(__file__).parents[1] / "golden"

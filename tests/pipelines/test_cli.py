@@ -8,9 +8,10 @@ from pathlib import Path
 import pydot
 import pytest
 
-from components.shared.artifacts import Artifact
-from components.shared.stage import Result, Stage, Work
-from pipelines import cli, provenance
+from components.runtime.stage import Result, Stage, Work
+from components.store.artifact import Artifact
+from pipelines import cli
+from pipelines.tools import lineage as provenance
 
 
 def _b1k(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from components.shared.errors import UserError
-from pipelines.compiling import BUILDERS, compile_pipeline, parse_settings
-from pipelines.profiles import PROFILES, load_profile
-from pipelines.profiles.cluster import RTX_PRODUCTS
+from components.runtime.errors import UserError
+from pipelines.definitions.compiling import BUILDERS, compile_pipeline, parse_settings
+from pipelines.definitions.profiles import PROFILES, load_profile
+from pipelines.definitions.profiles.cluster import RTX_PRODUCTS
 from pipelines.tree import Tree
 
 REGISTRY = "registry.example.org/robots"

@@ -15,12 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from components.dataset.versioning import version_dataset
-from components.shared.errors import UserError
-from components.shared.images import image
-from pipelines import compiling, containers, demo, local, provenance
-from pipelines.profiles import load_profile
-from pipelines.runs import load_runs
+from components.demonstrations.repository import version_dataset
+from components.runtime.errors import UserError
+from pipelines.definitions import compiling
+from pipelines.definitions.images import image
+from pipelines.definitions.profiles import load_profile
+from pipelines.local import containers
+from pipelines.local import run as local
+from pipelines.local.records import load_runs
+from pipelines.tools import demo
+from pipelines.tools import lineage as provenance
 
 # DVC, which versions the demonstrations
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
@@ -29,7 +33,8 @@ DRIVER = """
     import sys
     from pathlib import Path
     import container_task
-    from pipelines import compiling, local
+    from pipelines.definitions import compiling
+    from pipelines.local import run as local
     compiling.BUILDERS["one"] = container_task.build
     workspace, *settings = sys.argv[1:]
     options = local.Options(

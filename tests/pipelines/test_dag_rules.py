@@ -9,8 +9,8 @@ import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
-from components.shared.loops import branches_on_answer, loops_over_items
-from pipelines.dag_rules import violations
+from pipelines.definitions.dag_rules import violations
+from pipelines.definitions.loops import branches_on_answer, loops_over_items
 
 
 @loops_over_items

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.errors import UserError
-from pipelines import demo
-from pipelines.runs import new_run
+from components.runtime.errors import UserError
+from pipelines.local.records import new_run
+from pipelines.tools import demo
 
 
 def _score(q: float) -> dict[str, float]:

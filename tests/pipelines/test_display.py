@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from pipelines.compiling import compile_pipeline
+from pipelines.definitions.compiling import compile_pipeline
 from pipelines.display import Display
 from pipelines.tree import CACHED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Tree
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components.shared.errors import UserError
-from pipelines import doctor
-from pipelines.doctor import Options, check_s3
+from components.runtime.errors import UserError
+from pipelines.tools import doctor
+from pipelines.tools.doctor import Options, check_s3
 
 
 def _load_stub() -> ModuleType:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.errors import UserError
+from components.runtime.errors import UserError
 from pi_behavior.challenge import TASKS
 from pi_behavior.config import model_config
 from pi_behavior.flops import training_flops
-from pipelines.estimate import Options, Row, estimate, parameters, run
+from pipelines.tools.estimate import Options, Row, estimate, parameters, run
 
 GUIDE = Path(__file__).parents[2] / "docs" / "cluster.md"
 

@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from components.shared.errors import UserError
-from pipelines import compiling, local
-from pipelines.runs import Run, load_runs
+from components.runtime.errors import UserError
+from pipelines.definitions import compiling
+from pipelines.local import run as local
+from pipelines.local.records import Run, load_runs
 
 HERE = Path(__file__).parent
 DRIVER = """
     import sys
     from pathlib import Path
     import small_stage
-    from pipelines import compiling, local
+    from pipelines.definitions import compiling
+    from pipelines.local import run as local
     compiling.BUILDERS["small"] = small_stage.build
     resume = "--resume" in sys.argv
     options = local.Options(profile="smoke", pipeline="small", workspace=Path(sys.argv[1]), resume=resume)

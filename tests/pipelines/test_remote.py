@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from components.shared.errors import UserError
-from pipelines import cli, remote
-from pipelines.compiling import compile_pipeline
+from components.runtime.errors import UserError
+from pipelines import cli
+from pipelines.cluster import commands as remote
+from pipelines.definitions.compiling import compile_pipeline
 
 SECRET = "token-3f1b7c"
 SMALL = ("--profile", "smoke", "--set", "repository=/data/repository")
@@ -387,7 +388,7 @@ def test_a_service_accounts_token_is_found_where_it_is_mounted(
 ) -> None:
     stub.token = SECRET
     (tmp_path / "mounted").write_text(SECRET)
-    monkeypatch.setattr("pipelines.kubeflow.MOUNTED_TOKEN", tmp_path / "mounted")
+    monkeypatch.setattr("pipelines.cluster.server.MOUNTED_TOKEN", tmp_path / "mounted")
     assert b1k("submit", *SMALL)[0] == 0
     (tmp_path / "wrong").write_text("wrong")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "wrong"))

@@ -17,11 +17,11 @@ from pi_behavior.layout import (
     PROPRIOCEPTION_KEY,
     TASK_ID_KEY,
 )
-from pi_behavior.policy.checkpoints import CheckpointEntry, CheckpointPool
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import ClosureTable, Prediction, Request
 from pi_behavior.policy.protocol import ProtocolError
 from pi_behavior.policy.service import PolicyService
+from pi_behavior.policy.switching import CheckpointEntry, CheckpointPool
 
 
 class FormulaPredictor:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_behavior.policy import checkpoints
-from pi_behavior.policy.checkpoints import (
+from pi_behavior.policy import switching as checkpoints
+from pi_behavior.policy.switching import (
     CheckpointEntry,
     CheckpointPool,
     CheckpointUnavailableError,

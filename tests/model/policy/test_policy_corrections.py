@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pi_behavior.policy.config import PolicyConfig
-from pi_behavior.policy.corrections import (
+from pi_behavior.policy.rules import (
     Correction,
     Situation,
     correction_rules,

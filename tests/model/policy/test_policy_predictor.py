@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.serving import serving, write_random_checkpoint
-from components.shared.artifacts import hash_files, tree_digest
+from components.store.artifact import hash_files, tree_digest
 from pi_behavior import checkpoint
 from pi_behavior.config import VisionConfig, model_config
 from pi_behavior.flow import Inpainting, sample

@@ -15,11 +15,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, PROPRIOCEPTION_KEY
-from pi_behavior.policy.checkpoints import CheckpointEntry, CheckpointPool
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import NoiseId, Request
 from pi_behavior.policy.protocol import pack, unpack
 from pi_behavior.policy.service import PolicyService
+from pi_behavior.policy.switching import CheckpointEntry, CheckpointPool
 
 SHORT = PolicyConfig(execute=5, compress_from=5)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_behavior.policy.stages import StageTracker, vote
+from pi_behavior.policy.stage_voting import StageTracker, vote
 
 
 def logits(stage: int) -> np.ndarray:

@@ -13,9 +13,9 @@ from scipy.interpolate import CubicSpline
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HIGH, ACTION_HORIZON, ACTION_LOW, BASE, GRIPPERS
 from pi_behavior.policy.config import PolicyConfig
-from pi_behavior.policy.corrections import ClosureLookup, Situation, correction_rules
 from pi_behavior.policy.interface import Prediction
-from pi_behavior.policy.stages import StageTracker
+from pi_behavior.policy.rules import ClosureLookup, Situation, correction_rules
+from pi_behavior.policy.stage_voting import StageTracker
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Literal
 
 import tyro
 
-from pi_behavior.policy.checkpoints import (
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.interface import Predictor
+from pi_behavior.policy.service import PolicyService
+from pi_behavior.policy.switching import (
     CheckpointEntry,
     CheckpointPool,
     CheckpointUnavailableError,
     read_mapping,
 )
-from pi_behavior.policy.config import PolicyConfig
-from pi_behavior.policy.interface import Predictor
-from pi_behavior.policy.service import PolicyService
 
 logger = logging.getLogger(__name__)
 API_KEY_VARIABLE = "B1K_API_KEY"

@@ -23,12 +23,12 @@ from pi_behavior.challenge import EDITIONS
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HIGH, ACTION_HORIZON, ACTION_LOW, CONTROL_HZ
 from pi_behavior.policy import protocol
 from pi_behavior.policy.batching import Batcher
-from pi_behavior.policy.checkpoints import CheckpointPool, CheckpointUnavailableError, UnknownTaskError
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import Event
 from pi_behavior.policy.interface import Prediction, Predictor, Request
 from pi_behavior.policy.metrics import ServerMetrics
 from pi_behavior.policy.session import Session
+from pi_behavior.policy.switching import CheckpointPool, CheckpointUnavailableError, UnknownTaskError
 
 logger = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 20.0

@@ -23,9 +23,9 @@ from pi_behavior.layout import (
 )
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import ControlLoop, Event
-from pi_behavior.policy.corrections import ClosureLookup
 from pi_behavior.policy.interface import NoiseId, Prediction, Request
 from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ACTION_CHUNK_SIZE, ProtocolError
+from pi_behavior.policy.rules import ClosureLookup
 
 MAX_ENVIRONMENTS = 256
 MAX_SIDE = 2048

@@ -1,0 +1,1 @@
+"""The demonstrations in git and DVC: versions, their files, and what is new."""

@@ -1,0 +1,234 @@
+"""Puts a dataset under DVC in a git repository of its own.
+
+The project's repository never holds data: a collected dataset lies in a workspace, whose repository tracks
+one small `.dvc` file per version, while the files themselves go to a DVC remote.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+
+from components.runtime.errors import UserError
+from components.store.artifact import write_atomic
+
+_IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")
+_LEFT_BY_KILLED_WRITERS = ".*.partial*"
+_SITE_CACHE = Path(".dvc/tmp/site")
+
+
+def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message: str) -> str:
+    """Record the present state of a dataset as a version, and push its files to a remote.
+
+    Makes the repository at the first call. Does nothing but check if nothing changed. Killed at any point,
+    the next call completes it: files are pushed before the version that names them is committed.
+
+    Args:
+        workspace_repo: folder of the repository; inside another repository only where that ignores it.
+        data_path: the dataset's folder, relative to the repository.
+        remote: folder of the DVC remote.
+        message: the version's commit message.
+
+    Returns:
+        The git commit of the version, 40 hex digits.
+
+    Raises:
+        UserError: there is no such dataset, it is empty, or the repository would lie in a tracked folder.
+    """
+    repository, remote = workspace_repo.resolve(), remote.resolve()
+    data = repository / data_path
+    if repository not in data.resolve().parents or not data.is_dir() or not any(data.iterdir()):
+        raise UserError(
+            f"{data} is not a folder with files inside {repository}; collect a dataset there first"
+        )
+    _refuse_tracked_place(repository)
+    with _exclusive(repository) as interrupted:
+        if interrupted:
+            _repair(repository, remote)
+        _prepare(repository, remote)
+        # what DVC writes for data/demos: data/demos.dvc and an entry in data/.gitignore
+        place = Path(data_path)
+        written = (f"{place.as_posix()}.dvc", (place.parent / ".gitignore").as_posix())
+        _undo_half_written(repository, written)
+        # DVC also reads a dvc.yaml of the working directory, which may be that of another repository
+        with dvc_environment(repository / _SITE_CACHE), chdir(repository):
+            _add_and_push(repository, data)
+        _check_pushed(remote, repository / written[0])
+        git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
+        if not succeeds(repository, "diff", "--cached", "--quiet"):
+            git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
+        return git(repository, "rev-parse", "HEAD")
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git in a repository, without the settings of the user or the machine.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        UserError: git failed; the message holds what it said.
+    """
+    answer = _run_git(repository, arguments)
+    if answer.returncode:
+        raise UserError(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
+    return answer.stdout.strip()
+
+
+def md5(path: Path) -> str:
+    """Digest of a file as DVC names it, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def dvc_environment(site_cache: Path) -> Iterator[None]:
+    """Keep DVC to one folder: no analytics, no caches or settings elsewhere on the machine."""
+    settings = {
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(site_cache),
+        "DVC_GLOBAL_CONFIG_DIR": str(site_cache / "config"),
+        "DVC_SYSTEM_CONFIG_DIR": str(site_cache / "config"),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _run_git(repository: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    clean |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0"}
+    command = ["git", "-C", str(repository), "-c", "safe.directory=*", *arguments]
+    try:
+        return subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise UserError(
+            "git is not installed; the dataset's versions are kept in a git repository"
+        ) from error
+
+
+def succeeds(repository: Path, *arguments: str) -> bool:
+    """Whether a git command in a repository exits with 0."""
+    return _run_git(repository, arguments).returncode == 0
+
+
+def _refuse_tracked_place(repository: Path) -> None:
+    parent = repository.parent
+    if succeeds(parent, "rev-parse", "--is-inside-work-tree") and not succeeds(
+        parent, "check-ignore", "--quiet", str(repository)
+    ):
+        raise UserError(
+            f"{repository} lies in the git repository {git(parent, 'rev-parse', '--show-toplevel')}, which "
+            "does not ignore it; choose a folder outside or add it to .gitignore"
+        )
+
+
+def _prepare(repository: Path, remote: Path) -> None:
+    """Initialise git and DVC; rewritten only where different, so it repairs what a kill left half done."""
+    remote.mkdir(parents=True, exist_ok=True)
+    git(repository, "init", "--quiet", "--initial-branch=main")
+    contents = {
+        ".dvc/config": "[core]\n    remote = storage\n    analytics = false\n    check_update = false\n"
+        f"    autostage = true\n['remote \"storage\"']\n    url = {remote}\n",
+        ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
+        ".dvcignore": f"# what killed writers leave\n{_LEFT_BY_KILLED_WRITERS}\n",
+    }
+    for name, content in contents.items():
+        path = repository / name
+        if not path.exists() or path.read_text() != content:
+            write_atomic(path, content)
+
+
+def _undo_half_written(repository: Path, names: tuple[str, ...]) -> None:
+    """Restore small files that DVC does not write atomically from the last version; DVC makes them anew."""
+    for name in names:
+        saved = _run_git(repository, ("show", f"HEAD:./{name}"))
+        path = repository / name
+        if saved.returncode == 0:
+            if not path.exists() or path.read_text() != saved.stdout:
+                write_atomic(path, saved.stdout)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _add_and_push(repository: Path, data: Path) -> None:
+    # half a second of imports that other users of this module should not wait for
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(repository)) as repo:
+            repo.add(str(data))
+            repo.push(str(data))
+    except DvcException as error:
+        raise UserError(f"DVC could not add and push {data}: {error}") from error
+
+
+def _repair(repository: Path, remote: Path) -> None:
+    """Remove what a killed call left that DVC or its git library would trust or stumble over.
+
+    DVC takes an object that exists for a whole one, a folder's object for the presence of all its files, and
+    its index of a push for complete; its git library waits for no lock. Reads every object once.
+    """
+    shutil.rmtree(repository / ".dvc/tmp", ignore_errors=True)
+    for lock in (repository / ".git").rglob("*.lock"):
+        lock.unlink()
+    for store in (repository / ".dvc/cache/files/md5", remote / "files/md5"):
+        objects = [path for path in store.rglob("*") if path.is_file()]
+        for path in objects:
+            if md5(path) != (path.parent.name + path.name).removesuffix(".dir"):
+                path.unlink()
+        for path in objects:
+            if path.suffix == ".dir" and path.exists() and _missing_files(store, path):
+                path.unlink()
+
+
+def _check_pushed(remote: Path, version: Path) -> None:
+    """Refuse a version whose files are not all in the remote: DVC only warns of them."""
+    from dvc.utils.serialize import load_yaml
+
+    store = remote / "files/md5"
+    digest = load_yaml(version)["outs"][0]["md5"]
+    folder = _object(store, digest)
+    if not folder.is_file() or _missing_files(store, folder):
+        # the next call repairs: this one is not marked as finished
+        raise UserError(f"DVC did not push all files of {version.with_suffix('')} to {remote}; try again")
+
+
+def _missing_files(store: Path, folder: Path) -> list[str]:
+    entries = json.loads(folder.read_bytes())
+    return [entry["relpath"] for entry in entries if not _object(store, entry["md5"]).is_file()]
+
+
+def _object(store: Path, digest: str) -> Path:
+    return store / digest[:2] / digest[2:]
+
+
+@contextmanager
+def _exclusive(repository: Path) -> Iterator[bool]:
+    """Hold the repository's lock.
+
+    Yields:
+        Whether the last holder did not come to its end; the lock's file is empty only after one that did.
+    """
+    path = repository.with_name(f".{repository.name}.lock")
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        interrupted = bool(file.read())
+        file.write("" if interrupted else "writing\n")
+        file.flush()
+        yield interrupted
+        file.truncate(0)

@@ -1,0 +1,1 @@
+"""What runs a stage: its command, executor input and output, progress, child processes."""

@@ -1,1 +1,0 @@
-"""What every stage shares: artifacts, lineage, the command line, progress, processes."""

@@ -1,0 +1,1 @@
+"""Runs of a pipeline on a cluster with Kubeflow Pipelines."""

@@ -1,0 +1,31 @@
+"""What the cluster's profiles share: the objects of the chart `charts/b1k` under the release name b1k."""
+
+from pipelines.definitions.profiles.profile import Retry, Secret, Settings, Step, Toleration, Volume
+
+REGISTRY = "registry.example.org/robots"
+"""Registry of the images; `--registry` of `b1k pipeline` replaces it."""
+WORKSPACE = Volume("b1k-workspace", "/workspace")
+DATASET = Volume("b1k-dataset", "/dataset")
+S3 = Secret("b1k-s3", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), optional=True)
+WANDB = Secret("b1k-wandb", ("WANDB_API_KEY",), optional=True)
+S3_SETTINGS = Settings("b1k-settings", ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"))
+WANDB_SETTINGS = Settings("b1k-settings", ("WANDB_MODE", "WANDB_ENTITY", "WANDB_BASE_URL"))
+PULL_SECRET = "b1k-registry"  # noqa: S105 - the name of a secret, not a secret
+EVALUATOR = {"b1k/role": "evaluator"}
+"""Pods with this label reach the chart's policy server (`policyServer.clientLabels`)."""
+GPU_TAINT = Toleration("nvidia.com/gpu")
+
+RTX_PRODUCTS = (
+    "NVIDIA-L40S",
+    "NVIDIA-L40",
+    "NVIDIA-RTX-6000-Ada-Generation",
+    "NVIDIA-RTX-PRO-6000-Blackwell-Server-Edition",
+    "NVIDIA-GeForce-RTX-4090",
+    "NVIDIA-GeForce-RTX-5090",
+)
+"""GPUs with ray-tracing cores and at least 24 GB, which OmniGibson needs; an H200 has none of the former."""
+
+
+def toolbox(cpu: str = "2", memory: str = "8Gi", hours: float = 2.0) -> Step:
+    """A stage on CPUs."""
+    return Step(image="toolbox", cpu=cpu, memory=memory, volumes=(WORKSPACE,), retry=Retry(), hours=hours)

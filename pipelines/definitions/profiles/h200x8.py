@@ -1,0 +1,110 @@
+"""The report's run: the full model on one node of 8 H200 GPUs, OmniGibson on RTX nodes.
+
+Submit with `b1k pipeline submit --profile h200x8 --registry registry.example.org/robots`.
+
+Hardware: one node with 8 H200, 16 GPUs of the RTX kind (`RTX_PRODUCTS`), shared volumes as in `charts/b1k`.
+Expected: about 15 days of training (report, section 6), a day of evaluation. Not run yet.
+"""
+
+import dataclasses
+
+from pipelines.definitions.profiles.cluster import (
+    DATASET,
+    EVALUATOR,
+    GPU_TAINT,
+    PULL_SECRET,
+    RTX_PRODUCTS,
+    S3,
+    S3_SETTINGS,
+    WANDB,
+    WANDB_SETTINGS,
+    WORKSPACE,
+    toolbox,
+)
+from pipelines.definitions.profiles.profile import Profile, Retry, Step
+
+_WITH_DATA = dataclasses.replace(
+    toolbox(hours=0.5), volumes=(WORKSPACE, DATASET), secrets=(S3,), settings=(S3_SETTINGS,)
+)
+_TRAIN = Step(
+    image="trainer",
+    cpu="96",
+    memory="1200Gi",
+    gpus=8,
+    shared_memory="256Gi",
+    node_labels={"nvidia.com/gpu.product": "NVIDIA-H200"},
+    tolerations=(GPU_TAINT,),
+    volumes=(WORKSPACE,),
+    secrets=(WANDB,),
+    settings=(WANDB_SETTINGS,),
+    # a preempted training continues from its last saved state
+    retry=Retry(count=8, wait="60s", longest_wait="1800s"),
+    hours=24 * 20,
+)
+_EVALUATE = Step(
+    image="evaluator",
+    cpu="8",
+    memory="64Gi",
+    gpus=1,
+    shared_memory="8Gi",
+    gpu_products=RTX_PRODUCTS,
+    tolerations=(GPU_TAINT,),
+    volumes=(WORKSPACE, DATASET),
+    environment={"OMNIGIBSON_DATA_PATH": "/dataset/omnigibson"},
+    pod_labels=EVALUATOR,
+    retry=Retry(count=4, wait="60s"),
+    hours=24 * 4,
+)
+
+PROFILE = Profile(
+    name="h200x8",
+    summary="the report's run: 8 H200 GPUs to train, OmniGibson on RTX nodes to evaluate; compile only",
+    arguments={
+        "repository": "/dataset/repository",
+        "path": "data",
+        "model": "full",
+        "steps": 20_000,
+        "batch_size": 2048,
+        "flow_samples": 15,
+        "peak_learning_rate": 1e-4,
+        "final_learning_rate": 1e-5,
+        "warmup_steps": 1000,
+        "group_steps": 5_000,
+        "group_peak_learning_rate": 2.5e-5,
+        "group_warmup_steps": 200,
+        "fsdp": 8,
+        "augment": True,
+        "save_every": 500,
+        "log_every": 50,
+        # raw frames of all demonstrations would need tens of terabytes
+        "frame_cache": False,
+        "evaluator": "omnigibson",
+        "edition": "2026",
+        "validation_instances": 10,
+        "reported_instances": 10,
+        "workers": 16,
+        "untrained": False,
+        "image_size": 224,
+        "action_chunk_size": 0,
+        "execute": 20,
+        "compress_from": 26,
+        "num_steps": 20,
+        "workspace": WORKSPACE.path,
+    },
+    # less of everything: the policy has seen most of the demonstrations
+    retraining={"steps": 5_000, "peak_learning_rate": 2.5e-5, "warmup_steps": 200},
+    steps={
+        "news": _WITH_DATA,
+        "dataset": dataclasses.replace(_WITH_DATA, cpu="16", memory="64Gi", hours=24 * 3),
+        "statistics": toolbox(cpu="16", memory="128Gi", hours=24),
+        "train": _TRAIN,
+        "plan": toolbox(),
+        "evaluate": _EVALUATE,
+        "group": toolbox(),
+        "leaderboard": toolbox(cpu="8", memory="32Gi"),
+        "promote": toolbox(),
+    },
+    pull_secret=PULL_SECRET,
+    evaluations=16,
+    trainings=1,
+)

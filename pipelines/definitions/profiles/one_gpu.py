@@ -1,0 +1,46 @@
+"""The small model, trained and evaluated on one RTX GPU: checks a cluster end to end in hours.
+
+Submit with `b1k pipeline submit --profile one_gpu --registry registry.example.org/robots`.
+"""
+
+import dataclasses
+
+from pipelines.definitions.profiles.cluster import RTX_PRODUCTS
+from pipelines.definitions.profiles.h200x8 import PROFILE as H200X8
+
+PROFILE = dataclasses.replace(
+    H200X8,
+    name="one_gpu",
+    summary="the small model and OmniGibson on one RTX GPU of a cluster; compile only",
+    arguments={
+        **H200X8.arguments,
+        "tasks": "turning_on_radio picking_up_trash",
+        "model": "small",
+        "steps": 5000,
+        "batch_size": 64,
+        "group_steps": 1000,
+        "peak_learning_rate": 1e-3,
+        "group_peak_learning_rate": 3e-4,
+        "fsdp": 1,
+        "frame_cache": True,
+        "image_size": 112,
+        "validation_instances": 2,
+        "reported_instances": 5,
+        "workers": 1,
+    },
+    retraining={"steps": 1000, "peak_learning_rate": 3e-4, "warmup_steps": 20},
+    steps={
+        **H200X8.steps,
+        "train": dataclasses.replace(
+            H200X8.steps["train"],
+            gpus=1,
+            node_labels={},
+            gpu_products=RTX_PRODUCTS,
+            cpu="8",
+            memory="48Gi",
+            shared_memory="8Gi",
+            hours=24.0,
+        ),
+    },
+    evaluations=1,
+)

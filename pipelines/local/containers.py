@@ -1,0 +1,357 @@
+"""Tasks in their images, as on a cluster: `b1k run --containers`, through the socket of Docker or Podman.
+
+Every task is a container of the image that the compiled pipeline names, run as the calling user without
+capabilities, with a root file system that cannot be written and without network. It sees the workspace under
+its own path, so that the paths in artifacts and lineage mean the same inside and outside.
+
+`python -m pipelines.local.containers URL LABEL` waits until its standard input is closed, then removes the
+containers of a run. The kernel closes it when `b1k run` ends in whatever way, so no container outlives us.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig, Mount
+from requests.exceptions import RequestException
+
+from components.runtime.errors import UserError
+from pipelines.definitions.profiles.cluster import S3, S3_SETTINGS, WANDB, WANDB_SETTINGS
+
+ENGINE_FAILED = 125
+"""Exit code of a task whose container could not be started or was lost, as `docker run` has it."""
+PASSED_ON = (*S3.keys, *S3_SETTINGS.keys, *WANDB.keys, *WANDB_SETTINGS.keys)
+"""Variables of ours that tasks get, the same as on a cluster. They are never written to a file."""
+FOLDERS = ("repository", "initial_checkpoint", "policy", "champion")
+"""Inputs of the pipelines that may name a folder of this machine."""
+WRITABLE = "champion"
+"""The one of them in which a stage writes."""
+_WORKSPACE = "b1k.workspace"
+_RUN = "b1k.run"
+_SHARED_MEMORY = "2g"
+_PATIENCE = 600
+"""Seconds that the engine may take for a request: a build, for example, may lock its storage."""
+_FAILURES = (DockerException, RequestException)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run uses containers, as a person chose it; kept with the run's record."""
+
+    registry: str = ""
+    """Registry and path before the names of our images; empty for `localhost/b1k`."""
+    network: str = "none"
+    """Network of the containers."""
+    mounts: tuple[str, ...] = ()
+    """Folders besides the workspace that tasks can read."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What it takes to start the containers of one attempt of a run."""
+
+    url: str
+    """Where the container engine listens."""
+    images: Mapping[str, str]
+    """Image ids by the references in the compiled pipeline."""
+    user: str
+    """User and group ids that become the caller's on files of the workspace."""
+    network: str
+    workspace: str
+    readable: tuple[str, ...]
+    """Folders that tasks can read, besides the workspace."""
+    writable: tuple[str, ...]
+    """Folders that they can also write."""
+    run: str
+    """Names the attempt; a label of its containers."""
+
+    def mounts(self) -> list[Mount]:
+        """The folders of this machine in a container, each under its own path."""
+        folders = [(self.workspace, False), *((one, False) for one in self.writable)]
+        folders += [(one, True) for one in self.readable]
+        return [Mount(one, one, type="bind", read_only=read_only) for one, read_only in folders]
+
+
+def set_up(
+    settings: Settings, spec: Mapping[str, Any], arguments: Mapping[str, Any], workspace: Path, run: str
+) -> Setup:
+    """Check that everything is there before the first task starts.
+
+    Removes containers of the workspace that an earlier run could not, and pulls images that are missing.
+
+    Args:
+        settings: what the person chose.
+        spec: the compiled pipeline.
+        arguments: the pipeline's arguments.
+        workspace: the workspace, whose lock the caller holds.
+        run: name of this attempt.
+
+    Raises:
+        UserError: no container engine answers, or an image or folder is missing.
+    """
+    readable, writable = host_folders(arguments, workspace, settings.mounts)
+    url, client = connect()
+    try:
+        _remove(client, f"{_WORKSPACE}={workspace}")
+        images = {name: _image(client, name) for name in image_names(spec)}
+        rootless = "name=rootless" in (client.info().get("SecurityOptions") or [])
+    except _FAILURES as error:
+        raise UserError(f"the container engine at {url} failed: {error}") from error
+    finally:
+        client.close()
+    # a rootless engine maps its root to the user who runs it, and its other users to nobody that we know
+    user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
+    return Setup(url, images, user, settings.network, str(workspace), readable, writable, run)
+
+
+def image_names(spec: Mapping[str, Any]) -> list[str]:
+    """The images that a compiled pipeline needs, each once."""
+    executors = spec["deploymentSpec"]["executors"].values()
+    return sorted({one["container"]["image"] for one in executors if "container" in one})
+
+
+def host_folders(
+    arguments: Mapping[str, Any], workspace: Path, mounts: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The folders outside the workspace that tasks need.
+
+    Args:
+        arguments: the pipeline's arguments; what names an existing absolute path is one.
+        workspace: the workspace.
+        mounts: further folders.
+
+    Returns:
+        Those to read, and those to write.
+
+    Raises:
+        UserError: one of the further folders does not exist.
+    """
+    for folder in mounts:
+        if not Path(folder).exists():
+            raise UserError(f"--mount {folder}: there is no such file or folder")
+    champion = arguments.get(WRITABLE, "")
+    if champion:
+        Path(champion).mkdir(parents=True, exist_ok=True)
+    named = [value for value in arguments.values() if isinstance(value, str) and os.path.isabs(value)]
+    outside = {
+        place: None
+        for place in (Path(os.path.abspath(folder)) for folder in (*mounts, *named))
+        if place.exists() and not place.is_relative_to(workspace)
+    }
+    writable = [str(place) for place in outside if str(place) == champion]
+    return tuple(str(place) for place in outside if str(place) != champion), tuple(writable)
+
+
+def absolute_folders(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with folders under their absolute paths: a container has another working directory."""
+    return {
+        name: os.path.abspath(value)
+        if value and (name == WRITABLE or (name in FOLDERS and Path(value).is_dir()))
+        else value
+        for name, value in arguments.items()
+    }
+
+
+def sockets() -> tuple[str, ...]:
+    """URLs where a container engine may listen: DOCKER_HOST alone if set, else the usual sockets."""
+    given = os.environ.get("DOCKER_HOST")
+    if given:
+        return (given,)
+    own = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    places = ("/var/run/docker.sock", f"{own}/docker.sock", f"{own}/podman/podman.sock")
+    return tuple(f"unix://{place}" for place in (*places, "/run/podman/podman.sock"))
+
+
+def connect() -> tuple[str, docker.DockerClient]:
+    """Find a container engine that answers.
+
+    Returns:
+        Its URL and a client.
+
+    Raises:
+        UserError: there is none.
+    """
+    tried = []
+    for url in sockets():
+        try:
+            _knock(url)
+            return url, docker.DockerClient(base_url=url)
+        except (OSError, *_FAILURES) as error:
+            tried.append(f"{url} ({getattr(error, 'strerror', None) or error})")
+    raise UserError(
+        f"no container engine answers; tried {', '.join(tried)}. Start Docker, or Podman with `podman system "
+        "service --time=0 unix:///tmp/podman.sock &` and `export DOCKER_HOST=unix:///tmp/podman.sock`"
+    )
+
+
+def _knock(url: str) -> None:
+    """Raise OSError where nobody listens at a Unix socket, in fewer words than the library."""
+    if url.startswith("unix://"):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(url.removeprefix("unix://"))
+
+
+def _image(client: docker.DockerClient, name: str) -> str:
+    """The id of an image, pulled first where it is missing and its name says where from."""
+    with suppress(ImageNotFound):
+        return str(client.images.get(name).id)
+    registry, slash, _ = name.partition("/")
+    if not slash or registry == "localhost" or not set(".:") & set(registry):
+        raise UserError(f"the image {name} is not here; build it with: {_build_command(client, name)}")
+    print(f"pulling {name}", flush=True)
+    try:
+        return str(client.images.pull(name).id)
+    except APIError as error:
+        raise UserError(f"the image {name} is not here and cannot be pulled: {error.explanation}") from error
+
+
+def _build_command(client: docker.DockerClient, name: str) -> str:
+    role, _, tag = name.rpartition("/")[2].partition(":")
+    engines = [one.get("Name", "") for one in client.version().get("Components") or []]
+    commit = "B1K_GIT_COMMIT=$(git rev-parse HEAD)"
+    if "Podman Engine" in engines:
+        arguments = f"--build-arg B1K_VERSION={tag} --build-arg {commit}"
+        return f"podman build --file images/{role}.Dockerfile {arguments} --tag {name} ."
+    return f"B1K_VERSION={tag} {commit} docker buildx bake -f images/docker-bake.hcl {role}"
+
+
+class Container:
+    """A task in a container."""
+
+    def __init__(
+        self, setup: Setup, image: str, command: Sequence[str], log: Path, environment: Mapping[str, str]
+    ) -> None:
+        """Prepare; `wait` starts it.
+
+        Args:
+            setup: how containers are started.
+            image: reference of the image in the compiled pipeline.
+            command: program and arguments; the image's own entry point does not count, as on a cluster.
+            log: file that its output is appended to.
+            environment: variables for it, besides `PASSED_ON`.
+        """
+        self._setup = setup
+        self._image = setup.images[image]
+        self._command = list(command)
+        self._log = log
+        self._environment = {
+            **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+            "B1K_IMAGE": image,
+            "B1K_IMAGE_DIGEST": self._image.removeprefix("sha256:"),
+            **environment,
+        }
+        self._id = ""
+
+    def wait(self) -> int:
+        """Run it to its end.
+
+        Returns:
+            The exit code of its command, `ENGINE_FAILED` if the container engine failed; the log says how.
+        """
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab", buffering=0) as log:
+            try:
+                return self._run(log)
+            except _FAILURES as error:
+                log.write(f"the container engine failed: {error}\n".encode())
+                return ENGINE_FAILED
+
+    def _run(self, log: BinaryIO) -> int:
+        client = docker.DockerClient(base_url=self._setup.url, timeout=_PATIENCE)
+        try:
+            container = client.containers.create(self._image, **self._options())
+            self._id = container.id
+            # not `logs`, of which Podman drops the end where the task ends at once
+            output = container.attach(stream=True)
+            container.start()
+            for chunk in output:
+                log.write(chunk)
+            return int(container.wait()["StatusCode"])
+        finally:
+            client.close()
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "entrypoint": self._command[:1],
+            "command": self._command[1:],
+            "environment": self._environment,
+            "user": self._setup.user,
+            "mounts": self._setup.mounts(),
+            "network_mode": self._setup.network,
+            "labels": {_WORKSPACE: self._setup.workspace, _RUN: self._setup.run},
+            "read_only": True,
+            "tmpfs": {"/tmp": ""},  # noqa: S108
+            "shm_size": _SHARED_MEMORY,
+            "cap_drop": ["ALL"],
+            # the second: a user's folders have labels of SELinux that containers may not touch
+            "security_opt": ["no-new-privileges", "label=disable"],
+            # Python as process 1 ignores SIGTERM; a stage can be killed at any moment
+            "stop_signal": "SIGKILL",
+            # we write the log
+            "log_config": LogConfig(type="none"),
+        }
+
+    def stop(self, grace: float = 0.0) -> None:
+        """End it if it runs, and remove it.
+
+        Args:
+            grace: not used: a stage in a container gets no warning.
+        """
+        if not self._id:
+            return
+        client = docker.DockerClient(base_url=self._setup.url)
+        try:
+            with suppress(NotFound):
+                client.containers.get(self._id).remove(force=True)
+        finally:
+            client.close()
+
+
+@contextmanager
+def cleaning(setup: Setup, log: Path) -> Iterator[None]:
+    """Remove the run's containers when the block is left or this process ends, kill -9 included.
+
+    Args:
+        setup: how the containers are started.
+        log: file for errors of the removal.
+    """
+    command = [sys.executable, "-m", "pipelines.local.containers", setup.url, f"{_RUN}={setup.run}"]
+    with log.open("ab") as file:
+        # in a session of its own: Ctrl-C at the terminal is not for it
+        reaper = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
+        )
+    try:
+        yield
+    finally:
+        reaper.communicate()
+
+
+def _remove(client: docker.DockerClient, label: str) -> None:
+    """Remove all containers with a label, those that run included."""
+    for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+        with suppress(NotFound):
+            container.remove(force=True)
+
+
+def main() -> None:
+    """Remove the containers that the command line names once the standard input is closed."""
+    url, label = sys.argv[1:]
+    sys.stdin.read()
+    client = docker.DockerClient(base_url=url)
+    try:
+        _remove(client, label)
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Runs of a pipeline on this machine: their records, and the lock that keeps two off one workspace."""
+
+import dataclasses
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.runtime.errors import UserError
+from components.store.artifact import write_atomic
+
+RUNNING = "running"
+SUCCEEDED = "succeeded"
+FAILED = "failed"
+INTERRUPTED = "interrupted"
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as `<workspace>/runs/<id>/run.json` records it."""
+
+    id: str
+    pipeline: str
+    profile: str
+    arguments: dict[str, Any]
+    """All arguments of the pipeline that differ from the compiled defaults."""
+    status: str = RUNNING
+    """running, succeeded, failed or interrupted; a killed run keeps `running`."""
+    started: str = ""
+    """UTC time of the first start, ISO 8601."""
+    finished: str = ""
+    """UTC time of the last end; empty while it runs."""
+    attempts: int = 1
+    """1 plus the number of times that it was resumed."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds of work per stage, over all attempts."""
+    outputs: dict[str, str] = field(default_factory=dict)
+    """Folders of the finished artifacts, relative to the workspace, by task."""
+    containers: dict[str, Any] | None = None
+    """How it uses containers (`containers.Settings`); None where tasks are processes of this machine."""
+
+    def folder(self, workspace: Path) -> Path:
+        """The run's folder."""
+        return workspace / "runs" / self.id
+
+    def save(self, workspace: Path) -> None:
+        """Write `run.json`."""
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        write_atomic(self.folder(workspace) / RUN, text)
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def new_run(workspace: Path, pipeline: str, profile: str, arguments: dict[str, Any]) -> Run:
+    """A run with an id of its own, from the time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    taken = {path.name for path in (workspace / "runs").glob("*")}
+    name = next(n for n in (stamp, *(f"{stamp}-{i}" for i in range(2, 1000))) if n not in taken)
+    return Run(name, pipeline, profile, arguments, started=now())
+
+
+def load_runs(workspace: Path) -> list[Run]:
+    """All runs of a workspace, oldest first."""
+    paths = sorted((workspace / "runs").glob(f"*/{RUN}"))
+    return [Run(**json.loads(path.read_text())) for path in paths]
+
+
+def unfinished_run(workspace: Path) -> Run | None:
+    """The last run, if it did not succeed."""
+    runs = load_runs(workspace)
+    return runs[-1] if runs and runs[-1].status != SUCCEEDED else None
+
+
+def resumed(run: Run) -> Run:
+    """The run as it stands when it is started once more."""
+    return dataclasses.replace(run, status=RUNNING, finished="", attempts=run.attempts + 1)
+
+
+@contextmanager
+def exclusive(workspace: Path) -> Iterator[None]:
+    """Hold the workspace's lock; the kernel releases it when we end in whatever way.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    with (workspace / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise UserError(
+                f"the workspace {workspace} is used by another run (process {holder}); wait for it, stop it, "
+                "or give another --workspace"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

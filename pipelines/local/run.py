@@ -1,0 +1,336 @@
+"""Runs a pipeline on this machine: `b1k run`.
+
+A child process (`engine.py`) runs the compiled pipeline with kfp.local; here we show what it does
+and record it. Nothing outlives us: the child and its tasks get SIGKILL from the kernel when we end, and a
+helper process removes containers (`containers.py`).
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.runtime.errors import UserError
+from components.runtime.processes import Child, describe_exit, log_tail
+from pipelines.definitions.compiling import check_required, compile_pipeline, parse_settings
+from pipelines.definitions.profiles import load_local_profile
+from pipelines.display import Display
+from pipelines.local.engine import Request
+from pipelines.local.records import (
+    FAILED,
+    INTERRUPTED,
+    RUN,
+    RUNNING,
+    SUCCEEDED,
+    Run,
+    exclusive,
+    new_run,
+    now,
+    resumed,
+    unfinished_run,
+)
+from pipelines.tree import CACHED, DONE, Node, Tree
+
+if TYPE_CHECKING:
+    from pipelines.local.containers import Setup
+
+_KFP = (2, 17)
+"""Earlier versions of kfp.local start tasks before the loops that they wait for."""
+_REFRESH = 0.1
+_GRACE = 15.0
+LEADERBOARD = "leaderboard"
+REPORT = "report/index.html"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Run a pipeline on this machine."""
+
+    profile: str = "laptop"
+    """How large: laptop or smoke. The others are for clusters (b1k pipeline)."""
+    pipeline: str = "train_and_evaluate"
+    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    workspace: Path = Path("workspace")
+    """Folder for everything that the run makes."""
+    set: tuple[str, ...] = ()
+    """Inputs of the pipeline that differ from the profile's: name=value ..."""
+    resume: bool = False
+    """Continue the last run, which failed or was interrupted, with its inputs; finished stages are kept."""
+    containers: bool = False
+    """Run every task in its container image, through the socket of Docker or Podman (DOCKER_HOST)."""
+    registry: str = ""
+    """With --containers: registry and path before the names of our images; empty for localhost/b1k."""
+    network: str = "none"
+    """With --containers: network of the tasks; none, bridge, host or one by its name."""
+    mount: tuple[Path, ...] = ()
+    """With --containers: more folders that tasks can read, such as a DVC remote outside the workspace."""
+
+
+def run(options: Options) -> int:
+    """Run a pipeline, or continue the last run, and show it.
+
+    Returns:
+        Exit code: 0 done, 1 a task failed, 2 a task refused its input, 130 interrupted.
+
+    Raises:
+        UserError: unknown names or inputs, nothing to resume, or the workspace is in use.
+    """
+    workspace = options.workspace.resolve()
+    with exclusive(workspace):
+        record, code = start(options, workspace)
+    if code == 0:
+        print(f"done; record: {record.folder(workspace) / RUN}")
+        board = leaderboard_folder(record, workspace)
+        if board is not None:
+            print(f"report: {board / REPORT}")
+    return code
+
+
+def start(options: Options, workspace: Path) -> tuple[Run, int]:
+    """As `run`, for a caller who holds the workspace's lock.
+
+    Returns:
+        The run's record and the exit code.
+    """
+    _check_version()
+    run = _choose(options, workspace)
+    load_local_profile(run.profile)
+    folder = run.folder(workspace)
+    registry = (run.containers or {}).get("registry", "")
+    spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml", registry)
+    if not options.resume:
+        given = _given(options, spec)
+        run = dataclasses.replace(run, arguments={"workspace": str(workspace), **given})
+    else:
+        run = _resume(run, workspace, Tree(spec))
+    check_required(spec, run.pipeline, run.arguments)
+    containers = _set_up(run, spec, workspace)
+    run.save(workspace)
+    tree = Tree(spec)
+    code = _execute(run, workspace, tree, containers)
+    run = _record(run, workspace, tree, code)
+    _conclude(run, workspace, tree, code)
+    return run, code
+
+
+def _choose(options: Options, workspace: Path) -> Run:
+    chosen = _settings(options)
+    if not options.resume:
+        run = new_run(workspace, options.pipeline, options.profile, {})
+        return dataclasses.replace(run, containers=chosen)
+    if options.set:
+        raise UserError("--resume continues with the run's own inputs; leave --set out, or start a new run")
+    last = unfinished_run(workspace)
+    if last is None:
+        raise UserError(f"{workspace} has no unfinished run to resume; leave --resume out")
+    if chosen not in (None, last.containers):
+        raise UserError(
+            f"the run {last.id} was started with other options; --resume continues with its own: leave "
+            "--containers and what belongs to it out, or start a new run"
+        )
+    return last
+
+
+def _settings(options: Options) -> dict[str, Any] | None:
+    """The options for containers as a run records them."""
+    mounts = [os.path.abspath(folder) for folder in options.mount]
+    chosen = {"registry": options.registry, "network": options.network, "mounts": mounts}
+    if options.containers:
+        return chosen
+    if chosen != {"registry": "", "network": "none", "mounts": []}:
+        raise UserError("--registry, --network and --mount are for runs in containers; add --containers")
+    return None
+
+
+def _given(options: Options, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `--set`."""
+    given = parse_settings(spec, options.set)
+    if not options.containers:
+        return given
+    from pipelines.local.containers import absolute_folders
+
+    return absolute_folders(given)
+
+
+def _set_up(run: Run, spec: Mapping[str, Any], workspace: Path) -> "Setup | None":
+    """What the run's containers need; None where tasks are processes of this machine."""
+    if run.containers is None:
+        return None
+    from pipelines.local.containers import Settings, set_up
+
+    name = f"{workspace}:{run.id}:{run.attempts}"
+    return set_up(Settings(**run.containers), spec, run.arguments, workspace, name)
+
+
+def _resume(run: Run, workspace: Path, tree: Tree) -> Run:
+    """The next attempt of a run; where the last one was killed, what it did is recorded first."""
+    if run.status == RUNNING:
+        reader = _Events(_events_file(run, workspace))
+        for _ in reader.feed(tree):
+            pass
+        tree.close()
+        run = _record(run, workspace, tree, 130)
+    return resumed(run)
+
+
+def _events_file(run: Run, workspace: Path) -> Path:
+    return run.folder(workspace) / f"events-{run.attempts}.jsonl"
+
+
+def _check_version() -> None:
+    found = version("kfp")
+    if tuple(int(part) for part in found.split(".")[:2]) < _KFP:
+        wanted = ".".join(map(str, _KFP))
+        raise UserError(f"kfp {found} is installed, local runs need {wanted}; install kfp>={wanted}")
+
+
+def _environment(workspace: Path, in_containers: bool) -> dict[str, str]:
+    """Variables for the stages; what the user has set counts more, where it means the same for them."""
+    folder = str(Path(sys.executable).parent)
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(workspace / "cache" / "jax")}
+    tracking = {"WANDB_MODE": os.environ.get("WANDB_MODE", "offline")}
+    if in_containers:  # which know neither our programs nor our other folders; images choose their renderer
+        return {**cache, **tracking, "PYTHONUNBUFFERED": "1"}
+    defaults = {**cache, "MUJOCO_GL": "egl"}
+    chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    path = f"{folder}:{os.environ.get('PATH', '')}"
+    return {**chosen, **tracking, "PATH": path, "PYTHONUNBUFFERED": "1"}
+
+
+def _execute(run: Run, workspace: Path, tree: Tree, containers: "Setup | None") -> int:
+    folder = run.folder(workspace)
+    events = _events_file(run, workspace)
+    request = Request(
+        str(folder / "pipeline.yaml"),
+        run.arguments,
+        str(folder),
+        str(events),
+        _environment(workspace, containers is not None),
+        dataclasses.asdict(containers) if containers is not None else None,
+    )
+    request_file = folder / "request.json"
+    request.save(request_file)
+    command = [sys.executable, "-m", "pipelines.local.engine", str(request_file)]
+    title = f"{run.pipeline}, profile {run.profile}, run {run.id}"
+    with (
+        _terminations(),
+        _cleaning(containers, folder),
+        Child("the pipeline engine", command, folder / "engine.log") as engine,
+    ):
+        reader = _Events(events)
+        with Display(tree, title) as display:
+            try:
+                code = engine.poll()
+                while code is None:
+                    _show(reader, tree, display)
+                    time.sleep(_REFRESH)
+                    code = engine.poll()
+            except KeyboardInterrupt:
+                engine.stop(_GRACE)
+                code = 130
+            _show(reader, tree, display)
+            tree.close()
+    return code
+
+
+def _cleaning(containers: "Setup | None", folder: Path) -> AbstractContextManager[None]:
+    if containers is None:
+        return nullcontext()
+    from pipelines.local.containers import cleaning
+
+    return cleaning(containers, folder / "containers.log")
+
+
+def _show(reader: "_Events", tree: Tree, display: Display) -> None:
+    for node, event in reader.feed(tree):
+        display.changed(node, event)
+
+
+@contextmanager
+def _terminations() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Events:
+    """Reads a growing file of JSON lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+
+    def feed(self, tree: Tree) -> Iterator[tuple[Node, str]]:
+        """Hand the whole lines that are new to the tree; yields the tasks and kinds of event."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        for line in whole.splitlines():
+            event = json.loads(line)
+            node = tree.update(event)
+            if node is not None:
+                yield node, event.get("event", "progress")
+
+
+def _record(run: Run, workspace: Path, tree: Tree, code: int) -> Run:
+    seconds, outputs = dict(run.seconds), dict(run.outputs)
+    for node in tree.nodes.values():
+        spent = node.seconds(time.time())
+        # a stage that was there already took its time in an earlier attempt
+        if node.started is not None and not (node.state == CACHED and node.name in seconds):
+            seconds[node.name] = round(seconds.get(node.name, 0.0) + spent, 1)
+    for leaf in tree.leaves():
+        if leaf.state in (DONE, CACHED):
+            outputs[leaf.key] = leaf.artifact
+    status = {0: SUCCEEDED, 130: INTERRUPTED}.get(code, FAILED)
+    run = dataclasses.replace(run, status=status, finished=now(), seconds=seconds, outputs=outputs)
+    run.save(workspace)
+    return run
+
+
+def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
+    """Folder of the run's leaderboard artifact, if it came so far."""
+    for key, place in run.outputs.items():
+        if key.startswith(LEADERBOARD):
+            return workspace / place
+    return None
+
+
+def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
+    """Say how it ended and how to go on."""
+    again = f"b1k run --resume --workspace {workspace}"
+    if code == 0:
+        return
+    if code == 130:
+        print(f"interrupted; continue with: {again}", file=sys.stderr)
+        return
+    failures = tree.failures()
+    for node in failures:
+        print(_failure(node), file=sys.stderr)
+    if not failures:
+        log = run.folder(workspace) / "engine.log"
+        print(f"the pipeline engine ended with {describe_exit(code)}{log_tail(log)}", file=sys.stderr)
+    print(f"finished stages are kept; when mended, continue with: {again}", file=sys.stderr)
+
+
+def _failure(node: Node) -> str:
+    return f"{node.label} failed with {describe_exit(node.code)}{log_tail(Path(node.log))}"

@@ -1,0 +1,1 @@
+"""Commands around the pipelines: the demo, estimates, checks, lineage, checkpoints."""

@@ -1,0 +1,182 @@
+"""`b1k checkpoint`: exchange checkpoints with the published layout, and look into them."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from components.runtime.errors import UserError
+from components.runtime.progress import Progress
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a checkpoint of ours from Pi0.5 base, to train from, or from a published policy, to serve.
+
+    Which of the two it is follows from the names of the tensors, the network's sizes from their shapes.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """Folder of the published checkpoint, or its params folder."""
+    out: tyro.conf.Positional[Path]
+    """Folder to make."""
+    seed: int = 0
+    """Seed of the parameters that Pi0.5 base does not have."""
+    asset_id: str = ""
+    """Which assets of a policy to take, if there are several."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a checkpoint of ours in the published layout: params/ and assets/."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Folder of a checkpoint, such as <workspace>/artifacts/train/<fingerprint>/checkpoint."""
+    out: tyro.conf.Positional[Path]
+    """Folder to make."""
+    asset_id: str = "behavior-1k/2025-challenge-demos"
+    """Folder below assets/ for the statistics and the FAST tokenizer."""
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """List the tensors of a checkpoint, ours or published, and say what it is. Loads none of them."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """Print the published names and shapes of a network's tensors as JSON; needs no memory."""
+
+    size: str = "full"
+    """Size of the network: full or small."""
+
+
+Command = (
+    Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Inspect, tyro.conf.subcommand("inspect")]
+    | Annotated[Names, tyro.conf.subcommand("names")]
+)
+
+
+def run(command: Import | Export | Inspect | Names) -> int:
+    """Run one of the commands.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        UserError: a folder is not what it should be.
+    """
+    # seconds of imports that `--help` should not wait for
+    from pi_behavior.checkpoint import CheckpointError
+
+    try:
+        match command:
+            case Import():
+                _import(command)
+            case Export():
+                _export(command)
+            case Inspect():
+                _inspect(command.folder)
+            case Names():
+                _names(command.size)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    return 0
+
+
+def _import(command: Import) -> None:
+    from pi_behavior.published_exchange import import_published
+
+    with Progress().task("reading tensors") as bar:
+        made = import_published(
+            command.source,
+            command.out,
+            seed=command.seed,
+            asset_id=command.asset_id,
+            on_tensor=lambda done, total: bar.update(completed=done, total=total),
+        )
+    if made.kind == "policy":
+        print(f"{command.out}: published policy, with its statistics; it can be served and fine-tuned")
+        return
+    print(f"{command.out}: Pi0.5 base, without statistics; train it before it is served")
+    print(f"{len(made.initialised)} new parameters, at random from seed {command.seed}:")
+    for name, shape in made.initialised.items():
+        print(f"  {name} {list(shape)}")
+
+
+def _export(command: Export) -> None:
+    from pi_behavior.published_exchange import export_published
+
+    export_published(command.checkpoint, command.out, asset_id=command.asset_id)
+    print(f"{command.out}: params and assets/{command.asset_id} in the published layout")
+
+
+def _inspect(folder: Path) -> None:
+    import numpy as np
+
+    from pi_behavior.published_exchange import open_tensors
+
+    tensors = open_tensors(folder).metadata
+    table = Table("tensor", "shape", "dtype", "size", title=escape(str(folder)))
+    table.columns[3].justify = "right"
+    elements, size = 0, 0
+    for name, leaf in sorted(tensors.items()):
+        count = math.prod(leaf.shape)
+        width = count * np.dtype(leaf.dtype).itemsize
+        elements, size = elements + count, size + width
+        table.add_row(escape(name), escape(str(list(leaf.shape))), str(leaf.dtype), _bytes(width))
+    console = Console(soft_wrap=True)
+    console.print(table)
+    console.print(f"{len(tensors)} tensors, {elements:,} parameters, {_bytes(size)}", highlight=False)
+    console.print(_kind(folder, tensors), highlight=False, markup=False)
+
+
+def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
+    from pi_behavior import checkpoint
+    from pi_behavior.config import SIZES
+    from pi_behavior.published_layout import BASE_NAMES, NAMES
+
+    for place in (folder, folder.parent):
+        if (place / checkpoint.DESCRIPTION).is_file():
+            config, step = checkpoint.read_config(place)
+            size = next((name for name, known in SIZES.items() if known == config), "other")
+            state = "" if (place / checkpoint.STATISTICS).is_dir() else ", without statistics: train it first"
+            return f"a checkpoint of ours, step {step}, size {size}{state}"
+    if tensors.keys() == set(NAMES.values()):
+        return "a published policy"
+    if tensors.keys() == set(BASE_NAMES.values()):
+        return "Pi0.5 base"
+    return "unknown: neither a published policy nor Pi0.5 base; `b1k checkpoint import` lists the differences"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def _names(size: str) -> None:
+    from pi_behavior.config import model_config
+    from pi_behavior.published_layout import published_shapes
+
+    try:
+        config = model_config(size)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    shapes = published_shapes(config)
+    lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))
+    print("{\n" + ",\n".join(lines) + "\n}")
