@@ -11,7 +11,6 @@ Writes the table and the figure to docs/ablations.md and docs/ablations.svg afte
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,32 +22,34 @@ import tyro
 
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.repository import version_dataset
+from components.evaluate.config import Config as Worker
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.intervals import Comparison, compare
-from components.evaluation.rollouts import load
+from components.evaluation.plan import REPORTED
+from components.evaluation.rollouts import ROLLOUTS, load
 from components.plan.stage import STAGE as PLAN
+from components.runtime.declaration import LOOP
 from components.runtime.errors import UserError
-from components.runtime.stage import Stage
+from components.runtime.stage import Made, Stage
+from components.settings.checks import Arguments, merge_sections, resolve
 from components.statistics.stage import STAGE as STATISTICS
-from components.store.artifact import Artifact, write_atomic
+from components.store.files import write_atomic
 from components.store.identity import git_commit
 from components.train.stage import STAGE as TRAIN
-from pi_behavior.config import TrainConfig
 from pipelines.definitions.profiles import load_profile
 from pipelines.local.records import exclusive
 from pipelines.tools import demo
 
-Changes = Mapping[str, Any]
+PIPELINE = "train_and_evaluate"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """The base with something changed: fields of the stages' configurations."""
+    """The base with something changed."""
 
     name: str
-    statistics: Changes = field(default_factory=dict)
-    train: Changes = field(default_factory=dict)
-    plan: Changes = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """By stage: fields of its configuration."""
 
 
 @dataclass(frozen=True)
@@ -63,70 +64,76 @@ class Row:
     variants: tuple[Variant, ...]
 
 
-BASE = Variant("base")
+BASE = Variant(
+    "base", {"train": {"flow_samples": 15, "track": False}, "plan": {"videos": 0, "untrained": False}}
+)
+"""The laptop's profile, apart from these."""
 ROWS = (
     Row(
         "noise",
         "Noise that is correlated as the actions are, or white? (5)",
         "correlated, beta 0.5",
-        (Variant("white", train={"network": ("noise_beta=0",)}),),
+        (Variant("white", {"train": {"model": {"noise_beta": 0}}}),),
     ),
     Row(
         "flow samples",
         "Several noise samples per observation in training? (6.2)",
         "15 samples",
-        (Variant("1 sample", train={"flow_samples": 1}),),
+        (Variant("1 sample", {"train": {"flow_samples": 1}}),),
     ),
     Row(
         "stage input",
         "Should the network be told the stage, and by whom? (4.2)",
         "on, the last prediction",
         (
-            Variant("off", train={"network": ("stage_conditioning=false",)}),
-            Variant("vote of 3", plan={"voting": "published"}),
-            Variant("oracle (true stage)", plan={"voting": "oracle"}),
+            Variant("off", {"train": {"model": {"stage_conditioning": False}}}),
+            Variant("vote of 3", {"plan": {"policy": {"voting": "published"}}}),
+            Variant("oracle (true stage)", {"plan": {"policy": {"voting": "oracle"}}}),
         ),
     ),
     Row(
         "gripper rule",
         "Open a gripper that no demonstration has closed at this stage? (7.4)",
         "yes, table from data",
-        (Variant("no rule", plan={"gripper": "off"}),),
+        (Variant("no rule", {"plan": {"policy": {"gripper": "off"}}}),),
     ),
     Row(
         "inpainting",
         "Start a chunk with what the last one left over? (7.1)",
         "soft",
-        (Variant("hard", plan={"inpainting": "hard"}), Variant("none", plan={"inpainting": "off"})),
+        (
+            Variant("hard", {"plan": {"policy": {"inpainting": "hard"}}}),
+            Variant("none", {"plan": {"policy": {"inpainting": "off"}}}),
+        ),
     ),
     Row(
         "compression",
         "Play more predicted steps in the same time? (7.2)",
         "10 steps as 10",
-        (Variant("13 steps as 10", plan={"compress_from": 13}),),
+        (Variant("13 steps as 10", {"plan": {"policy": {"compress_from": 13}}}),),
     ),
     Row(
         "KV mix",
         "Which layers of the prefix should an expert layer read? (4.3)",
         "a learned mix of all",
         (
-            Variant("its own", train={"network": ("kv_mix=layerwise",)}),
-            Variant("the last", train={"network": ("kv_mix=last",)}),
+            Variant("its own", {"train": {"model": {"kv_mix": "layerwise"}}}),
+            Variant("the last", {"train": {"model": {"kv_mix": "last"}}}),
         ),
     ),
     Row(
         "actions",
         "Joint targets relative to the present state? (4.5.1)",
         "relative",
-        (Variant("absolute", statistics={"absolute_actions": True}),),
+        (Variant("absolute", {"statistics": {"absolute_actions": True}}),),
     ),
     Row(
         "normalisation",
         "Normalise each step of a chunk by itself? (4.5.2)",
         "per step; base and grippers as one",
         (
-            Variant("all per step", statistics={"normalisation": "per_step"}),
-            Variant("all as one", statistics={"normalisation": "global"}),
+            Variant("all per step", {"statistics": {"normalisation": "per_step"}}),
+            Variant("all as one", {"statistics": {"normalisation": "global"}}),
         ),
     ),
 )
@@ -162,43 +169,41 @@ class Bench:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.workspace = options.workspace.resolve()
-        profile = load_profile("laptop")
-        self.settings = profile.arguments
-        self.tasks = tuple(str(self.settings["tasks"]).split())
+        self.profile = load_profile("laptop")
+        self.tasks = tuple(str(self.profile.values.inputs["tasks"]).split())
 
-    def dataset(self) -> Artifact:
-        """Collect the demonstrations, put them under DVC, and check them."""
+    def demonstrations(self) -> dict[str, str]:
+        """Collect the demonstrations and put them under DVC; returns where they are, as inputs of a run."""
         folder = self.workspace / demo.DEMONSTRATIONS
         collection = demo.Options(workspace=self.workspace, episodes=self.options.episodes)
-        if demo.collect(collection, list(self.tasks), folder / demo.DATA):
+        if demo.collect(collection, self.profile, folder / demo.DATA):
             raise UserError("the demonstrations could not be collected")
         commit = version_dataset(folder, demo.DATA, self.workspace / "remote", "demonstrations")
-        return self._make(DATASET, {"repository": str(folder), "revision": commit})
+        return {"repository": str(folder), "revision": commit}
 
-    def scores(self, dataset: Artifact, variant: Variant, seed: int) -> Scores:
+    def scores(self, demonstrations: Mapping[str, str], variant: Variant, seed: int) -> Scores:
         """Train where needed, evaluate where needed, and read the scores."""
-        found = self._make(STATISTICS, {"tasks": self.tasks, **variant.statistics}, dataset=dataset)
-        training = {f.name for f in dataclasses.fields(TRAIN.config)}
-        train: dict[str, Any] = {k: v for k, v in self.settings.items() if k in training}
-        train |= {"tasks": self.tasks, "steps": self.options.steps, "seed": seed, "track": False}
-        train |= {"flow_samples": TrainConfig.flow_samples, **variant.train}
-        model = self._make(TRAIN, train, dataset=dataset, statistics=found)
-        planning = {f.name for f in dataclasses.fields(PLAN.config)}
-        plan: dict[str, Any] = {k: v for k, v in self.settings.items() if k in planning}
-        plan |= {"tasks": self.tasks, "sets": ("reported",), "videos": 0, "seed": seed}
-        plan |= {"reported_instances": self.options.instances, **variant.plan}
-        planned = self._make(PLAN, plan, models=(model,))
-        workers = json.loads((planned.path / "result.json").read_text())["parameters"]["Output"]
+        options, profile = self.options, self.profile
+        inputs = {"seed": seed, "steps": options.steps, "reported_instances": options.instances}
+        settings = merge_sections(PIPELINE, BASE.settings, variant.settings)
+        given = Arguments({**demonstrations, **inputs}, settings)
+        config = resolve(PIPELINE, profile.of(PIPELINE), given, profile.place())
+        dataset = self._make(DATASET, config["dataset"]).artifact
+        found = self._make(STATISTICS, config["statistics"], dataset=dataset).artifact
+        policy = self._make(TRAIN, config["train"], dataset=dataset, statistics=found).artifact
+        plan = dataclasses.replace(config["plan"], splits=(REPORTED,))
+        planned = self._make(PLAN, plan, common=policy)
+        workers = [Worker(int(one["worker"])) for one in planned.result.parameters[LOOP]]
         with ThreadPoolExecutor(len(workers)) as pool:
-            parts = list(pool.map(lambda w: self._make(EVALUATE, w, plan=planned), workers))
+            parts = list(pool.map(lambda w: self._make(EVALUATE, w, plan=planned.artifact), workers))
         result: Scores = {task: {} for task in self.tasks}
         for part in parts:
-            for rollout in load(part.path):
+            for rollout in load(part.artifact.path / ROLLOUTS):
                 result[rollout.key.task][f"{seed}/{rollout.key.index}"] = rollout.q
         return result
 
-    def _make(self, stage: Stage[Any, Any], config: Changes, **inputs: Any) -> Artifact:
-        return stage.execute(stage.config(**config), stage.inputs(**inputs), self.workspace)[0]
+    def _make(self, stage: Stage[Any, Any], config: Any, **inputs: Any) -> Made[Any]:
+        return stage.execute(config, stage.declaration.inputs(**inputs), self.workspace)
 
 
 @dataclass(frozen=True)
@@ -240,13 +245,13 @@ def summarise(row: str, name: str, scores: Sequence[Scores], base: Sequence[Scor
 
 def results(bench: Bench, rows: Sequence[Row]) -> Iterator[list[Result]]:
     """Run seed by seed, so that early tables compare everything; yields all results so far."""
-    dataset = bench.dataset()
+    demonstrations = bench.demonstrations()
     done: dict[tuple[str, str], list[Scores]] = {}
     jobs = [("", BASE), *((row.title, variant) for row in rows for variant in row.variants)]
     for seed in range(bench.options.seeds):
         for title, variant in jobs:
             print(f"ablations: seed {seed}, {title} {variant.name}", flush=True)
-            done.setdefault((title, variant.name), []).append(bench.scores(dataset, variant, seed))
+            done.setdefault((title, variant.name), []).append(bench.scores(demonstrations, variant, seed))
             yield [summarise(*key, parts, done["", BASE.name]) for key, parts in done.items()]
 
 

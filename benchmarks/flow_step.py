@@ -27,7 +27,7 @@ from jaxtyping import Array
 from rich.console import Console
 from rich.table import Table
 
-from pi_behavior.config import ModelConfig, TrainConfig, model_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.flops import training_flops
 from pi_behavior.flow import FLAT, correlated_noise, flow_loss, sample_time
 from pi_behavior.layout import CAMERAS
@@ -35,6 +35,7 @@ from pi_behavior.losses import stage_loss
 from pi_behavior.network import PiBehavior, Prefix
 from pi_behavior.network.layers import State
 from pi_behavior.observation import Observation
+from pi_behavior.training.config import TrainConfig
 
 PEAK_TFLOPS = {"H200": 989.0, "H100": 989.0, "A100": 312.0, "RTX 4090": 165.0}
 """Dense bfloat16 TFLOP/s by part of the device's name, from the vendor's data sheets."""
@@ -141,7 +142,7 @@ def _timed(step: Step, parameters: State) -> tuple[float, float, State]:
 
 def measure(options: Options) -> tuple[ModelConfig, dict[Way, Measured]]:
     """Run all ways in turns."""
-    config = model_config(options.size)
+    config = ModelConfig.presets[options.size]
     graph, parameters = nnx.split(PiBehavior(config, nnx.Rngs(0)))
     observation = random_observation(config, options.batch)
     steps: dict[Way, Step] = {}

@@ -25,7 +25,7 @@ from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.published_layout import infer_config, load_published
-from pi_behavior.statistics import correction_matrix
+from pi_behavior.correlation import correction_matrix
 
 TOLERANCES = {
     **dict.fromkeys(("stage_sincos", "stage_fusion", "prefix_tokens"), 2e-3),

@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from pi_behavior.config import ModelConfig, model_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.correlation import correlation_matrix
 from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, CAMERAS, PROPRIOCEPTION_KEY, TASK_ID_KEY
 from pi_behavior.policy.config import PolicyConfig
@@ -205,7 +205,7 @@ class Case:
 
 def measure(ports: Sequence[int], servers: Sequence[Server], options: Options) -> Case:
     """Run one client per port."""
-    image_size = model_config(options.size).vision.image_size
+    image_size = ModelConfig.presets[options.size].vision.image_size
 
     async def run() -> list[list[float]]:
         barrier = asyncio.Barrier(len(ports))
@@ -255,7 +255,7 @@ def compare(options: Options, console: Console) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "cache"))
-        checkpoint = write_random_checkpoint(folder / "checkpoint", model_config(options.size))
+        checkpoint = write_random_checkpoint(folder / "checkpoint", ModelConfig.presets[options.size])
         each_gb = 1.0
         for clients in options.clients:
             console.print(f"{clients} clients ...")
@@ -289,7 +289,7 @@ def network_alone(options: Options, console: Console) -> None:
     from pi_behavior.network import PiBehavior
     from pi_behavior.policy.predictor import JaxPredictor
 
-    config, device = model_config(options.size), jax.local_devices()[0]
+    config, device = ModelConfig.presets[options.size], jax.local_devices()[0]
     graph, state = nnx.split(nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0))))
     rng, size = np.random.default_rng(0), config.vision.image_size
     kind = jnp.dtype(config.dtype if device.platform != "cpu" else "float32")

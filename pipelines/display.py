@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree as RichTree
 
 from components.runtime.progress import format_count, format_seconds
-from pipelines.tree import CACHED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tree
+from pipelines.tree import CACHED, CANCELLED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tasks
 
 _MARKS = {
     WAITING: ("·", "dim"),
@@ -19,10 +19,13 @@ _MARKS = {
     DONE: ("✓", "green"),
     CACHED: ("=", "green"),
     FAILURE: ("✗", "bold red"),
+    CANCELLED: ("■", "yellow"),
     SKIPPED: ("-", "dim"),
 }
 _BAR = 20
 _LINE_INTERVAL = 15.0
+_ITERATIONS = 12
+"""Iterations of a loop that are all shown; of more, those that run, failed or have a message."""
 
 
 class Display:
@@ -34,12 +37,12 @@ class Display:
         stream: where to; the standard output when None.
     """
 
-    def __init__(self, tree: Tree, title: str, stream: TextIO | None = None) -> None:
+    def __init__(self, tree: Tasks, title: str, stream: TextIO | None = None) -> None:
         self.tree = tree
         self.title = title
         self.console = Console(file=sys.stdout if stream is None else stream, highlight=False)
         self._live: Live | None = None
-        self._shown: dict[str, float] = {}
+        self._told: dict[str, float] = {}
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -63,9 +66,9 @@ class Display:
             return
         if event == "progress":
             now = time.monotonic()
-            if now - self._shown.get(node.key, 0.0) < _LINE_INTERVAL:
+            if now - self._told.get(node.key, 0.0) < _LINE_INTERVAL:
                 return
-            self._shown[node.key] = now
+            self._told[node.key] = now
         self._print(f"{self._label(node)}: {_state(node)}")
 
     def render(self) -> Group:
@@ -73,7 +76,7 @@ class Display:
         root = RichTree(Text(self.title, style="bold"), guide_style="dim")
         for node in self.tree.nodes.values():
             branch = root.add(_line(node))
-            for child in node.children.values():
+            for child in _shown(node):
                 branch.add(_line(child))
         return Group(root)
 
@@ -87,6 +90,13 @@ class Display:
         self.console.print(text, markup=False, soft_wrap=True)
 
 
+def _shown(loop: Node) -> list[Node]:
+    children = list(loop.children.values())
+    if len(children) <= _ITERATIONS:
+        return children
+    return [one for one in children if one.message or one.state in (STARTED, FAILURE, CANCELLED)]
+
+
 def _line(node: Node) -> Text:
     mark, style = _MARKS[node.state]
     line = Text.assemble((f"{mark} ", style), (f"{node.label:<18} ", "" if node.state != WAITING else "dim"))
@@ -94,22 +104,31 @@ def _line(node: Node) -> Text:
 
 
 def _state(node: Node) -> str:
-    """A task's state in words: `running 0:12 steps ━━━━ 120/900 loss 0.42`."""
-    spent = format_seconds(node.seconds(time.time()))
-    if node.state == FAILURE:
-        return f"failed after {spent}"
-    if node.state in (DONE, CACHED):
-        return f"{node.state} {spent}"
-    if node.state != STARTED or not node.progress:
-        return node.state if node.state != STARTED else f"running {spent}"
+    """A task's state in words: `running 0:12 steps ━━━━ 120/900 3:20 left loss 0.42`."""
+    words = node.state
+    if node.started is not None and node.state != SKIPPED:
+        words += " after " if node.state in (FAILURE, CANCELLED) else " "
+        words += format_seconds(node.seconds(time.time()))
+    if node.count:
+        words += f", {node.count}"
+    if node.attempt > 1:
+        words += f", attempt {node.attempt}"
+    if node.message:
+        words += f" ({node.message})" if node.state in (STARTED, DONE, CACHED) else f": {node.message}"
+    return f"{words} {_progress(node)}" if node.state == STARTED and node.progress else words
+
+
+def _progress(node: Node) -> str:
     step = node.progress
-    words = [f"running {spent}", str(step["description"])]
+    words = [str(step["description"])]
     if step["total"]:
         filled = min(_BAR, round(_BAR * step["completed"] / step["total"]))
         words += ["━" * filled + "╌" * (_BAR - filled)]
         words += [f"{format_count(step['completed'])}/{format_count(step['total'])}"]
     else:
         words.append(format_count(step["completed"]))
+    if step.get("left") is not None:
+        words.append(f"{format_seconds(step['left'])} left")
     if step["note"]:
         words.append(str(step["note"]))
     return " ".join(words)

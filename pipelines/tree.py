@@ -1,6 +1,6 @@
-"""The state of a run as a tree of tasks, from the compiled pipeline and the events of a run."""
+"""The state of a run as a tree of tasks; of a local run, from the compiled pipeline and its events."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any
@@ -10,6 +10,7 @@ STARTED = "running"
 DONE = "done"
 CACHED = "cached"
 FAILURE = "failed"
+CANCELLED = "cancelled"
 SKIPPED = "skipped"
 
 
@@ -33,6 +34,14 @@ class Node:
     started: float | None = None
     """Time of the start, seconds since the epoch."""
     ended: float | None = None
+    message: str = ""
+    """Why it waits, was skipped or failed, in the words of whoever knows."""
+    attempt: int = 1
+    """How often it was started."""
+    count: str = ""
+    """How many iterations of a loop are done, such as `12 of 24`, where that is known."""
+    pods: Sequence[Any] = ()
+    """Pods of all attempts on a cluster, the first attempt first."""
 
     @property
     def name(self) -> str:
@@ -46,17 +55,31 @@ class Node:
         return (self.ended if self.ended is not None else now) - self.started
 
 
-class Tree:
-    """All tasks of a run.
+class Tasks:
+    """The tasks of a run in their order."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, Node] = {}
+
+    def leaves(self) -> Iterator[Node]:
+        """The tasks themselves: iterations in place of their loop."""
+        for node in self.nodes.values():
+            yield from node.children.values() if node.is_loop else (node,)
+
+    def failures(self) -> list[Node]:
+        """Tasks that failed."""
+        return [node for node in self.leaves() if node.state == FAILURE]
+
+
+class Tree(Tasks):
+    """All tasks of a local run.
 
     Args:
         spec: the compiled pipeline's IR.
     """
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.nodes: dict[str, Node] = {}
-        self.bodies: dict[str, Node] = {}
-        """Loops by the names of the tasks in their bodies."""
+        super().__init__()
         self._places: dict[str, Node] = {}
         self._last = 0.0
         self._add(spec, spec["root"]["dag"]["tasks"])
@@ -75,8 +98,6 @@ class Tree:
             label = tasks[name].get("taskInfo", {}).get("name", name)
             node = Node(name, label, is_loop=is_loop)
             self.nodes[name] = node
-            if is_loop and inner is not None:
-                self.bodies |= dict.fromkeys(inner["tasks"], node)
             # kfp.local names the folder of a task by its component, that of a loop by its task
             self._places[name if is_loop else component.removeprefix("comp-")] = node
 
@@ -99,33 +120,20 @@ class Tree:
             node.state = FAILURE if node.code else CACHED if event["cached"] else DONE
         else:
             node.progress = dict(event)
-        self.roll_up()
+        self._roll_up()
         return node
 
-    def close(self, ended: float | None = None) -> None:
-        """The run has ended: what waits was skipped, what runs was stopped.
-
-        Args:
-            ended: when, seconds since the epoch; the time of the last event when not given.
-        """
+    def close(self) -> None:
+        """The run has ended: what waits was skipped, what runs was stopped when the last was heard of it."""
         for node in self.leaves():
             if node.state == STARTED:
-                node.state, node.ended = FAILURE, self._last if ended is None else ended
-        self.roll_up()
+                node.state, node.ended = FAILURE, self._last
+        self._roll_up()
         for node in self.nodes.values():
             if node.state == WAITING:
                 node.state = SKIPPED
             elif node.state == STARTED:  # a loop after its last iteration
                 node.state = DONE
-
-    def leaves(self) -> Iterator[Node]:
-        """The tasks themselves, in order."""
-        for node in self.nodes.values():
-            yield from node.children.values() if node.is_loop else (node,)
-
-    def failures(self) -> list[Node]:
-        """Tasks that failed."""
-        return [node for node in self.leaves() if node.state == FAILURE]
 
     def _find(self, place: str, detail: str) -> Node | None:
         first, _, rest = place.partition("/")
@@ -138,7 +146,7 @@ class Tree:
             node.children[place] = Node(place, detail or f"{node.label} {number}")
         return node.children[place]
 
-    def roll_up(self) -> None:
+    def _roll_up(self) -> None:
         """Give loops the state of their iterations. The number of iterations is known to kfp alone."""
         order = list(self.nodes.values())
         for place, node in enumerate(order):

@@ -24,5 +24,8 @@ from jaxtyping import install_import_hook  # noqa: E402
 settings.register_profile("ci", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ci")
 # checks every annotated shape and dtype at run time
-_TYPED = "accumulators correlation data fast flops flow losses network observation policy statistics"
+_TYPED = """
+    accumulators correlation data fast flops flow losses network observation policy reproducible statistics
+    statistics_files
+"""
 install_import_hook([f"pi_behavior.{module}" for module in _TYPED.split()], "beartype.beartype")

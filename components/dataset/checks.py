@@ -39,6 +39,27 @@ class Finding:
     """The file, what it holds, and what was expected."""
 
 
+def check_complete(dataset: LeRobotDataset) -> None:
+    """Refuse a dataset of which only a part was downloaded.
+
+    Raises:
+        DatasetError: an episode's table or video is missing.
+    """
+    files = {
+        path: episode.task_name
+        for episode in dataset.episodes
+        for path in (dataset.data_path(episode), *(dataset.video_path(episode, name) for name in CAMERAS))
+    }
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        tasks = ", ".join(dict.fromkeys(files[path] for path in missing))
+        raise DatasetError(
+            f"{len(missing)} of {len(files)} files are missing, such as {missing[0].relative_to(dataset.root)}; "
+            f"they are of the tasks {tasks}. Download them, or take the lines of their episodes out of "
+            "meta/episodes.jsonl"
+        )
+
+
 def check_dataset(
     dataset: LeRobotDataset,
     *,

@@ -3,43 +3,34 @@
 import dataclasses
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.dataset.checks import CHECKS, Finding, check_dataset
+from components.dataset.checks import CHECKS, Finding, check_complete, check_dataset
+from components.dataset.config import DECLARATION, Config, Inputs
 from components.demonstrations.repository import dvc_environment
-from components.demonstrations.versions import Version, fetch, manifest, open_version, resolve_revision
+from components.demonstrations.versions import (
+    Version,
+    absolute,
+    dependency,
+    fetch,
+    manifest,
+    open_version,
+    resolve_revision,
+)
 from components.runtime.errors import UserError
-from components.runtime.stage import Invocation, Result, Stage, Work
-from components.store.artifact import Artifact, write_atomic
-from components.store.lineage import Dependency
+from components.runtime.stage import Result, Stage, Work
+from components.store.files import write_atomic
 from pi_behavior.data.lerobot import DatasetError, LeRobotDataset
 
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class Config:
-    """Which demonstrations."""
-
-    repository: str = ""
-    """Folder or URL of a git repository in which DVC keeps the dataset."""
-    revision: str = "HEAD"
-    """Branch, tag or commit of the version."""
-    path: str = "data"
-    """The dataset's folder in the repository."""
-    remote: str = ""
-    """DVC remote: a name, a folder or a URL (s3://bucket/prefix); empty for the repository's default."""
-    decode_all: bool = True
-    """Decode every frame of every video in the checks; otherwise count them and decode first and last."""
-    limit_tolerance: float = 0.05
-    """How far values may be outside the robot's limits: rad, m/s, or gripper units."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Nothing: the data come from DVC."""
+def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
+    """Replace the revision by its commit: by the name `HEAD` alone, new data would not be noticed."""
+    repository = absolute(config.repository)
+    commit = resolve_revision(repository, config.revision)
+    return dataclasses.replace(config, repository=repository, revision=commit)
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -54,6 +45,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     try:
         dataset = LeRobotDataset(data)
         episodes = dataset.episodes
+        check_complete(dataset)
     except DatasetError as error:
         raise UserError(str(error)) from error
     with work.progress.task("checking episodes", total=len(episodes)) as bar:
@@ -68,7 +60,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         shown = "".join(f"\n  {f.check}: {f.message}" for f in findings[:_SHOWN])
         rest = f"\n  and {len(findings) - _SHOWN} more" if len(findings) > _SHOWN else ""
         raise UserError(
-            f"{len(findings)} problems in the dataset; all are in {work.path / 'checks.json'}{shown}{rest}"
+            f"problems in the dataset: {len(findings)}; all are in {work.path / 'checks.json'}{shown}{rest}"
         )
     facts = _facts(config, version, dataset, data)
     write_atomic(work.path / "dvc.json", manifest(version))
@@ -77,13 +69,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     return Result(
         metrics={name: float(value) for name, value in counts.items()},
         metadata={"rev": version.rev, "md5": version.md5, **counts},
-        dependencies=(
-            Dependency(
-                "demonstrations",
-                f"dvc+{config.repository}#{config.path}",
-                {"gitCommit": version.rev, "md5": version.md5.removesuffix(".dir")},
-            ),
-        ),
+        summary=f"{counts['episodes']} episodes, {counts['frames']} frames, of commit {version.rev}",
+        dependencies=(dependency(config.repository, config.path, version.rev, version.md5),),
     )
 
 
@@ -119,25 +106,4 @@ def _facts(config: Config, version: Version, dataset: LeRobotDataset, data: Path
     }
 
 
-class DatasetStage(Stage[Config, Inputs]):
-    """A stage whose key is the commit that a revision names now: `HEAD` alone would not notice new data."""
-
-    def execute(
-        self, config: Config, inputs: Inputs, workspace: Path, invocation: Invocation | None = None
-    ) -> tuple[Artifact, Result, bool]:
-        """Make the artifact of the revision's commit, or return the one that is there."""
-        if not config.repository:
-            raise UserError("no repository given; expected the git and DVC repository of the demonstrations")
-        if Path(config.repository).is_dir():
-            config = dataclasses.replace(config, repository=str(Path(config.repository).resolve()))
-        commit = resolve_revision(config.repository, config.revision)
-        return super().execute(dataclasses.replace(config, revision=commit), inputs, workspace, invocation)
-
-
-STAGE = DatasetStage(
-    "dataset",
-    Config,
-    Inputs,
-    run,
-    ("pi_behavior.data.lerobot", "pi_behavior.data.video", "pi_behavior.layout", "pi_behavior.challenge"),
-)
+STAGE = Stage(DECLARATION, run, resolve)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.demonstrations.repository import dvc_environment, git, succeeds
-from components.demonstrations.versions import Version, open_version, resolve_revision
+from components.demonstrations.versions import Version, absolute, open_version, resolve_revision
 from components.runtime.errors import UserError
 from pi_behavior.challenge import TASKS_BY_INDEX
 
@@ -68,9 +68,7 @@ def whats_new(options: Options) -> dict[str, Any]:
     Raises:
         UserError: repository, revision, path or remote do not exist.
     """
-    repository = options.repository
-    if Path(repository).is_dir():
-        repository = str(Path(repository).resolve())
+    repository = absolute(options.repository)
     rev = resolve_revision(repository, options.revision)
     since = resolve_revision(repository, options.since) if options.since else ""
     after = read_version(repository, rev, options.path, options.remote)

@@ -15,7 +15,7 @@ from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from components.runtime.errors import UserError
-from components.store.artifact import write_atomic
+from components.store.files import write_atomic
 
 _IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")
 _LEFT_BY_KILLED_WRITERS = ".*.partial*"

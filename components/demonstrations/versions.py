@@ -12,9 +12,12 @@ from typing import Any
 from components.demonstrations.repository import git
 from components.demonstrations.repository import md5 as file_md5
 from components.runtime.errors import UserError
+from components.store.lineage import Dependency
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _THREADS = 8
+DEMONSTRATIONS = "demonstrations"
+"""Name of a version of the demonstrations in lineage."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,17 @@ class Version:
     """DVC's digest of the folder: MD5 of its sorted file list, with the suffix `.dir`."""
     files: Mapping[str, str]
     """Path relative to the dataset -> MD5."""
+
+
+def absolute(repository: str) -> str:
+    """The URL or absolute path of a repository, which means the same in every folder.
+
+    Raises:
+        UserError: no repository is given.
+    """
+    if not repository:
+        raise UserError("no repository given; expected the git and DVC repository of the demonstrations")
+    return str(Path(repository).resolve()) if Path(repository).is_dir() else repository
 
 
 def resolve_revision(repository: str, revision: str) -> str:
@@ -169,6 +183,12 @@ def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
         aside.unlink()
         raise UserError(f"{source} has the md5 {actual}; DVC recorded {md5}: the cache or remote is corrupt")
     aside.replace(target)
+
+
+def dependency(repository: str, path: str, rev: str, md5: str) -> Dependency:
+    """What lineage says of a version that a stage used."""
+    digest = {"gitCommit": rev, "md5": md5.removesuffix(".dir")}
+    return Dependency(DEMONSTRATIONS, f"dvc+{repository}#{path}", digest)
 
 
 def manifest(version: Version) -> str:

@@ -1,7 +1,6 @@
 """The policy server as a child process, started again when it ended."""
 
 import contextlib
-import dataclasses
 import json
 import sys
 import tempfile
@@ -9,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from components.evaluation.plan import Plan
-from components.runtime.errors import UserError
+from components.evaluation.serving import server_options
 from components.runtime.processes import Child, is_healthy, read_port
-from components.store.artifact import write_atomic
+from components.store.files import write_atomic
+from pi_behavior.policy.config import PolicyConfig
 
 _LOG = "-server.log"
 HOST = "127.0.0.1"
@@ -23,16 +22,12 @@ ServerCommand = Callable[[Path, Path], Sequence[str]]
 """Gives the policy server's command line for a mapping file and a port file."""
 
 
-def policy_server(plan: Plan) -> ServerCommand:
-    """The command line of our policy server with a plan's settings."""
+def policy_server(policy: PolicyConfig) -> ServerCommand:
+    """The command line of our policy server."""
 
     def command(mapping: Path, port_file: Path) -> Sequence[str]:
-        words = [sys.executable, "-m", "pi_behavior.policy.server", "--mapping", str(mapping)]
-        words += ["--host", HOST, "--port", "0", "--port-file", str(port_file), "--batch-sizes", "1"]
-        words += ["--json-logs"]
-        for name, value in dataclasses.asdict(plan.settings).items():
-            words += [f"--policy.{name.replace('_', '-')}", str(value)]
-        return words
+        options = server_options(mapping, HOST, 0, policy, every=True)
+        return [sys.executable, "-m", *options, "--port-file", str(port_file), "--json-logs"]
 
     return command
 
@@ -62,22 +57,17 @@ class PolicyServer:
     """Serves one policy. Use it as a context manager: leaving stops the server."""
 
     def __init__(
-        self, name: str, checkpoint: Path, tasks: Sequence[int], command: ServerCommand, log: Path
+        self, name: str, checkpoint: Path, tasks: Sequence[str], command: ServerCommand, log: Path
     ) -> None:
         """Prepare; `ensure` starts.
 
         Args:
             name: name of the policy.
             checkpoint: its checkpoint folder.
-            tasks: indices of the tasks to serve.
+            tasks: names of the tasks to serve.
             command: the server's command line.
             log: file for its output.
-
-        Raises:
-            UserError: the checkpoint is missing.
         """
-        if not checkpoint.is_dir():
-            raise UserError(f"the checkpoint {checkpoint} of {name} is missing; run train and plan again")
         self._name = name
         self._mapping = {"checkpoints": {name: {"path": str(checkpoint), "tasks": list(tasks)}}}
         self._command = command

@@ -1,171 +1,15 @@
-"""Evaluators as data: a command line, the names of instances, and where the results are written.
+"""The evaluators that there are, by name and edition of the challenge."""
 
-Sources: the evaluators of the BEHAVIOR challenges of 2025 and 2026.
-"""
-
-import csv
-import json
-import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
-from components.runtime.errors import UserError
-from pi_behavior.challenge import task as find_task
+from components.evaluation.evaluator import Evaluator, Evaluator2025
 
-_FIRST_INSTANCE = {"public_test": 301, "hidden_test": 321, "all_test": 301, "train": 1}
-"""Instance id of index 0 in each mode of the 2026 evaluator, and of the household's all_test."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """What one process of an evaluator has to do: rollouts of one task."""
-
-    task: str
-    split: str
-    """validation or reported."""
-    indices: tuple[int, ...]
-    """Indices of the instances in the split's mode."""
-    rollouts: int
-    """Rollouts per instance; 1 where the evaluator cannot repeat."""
-    video: bool
-    host: str
-    """Host of the policy server."""
-    port: int
-    output: Path
-    """Folder that gets the results and videos."""
-    image_size: int
-    """Side of the policy's pictures in pixels, where the evaluator lets us choose it."""
-    action_chunk_size: int
-    """Actions per request, where the evaluator lets us choose it; 0 is one."""
-    oracle_stage: bool
-    """Tell the policy the true stage; only for an evaluator that can."""
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """A program that takes the 2026 evaluator's command line and writes its files."""
-
-    program: tuple[str, ...]
-    """The command without options."""
-    validation_mode: str
-    """Mode of the instances that checkpoints are chosen on; they are never reported."""
-    validation_first: int
-    """First index of the validation instances in that mode."""
-    validation_count: int
-    """Validation instances that there are."""
-    reported_count: int
-    """Instances that scores can be reported on; their indices begin at 0."""
-    startup_seconds: float
-    """Time of one process before its first step: loading the scene."""
-    steps_per_second: float
-    """Control steps per second, policy included; for the expected duration of a job."""
-    stall_seconds: float
-    """No output for this long means that it hangs."""
-    reported_mode: str = "public_test"
-    """Mode of the instances that scores are reported on."""
-    results: str = "json"
-    """Folder that it writes JSONs to, in its output folder; videos go to `videos`."""
-    repeats: bool = True
-    """Whether it can roll an instance out more than once."""
-    reduced: bool = False
-    """Whether its tasks are reduced ones, whose scores are not comparable with the challenge's."""
-    sizes: bool = False
-    """Whether it knows the options --image-size and --action-chunk-size."""
-    oracle: bool = False
-    """Whether it can tell the policy the true stage: it knows the option --oracle-stage."""
-
-    def mode(self, split: str) -> str:
-        """The evaluator's mode for a split: validation or reported."""
-        return self.validation_mode if split == "validation" else self.reported_mode
-
-    def first_index(self, split: str) -> int:
-        """Index of a split's first instance in its mode."""
-        return self.validation_first if split == "validation" else 0
-
-    def count(self, split: str) -> int:
-        """How many instances a split has."""
-        return self.validation_count if split == "validation" else self.reported_count
-
-    def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
-        """The instance ids, as they stand in file names, of indices in a split's mode.
-
-        Raises:
-            UserError: what the ids are read from is missing or has no such indices.
-        """
-        return [_FIRST_INSTANCE[self.mode(split)] + index for index in indices]
-
-    def command(self, order: Order) -> list[str]:
-        """The command line for an order."""
-        words = [*self.program, "--task-name", order.task, "--host", order.host, "--port", str(order.port)]
-        words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
-        words += ["--mode", self.mode(order.split), "--output-dir", str(order.output), "--headless"]
-        if order.video:
-            words.append("--write-video")
-        if self.sizes:
-            words += ["--image-size", str(order.image_size)]
-            if order.action_chunk_size:
-                words += ["--action-chunk-size", str(order.action_chunk_size)]
-        if order.oracle_stage:
-            words.append("--oracle-stage")
-        return words
-
-
-class Evaluator2025(Evaluator):
-    """The 2025 evaluator: options as Hydra overrides, instance ids from the challenge's metadata."""
-
-    def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
-        """The instance ids of indices, read as the evaluator does, from its data folder."""
-        folder = os.environ.get("OMNIGIBSON_DATA_PATH")
-        if not folder:
-            raise UserError(
-                "OMNIGIBSON_DATA_PATH is not set; expected the folder of the simulator's assets, whose "
-                "2025-challenge-task-instances/metadata holds the instance ids"
-            )
-        metadata = Path(folder, "2025-challenge-task-instances", "metadata")
-        read = _train_instances if self.mode(split) == "train" else _test_instances
-        try:
-            ids = read(metadata, task)
-        except OSError as error:
-            raise UserError(
-                f"{error.filename} cannot be read ({error.strerror}); download the challenge's task "
-                "instances into OMNIGIBSON_DATA_PATH"
-            ) from error
-        except (ValueError, KeyError, IndexError) as error:
-            raise UserError(f"{metadata} has no instance ids of {task}: {error}") from error
-        if max(indices) >= len(ids):
-            raise UserError(
-                f"{metadata} has {len(ids)} instances of {task}; index {max(indices)} was asked for"
-            )
-        return [ids[index] for index in indices]
-
-    def command(self, order: Order) -> list[str]:
-        """The command line for an order."""
-        words = [*self.program, "policy=websocket", f"task.name={order.task}", f"model.host={order.host}"]
-        words += [f"model.port={order.port}", f"eval_instance_ids=[{','.join(map(str, order.indices))}]"]
-        # quoted, as Hydra's grammar gives a meaning to some characters of paths
-        words += [f"log_path={json.dumps(str(order.output))}", f"write_video={str(order.video).lower()}"]
-        words.append("headless=true")
-        if self.mode(order.split) == "train":
-            words.append("eval_on_train_instances=true")
-        return words
-
-
-def _test_instances(metadata: Path, task: str) -> list[int]:
-    """Ids of the public test instances: third column of the task's row, ids with commas between."""
-    with (metadata / "test_instances.csv").open(newline="") as file:
-        rows = {row[1]: row[2] for row in csv.reader(file) if len(row) > 2}
-    return [int(word) for word in rows[task].split(",")]
-
-
-def _train_instances(metadata: Path, task: str) -> list[int]:
-    """Ids of the training instances in the order of their episodes, whose number is task, instance, digit."""
-    with (metadata / "episodes.jsonl").open() as file:
-        episodes = [int(json.loads(line)["episode_index"]) for line in file]
-    return [e // 10 % 1000 for e in episodes if e // 10_000 == find_task(task).index]
-
+Edition = Literal["2025", "2026"]
+Name = Literal["household", "omnigibson"]
+"""The small house of this project, or the challenge's own simulator."""
 
 _HOUSEHOLD = Evaluator(
     (sys.executable, "-m", "household.eval"),
@@ -183,7 +27,7 @@ _HOUSEHOLD = Evaluator(
     sizes=True,
     oracle=True,
 )
-EVALUATORS: Mapping[str, Mapping[str, Evaluator]] = MappingProxyType(
+EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = MappingProxyType(
     {
         "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
         "omnigibson": {
@@ -214,17 +58,8 @@ EVALUATORS: Mapping[str, Mapping[str, Evaluator]] = MappingProxyType(
         },
     }
 )
-"""By name and edition of the challenge."""
 
 
-def find_evaluator(name: str, edition: str) -> Evaluator:
-    """An evaluator by name and edition of the challenge.
-
-    Raises:
-        ValueError: there is no such evaluator, or it knows no such edition.
-    """
-    if name not in EVALUATORS:
-        raise ValueError(f"evaluator is {name!r}; expected one of {', '.join(EVALUATORS)}")
-    if edition not in EVALUATORS[name]:
-        raise ValueError(f"edition is {edition!r}; expected one of {', '.join(EVALUATORS[name])}")
+def find_evaluator(name: Name, edition: Edition) -> Evaluator:
+    """The evaluator of a name as it was in an edition of the challenge."""
     return EVALUATORS[name][edition]

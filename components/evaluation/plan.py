@@ -1,20 +1,40 @@
 """The plan: every rollout of an evaluation, and the worker that does it."""
 
-import dataclasses
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from components.evaluation import records
+from components.evaluation.evaluators import Edition, Name
 from components.runtime.errors import UserError
-from components.store.artifact import write_atomic
+from components.store.artifact import Artifact
+from pi_behavior.policy.config import PolicyConfig
 
 PLAN = "plan.json"
 COMMON = "common"
 UNTRAINED = "untrained"
 GROUP = "group:"
-VALIDATION = "validation"
-REPORTED = "reported"
+Split = Literal["validation", "reported"]
+VALIDATION: Split = "validation"
+REPORTED: Split = "reported"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy that is evaluated."""
+
+    artifact: str
+    """The trained policy's artifact, relative to the workspace."""
+    digest: str
+    """The artifact's digest, so that other weights at the same place are not taken for these."""
+    folder: Literal["checkpoint", "initial"]
+    """Which of the artifact's checkpoints: the trained one, or that of step 0."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The checkpoint's folder, relative to the workspace."""
+        return f"{self.artifact}/{self.folder}"
 
 
 @dataclass(frozen=True)
@@ -23,14 +43,9 @@ class Job:
 
     worker: int
     policy: str
-    """`common`, `untrained` or `group:NAME`."""
-    checkpoint: str
-    """The policy's checkpoint folder, relative to the workspace."""
+    """Name of the policy: `common`, `untrained` or `group:NAME`."""
     task: str
-    task_index: int
-    """The task id that the policy knows the task by."""
-    split: str
-    """`validation` or `reported`."""
+    split: Split
     instances: tuple[int, ...]
     """Indices of the instances in the split's mode of the evaluator."""
     video: bool
@@ -39,62 +54,30 @@ class Job:
 
 
 @dataclass(frozen=True)
-class PolicySettings:
-    """How the policy server executes chunks: fields of pi_behavior.policy.config.PolicyConfig."""
-
-    execute: int
-    compress_from: int
-    num_steps: int
-    voting: str
-    gripper: str
-    task_rules: str
-    inpainting: str
-    seed: int
-
-    @property
-    def oracle_stage(self) -> bool:
-        """Whether the policy expects to be told the true stage."""
-        return self.voting == "oracle"
-
-
-@dataclass(frozen=True)
 class Plan:
     """An evaluation."""
 
-    edition: str
-    evaluator: str
+    edition: Edition
+    evaluator: Name
     tasks: tuple[str, ...]
     rollouts: int
     """Rollouts per instance."""
     image_size: int
     action_chunk_size: int
-    settings: PolicySettings
+    policy: PolicyConfig
+    """How chunks are executed."""
+    policies: Mapping[str, Policy]
+    """What is evaluated, by name."""
     jobs: tuple[Job, ...]
 
-    def to_json(self) -> str:
-        """The text of `plan.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Plan":
-        """Read the text of `plan.json`.
-
-        Raises:
-            UserError: it is not a plan.
-        """
-        try:
-            value: dict[str, Any] = json.loads(text)
-            jobs = tuple(Job(**{**job, "instances": tuple(job["instances"])}) for job in value.pop("jobs"))
-            settings = PolicySettings(**value.pop("settings"))
-            return cls(**{**value, "tasks": tuple(value["tasks"])}, settings=settings, jobs=jobs)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{PLAN} cannot be read ({error}); make it with python -m components.plan"
-            ) from error
+    @property
+    def oracle_stage(self) -> bool:
+        """Whether the evaluator has to tell the policy the true stage."""
+        return self.policy.voting == "oracle"
 
     def save(self, folder: Path) -> None:
         """Write `plan.json` into a folder."""
-        write_atomic(folder / PLAN, self.to_json())
+        records.write(folder / PLAN, self)
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":
@@ -103,6 +86,20 @@ class Plan:
         Raises:
             UserError: there is none, or it is not a plan.
         """
-        if not (folder / PLAN).is_file():
-            raise UserError(f"{folder} has no {PLAN}; give the artifact of the stage plan")
-        return cls.from_json((folder / PLAN).read_text())
+        return records.read(folder / PLAN, cls, "give an artifact of the stage plan, or make it anew")
+
+    def artifacts(self, workspace: Path) -> dict[str, Artifact]:
+        """The artifacts of the policies, by the policies' names.
+
+        Raises:
+            UserError: one is missing, or is not the one that the plan was made for.
+        """
+        found = {name: Artifact.load(workspace / policy.artifact) for name, policy in self.policies.items()}
+        for name, artifact in found.items():
+            if artifact.digest != self.policies[name].digest:
+                raise UserError(
+                    f"{artifact.path} has the digest {artifact.digest}, but the plan was made for a policy "
+                    f"{name} with {self.policies[name].digest}: it was trained again since. Plan the "
+                    "evaluation again"
+                )
+        return found

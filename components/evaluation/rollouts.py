@@ -3,15 +3,18 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import UserError
-from components.store.artifact import write_atomic
+from components.evaluation import records
+from components.evaluation.plan import Split
 
 ROLLOUTS = "rollouts.json"
+"""In the artifact of a worker: all that it was to do."""
+EPISODES = "episodes.json"
+"""In a leaderboard: all rollouts that it was made from."""
 _NAMED = {"task", "instance_id", "rollout_id", "steps", "success"}
 
 
@@ -20,7 +23,7 @@ class RolloutKey:
     """Which rollout of which policy."""
 
     policy: str
-    split: str
+    split: Split
     task: str
     index: int
     """Index of the instance in the split's mode of the evaluator."""
@@ -39,7 +42,7 @@ class Outcome:
     """Mean human time / time taken."""
 
     @classmethod
-    def read(cls, path: Path, task: str, instance: int, rollout: int) -> "Outcome":
+    def read(cls, path: Path, task: str, instance: int | None, rollout: int) -> "Outcome":
         """Read and check an evaluator's JSON.
 
         The 2026 evaluator's says which rollout it is about, its steps, and success; that of 2025 has none of
@@ -69,7 +72,7 @@ class Outcome:
             raise ValueError(f"{path.name} is about {found}; expected {expected}")
         if not isinstance(success, bool) or not 0.0 <= q <= 1.0 or success != (q == 1.0):
             raise ValueError(f"{path.name}: success {success!r} and q {q} do not fit; expected 0 <= q <= 1")
-        if steps < 0 or math.isnan(time):
+        if steps < 0 or not math.isfinite(time):
             raise ValueError(f"{path.name}: steps {steps} or normalized time {time} cannot be")
         return cls(q, success, steps, time)
 
@@ -83,12 +86,12 @@ class Rollout:
     """Instance id, as in the file names; None where no worker got as far as to know it."""
     attempts: int
     """How often it was started."""
-    json: str | None
-    """Path of its JSON relative to the worker's artifact; None where it never finished."""
-    video: str | None
-    outcome: Outcome | None
-    folder: Path
-    """The worker's artifact."""
+    json: str | None = None
+    """Path of the evaluator's JSON in the worker's artifact; None where it never finished."""
+    video: str | None = None
+    outcome: Outcome | None = None
+    folder: str = ""
+    """The folder that the paths are relative to, on this machine; empty in files."""
 
     @property
     def name(self) -> str:
@@ -107,36 +110,17 @@ class Rollout:
         return self.outcome is not None and self.outcome.success
 
 
-def save(rollouts: Iterable[Rollout], folder: Path) -> None:
-    """Write `rollouts.json`, one row per prescribed rollout."""
-    rows = [
-        {
-            **dataclasses.asdict(r.key),
-            "instance": r.instance,
-            "attempts": r.attempts,
-            "json": r.json,
-            "video": r.video,
-        }
-        for r in rollouts
-    ]
-    write_atomic(folder / ROLLOUTS, json.dumps(rows, indent=1) + "\n")
+def save(rollouts: Iterable[Rollout], path: Path) -> None:
+    """Write a list of rollouts."""
+    records.write(path, [dataclasses.replace(one, folder="") for one in rollouts])
 
 
-def load(folder: Path) -> Iterator[Rollout]:
-    """Read a worker's rollouts, and the outcomes from the evaluator's own files.
+def load(path: Path) -> list[Rollout]:
+    """Read a list of rollouts.
 
     Raises:
-        UserError: the folder is not the artifact of a worker, or a file in it is broken.
+        UserError: it is missing, or of another version.
     """
-    path = folder / ROLLOUTS
-    if not path.is_file():
-        raise UserError(f"{folder} has no {ROLLOUTS}; give artifacts of the stage evaluate")
-    for row in json.loads(path.read_text()):
-        key = RolloutKey(*(row[f.name] for f in dataclasses.fields(RolloutKey)))
-        outcome = None
-        if row["json"] is not None:
-            try:
-                outcome = Outcome.read(folder / row["json"], key.task, row["instance"], key.rollout)
-            except ValueError as error:
-                raise UserError(f"{folder}: {error}; run the stage evaluate again") from error
-        yield Rollout(key, row["instance"], row["attempts"], row["json"], row["video"], outcome, folder)
+    remedy = "give artifacts of the stages evaluate and leaderboard, or run these stages again"
+    found = records.read(path, list[Rollout], remedy)
+    return [dataclasses.replace(one, folder=str(path.parent)) for one in found]

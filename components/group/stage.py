@@ -4,100 +4,69 @@ Report, section 6.4: best (highest scores), good (score above 0), bad (about 0).
 tasks into fewer groups than `minimum`, the tasks are split by rank into that many groups of equal size.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from components.evaluation import records
 from components.evaluation.plan import COMMON, VALIDATION
-from components.evaluation.rollouts import load
+from components.evaluation.records import TASK_GROUPS, TaskGroup, TaskGroups
+from components.evaluation.rollouts import ROLLOUTS, load
+from components.group.config import DECLARATION, GROUPS, Config, Inputs
+from components.runtime.declaration import LOOP
 from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
-from components.store.artifact import Artifact, write_atomic
-
-GROUPS = ("best", "good", "bad")
 
 
-@dataclass(frozen=True)
-class Config:
-    """Thresholds."""
-
-    best: float = 0.5
-    """A task whose mean q is at least this is in the group best."""
-    good: float = 0.0
-    """A task whose mean q is above this is otherwise in the group good; the rest are in bad."""
-    minimum: int = 1
-    """Fewest groups to make, 1 to 3, as far as there are tasks."""
-
-    def __post_init__(self) -> None:
-        """Check the order of the thresholds."""
-        if not 0 <= self.good < self.best <= 1:
-            raise ValueError(f"good is {self.good} and best {self.best}; expected 0 <= good < best <= 1")
-        if not 1 <= self.minimum <= len(GROUPS):
-            raise ValueError(f"minimum is {self.minimum}; expected 1 to {len(GROUPS)}")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What grouping reads."""
-
-    rollouts: tuple[Artifact, ...]
-    """Evaluations of the common policy, one per worker."""
-
-
-def split(scores: Mapping[str, float], config: Config) -> tuple[dict[str, list[str]], str]:
-    """Split tasks into groups.
+def split(scores: Mapping[str, float], episodes: Mapping[str, int], config: Config) -> TaskGroups:
+    """Split tasks into groups, best first; none is empty.
 
     Args:
         scores: mean validation q by task.
+        episodes: validation rollouts by task.
         config: thresholds.
-
-    Returns:
-        Tasks by group, best first, without empty groups; and the rule that made them: thresholds or rank.
     """
     ranked = sorted(scores, key=lambda task: (-scores[task], task))
     groups: dict[str, list[str]] = {name: [] for name in GROUPS}
     for task in ranked:
         q = scores[task]
         groups["best" if q >= config.best else "good" if q > config.good else "bad"].append(task)
-    rule = "thresholds"
     wanted = min(config.minimum, len(ranked))
-    if sum(map(bool, groups.values())) < wanted:
-        rule = "rank"
+    by_rank = sum(map(bool, groups.values())) < wanted
+    if by_rank:
         cuts = [round(i * len(ranked) / wanted) for i in range(wanted + 1)]
         groups = {GROUPS[i]: ranked[cuts[i] : cuts[i + 1]] for i in range(wanted)}
-    return {name: tasks for name, tasks in groups.items() if tasks}, rule
+    return TaskGroups(
+        "rank" if by_rank else "thresholds",
+        tuple(
+            TaskGroup(name, tuple(tasks), {task: scores[task] for task in tasks})
+            for name, tasks in groups.items()
+            if tasks
+        ),
+        episodes,
+    )
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `groups.json`; the output parameter `Output` lists the groups."""
     episodes: dict[str, list[float]] = defaultdict(list)
     for artifact in inputs.rollouts:
-        for rollout in load(artifact.path):
+        for rollout in load(artifact.path / ROLLOUTS):
             if rollout.key.policy == COMMON and rollout.key.split == VALIDATION:
                 episodes[rollout.key.task].append(rollout.q)
     if not episodes:
         raise UserError(
-            f"the rollouts hold none of the {COMMON} policy on {VALIDATION} instances; "
-            f"plan the evaluation with --config.sets {VALIDATION}"
+            f"the rollouts hold none of the {COMMON} policy on {VALIDATION} instances; plan the evaluation "
+            f"with the split {VALIDATION}"
         )
-    scores = {task: sum(qs) / len(qs) for task, qs in episodes.items()}
-    groups, rule = split(scores, config)
-    content = {
-        "rule": rule,
-        "thresholds": {"best": config.best, "good": config.good},
-        "groups": [
-            {"name": name, "tasks": tasks, "q": {task: scores[task] for task in tasks}}
-            for name, tasks in groups.items()
-        ],
-        "episodes": {task: len(qs) for task, qs in sorted(episodes.items())},
-    }
-    write_atomic(work.path / "groups.json", json.dumps(content, indent=2) + "\n")
+    scores = {task: sum(qs) / len(qs) for task, qs in sorted(episodes.items())}
+    found = split(scores, {task: len(episodes[task]) for task in scores}, config)
+    records.write(work.path / TASK_GROUPS, found)
     return Result(
-        metrics={f"q_{task}": q for task, q in sorted(scores.items())},
-        parameters={"Output": [{"name": name, "tasks": " ".join(tasks)} for name, tasks in groups.items()]},
-        metadata={"groups": " ".join(groups), "rule": rule},
+        metrics={f"q_{task}": q for task, q in scores.items()},
+        parameters={LOOP: [{"name": one.name, "tasks": " ".join(one.tasks)} for one in found.groups]},
+        metadata={"groups": " ".join(one.name for one in found.groups), "rule": found.rule},
+        summary="; ".join(f"{one.name}: {', '.join(one.tasks)}" for one in found.groups),
     )
 
 
-STAGE = Stage("group", Config, Inputs, run, ("components.evaluation.plan", "components.evaluation.rollouts"))
+STAGE = Stage(DECLARATION, run)

@@ -46,7 +46,7 @@ def collect(rollouts: Iterable[tuple[Rollout, bool]], page: Path, progress: Prog
     listed = [(rollout, chosen) for rollout, chosen in rollouts if rollout.video]
     clips = []
     for rollout, chosen in progress.track(listed, "videos of the report"):
-        source = rollout.folder / str(rollout.video)
+        source = Path(rollout.folder, str(rollout.video))
         policy = rollout.key.policy.replace(":", "-")
         target = page / "videos" / policy / rollout.key.split / source.name
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.records import Scores
 from components.evaluation.rollouts import Rollout
 from components.leaderboard.curves import Curve
 from components.leaderboard.gallery import Clip
-from components.leaderboard.scores import Rollouts, Scores, policy_order
+from components.leaderboard.scores import Rollouts, policy_order
 from components.runtime.progress import format_seconds
 from components.store import lineage
 from components.store.artifact import Artifact
@@ -56,21 +57,16 @@ class HeatMap:
 
 def provenance(artifacts: Sequence[Artifact]) -> list[Provenance]:
     """All artifacts that the given ones come from, each once, the earliest first."""
-    found = {}
-    for artifact in artifacts:
-        for node in lineage.chain(artifact):
-            subject = node.lineage["subject"][0]
-            build = node.lineage["predicate"]["buildDefinition"]["internalParameters"]
-            times = node.lineage["predicate"]["runDetails"]["metadata"]
-            started, finished = (datetime.fromisoformat(times[k]) for k in ("startedOn", "finishedOn"))
-            found[subject["name"]] = Provenance(
-                subject["name"],
-                build["stage"],
-                subject["digest"]["sha256"],
-                (finished - started).total_seconds(),
-                times["startedOn"],
-            )
-    return sorted(found.values(), key=lambda item: (item.started, item.uri))
+    found = []
+    for node in lineage.chain(*artifacts):
+        subject = node.lineage["subject"][0]
+        build = node.lineage["predicate"]["buildDefinition"]["internalParameters"]
+        times = node.lineage["predicate"]["runDetails"]["metadata"]
+        started, finished = (datetime.fromisoformat(times[k]) for k in ("startedOn", "finishedOn"))
+        seconds = (finished - started).total_seconds()
+        digest = subject["digest"]["sha256"]
+        found.append(Provenance(subject["name"], build["stage"], digest, seconds, times["startedOn"]))
+    return sorted(found, key=lambda item: (item.started, item.uri))
 
 
 def heat_maps(table: Rollouts, chosen: Mapping[str, str]) -> list[HeatMap]:

@@ -1,19 +1,19 @@
 """Which versions of the demonstrations the champion and its challengers were made from, by their lineage."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from components.demonstrations.versions import DEMONSTRATIONS
 from components.evaluation.plan import COMMON
-from components.promote.stage import CHAMPION
-from components.promote.stage import STAGE as PROMOTE
+from components.evaluation.records import CHAMPION
+from components.evaluation.records import Champion as Record
 from components.runtime.errors import UserError
 from components.store import lineage
 from components.store.artifact import LINEAGE, Artifact
 
-DEMONSTRATIONS = "demonstrations"
+_PROMOTE = "promote"
+"""Name of the stage that judges challengers."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,22 @@ def champion(folder: Path, workspace: Path) -> Champion | None:
         workspace: the workspace in which its artifacts lie.
 
     Raises:
-        UserError: its leaderboard or checkpoint is not there any more, or is another.
+        UserError: its record is damaged, or its leaderboard or checkpoint is missing or another.
     """
-    path = folder / CHAMPION
-    if not path.exists():
+    record = Record.load(folder)
+    if record is None:
         return None
-    record = json.loads(path.read_text())
-    board = Artifact.load(workspace / record["leaderboard"]["uri"])
-    if board.digest != record["leaderboard"]["digest"]:
+    board = Artifact.load(lineage.locate(record.leaderboard.uri, workspace))
+    if board.digest != record.leaderboard.digest:
         raise UserError(
-            f"{board.path} has the digest {board.digest}; the champion {path} has {record['leaderboard']}. "
-            f"`b1k lineage verify {board.path}` names what changed"
+            f"{board.path} has the digest {board.digest}; the champion {folder / CHAMPION} has "
+            f"{record.leaderboard.digest}. `b1k lineage verify {board.path}` names what changed"
         )
-    checkpoint = workspace / record["checkpoints"][COMMON]["path"]
+    checkpoint = lineage.locate(record.checkpoints[COMMON].uri, workspace) / "checkpoint"
     if not checkpoint.is_dir():
-        raise UserError(f"the champion's checkpoint {checkpoint} is missing; it is recorded in {path}")
+        raise UserError(
+            f"the champion's checkpoint {checkpoint} is missing; it is recorded in {folder / CHAMPION}"
+        )
     return Champion(_demonstrations(board), checkpoint)
 
 
@@ -75,17 +76,13 @@ def challengers(folder: Path, workspace: Path) -> list[Judged]:
 
 
 def _challengers(folder: Path, workspace: Path) -> Iterator[Judged]:
-    for path in (workspace / "artifacts" / PROMOTE.name).glob(f"*/{LINEAGE}"):
+    for path in (workspace / "artifacts" / _PROMOTE).glob(f"*/{LINEAGE}"):
         if path.parent.suffix:  # .partial: not finished
             continue
-        against = _build(path)["externalParameters"]["champion"] or workspace / "champion"
+        build = lineage.Node.read(path.parent).lineage["predicate"]["buildDefinition"]
+        against = build["externalParameters"]["champion"] or workspace / "champion"
         if Path(against).resolve() == folder.resolve():
             yield _demonstrations(Artifact.load(path.parent))
-
-
-def _build(path: Path) -> dict[str, Any]:
-    build: dict[str, Any] = json.loads(path.read_text())["predicate"]["buildDefinition"]
-    return build
 
 
 def _demonstrations(artifact: Artifact) -> Judged:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from components.evaluation.plan import Split
+
 _HALVINGS = 40
 
 
@@ -11,10 +13,8 @@ class Unit:
     """Work of one kind that can be cut between instances: one policy, task, split and video flag."""
 
     policy: str
-    checkpoint: str
     task: str
-    task_index: int
-    split: str
+    split: Split
     video: bool
     instances: tuple[int, ...]
     startup: float

@@ -5,93 +5,85 @@ difference in q, over the rollouts that both have done, that lies wholly above 0
 test that agrees. A tie changes nothing.
 """
 
-import dataclasses
-import fcntl
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from components.evaluation import records
 from components.evaluation.intervals import Comparison, compare
-from components.evaluation.plan import COMMON, GROUP, REPORTED, UNTRAINED
-from components.leaderboard.stage import EPISODES, SCORES
+from components.evaluation.plan import REPORTED, UNTRAINED, Plan
+from components.evaluation.records import CHAMPION, Champion, Reference, Scores
+from components.evaluation.rollouts import EPISODES, Rollout, load
+from components.evaluation.serving import served_policies
+from components.promote.config import DECLARATION, Config, Inputs
 from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
-from components.store.artifact import Artifact, write_atomic
+from components.store.artifact import Artifact
+from components.store.making import exclusive
 
-CHAMPION = "champion.json"
 DECISION = "decision.json"
-Scores = dict[str, dict[str, float]]
+Episodes = dict[str, dict[str, float]]
 """q by task and rollout."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """Where the champion is."""
+class Decision:
+    """Whether the challenger became the champion, and why."""
 
-    champion: str = ""
-    """Folder of the champion's record; empty means `champion` in the workspace."""
-    seed: int = 0
-    """Seed of the bootstrap."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The challenger."""
-
-    leaderboard: Artifact
-    """Its leaderboard."""
-    models: tuple[Artifact, ...]
-    """Its policies."""
+    promoted: bool
+    reason: str
+    comparison: Comparison | None
+    compared_with: str
+    """Place of the champion's leaderboard in the workspace, or `untrained`."""
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `decision.json`, and `champion.json` in the champion's folder if the challenger is promoted."""
-    folder = Path(config.champion) if config.champion else work.workspace / "champion"
-    folder.mkdir(parents=True, exist_ok=True)
-    decision_file = work.path / DECISION
-    with _locked(folder):
-        # a decision from before a kill stands: the champion may be this challenger already
-        if not decision_file.exists():
-            decision = _decide(config, inputs, folder / CHAMPION)
-            write_atomic(decision_file, json.dumps(decision, indent=2) + "\n")
-        decision = json.loads(decision_file.read_text())
-        if decision["promoted"]:
-            write_atomic(folder / CHAMPION, json.dumps(record(inputs), indent=2) + "\n")
-    comparison = decision["comparison"] or {}
+    folder = Path(config.champion).resolve() if config.champion else work.workspace / "champion"
+    file = work.path / DECISION
+    with exclusive(folder / ".lock", "promote: another challenger is being compared; waiting for it"):
+        champion = Champion.load(folder)
+        known = [one.leaderboard for one in (champion, *Champion.former(folder)) if one is not None]
+        if file.exists() and _reference(inputs.leaderboard) in known:
+            # killed after it was promoted: what was decided then stands, whoever is the champion now
+            decision = records.read(file, Decision, "remove it and promote again")
+        else:
+            decision = _decide(config, inputs.leaderboard, champion, folder)
+            records.write(file, decision)
+            if decision.promoted:
+                _record(inputs, folder, work.workspace).replace(champion, folder)
+    numbers = decision.comparison
     return Result(
-        metrics={
-            "promoted": float(decision["promoted"]),
-            **{name: float(comparison[name]) for name in ("difference", "low", "high") if name in comparison},
-        },
-        parameters={"promoted": "true" if decision["promoted"] else "false"},
-        metadata={"promoted": decision["promoted"], "reason": decision["reason"]},
+        metrics={"promoted": float(decision.promoted)}
+        | ({} if numbers is None else {n: getattr(numbers, n) for n in ("difference", "low", "high")}),
+        metadata={"promoted": decision.promoted, "reason": decision.reason},
+        summary=f"{'promoted' if decision.promoted else 'not promoted'}: {decision.reason}",
     )
 
 
-def _decide(config: Config, inputs: Inputs, champion_file: Path) -> dict[str, Any]:
-    challenger = _chosen_scores(inputs.leaderboard)
-    champion = json.loads(champion_file.read_text()) if champion_file.exists() else None
-    rival = _untrained_scores(inputs.leaderboard) if champion is None else champion["episodes"]
+def _decide(config: Config, leaderboard: Artifact, champion: Champion | None, folder: Path) -> Decision:
+    challenger = _chosen(leaderboard)
+    rival = (
+        _episodes(leaderboard, lambda rollout: rollout.key.policy == UNTRAINED)
+        if champion is None
+        else champion.episodes
+    )
     try:
         comparison = compare(challenger, rival, config.seed) if rival else None
     except ValueError as error:
         raise UserError(
-            f"the challenger and the champion {champion_file} cannot be compared: {error}. Evaluate "
-            "both on the same tasks and instances, or give another --config.champion folder"
+            f"the challenger and the champion {folder / CHAMPION} cannot be compared: {error}. Evaluate both "
+            "on the same tasks and instances, or give another folder as promote.champion"
         ) from error
     promoted, reason = _rule(champion is None, comparison, challenger)
-    return {
-        "promoted": promoted,
-        "reason": reason,
-        "comparison": None if comparison is None else dataclasses.asdict(comparison),
-        "compared_with": "untrained" if champion is None else champion["leaderboard"]["uri"],
-    }
+    return Decision(
+        promoted, reason, comparison, "untrained" if champion is None else champion.leaderboard.uri
+    )
 
 
-def _rule(first: bool, comparison: Comparison | None, challenger: Scores) -> tuple[bool, str]:
+def _rule(first: bool, comparison: Comparison | None, challenger: Episodes) -> tuple[bool, str]:
     """Whether to promote, and why."""
     if comparison is None:
         if any(q > 0 for episodes in challenger.values() for q in episodes.values()):
@@ -110,71 +102,41 @@ def _rule(first: bool, comparison: Comparison | None, challenger: Scores) -> tup
     return False, f"no evidence that it is better than the champion: {numbers}"
 
 
-def _episodes(leaderboard: Artifact) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Reported rollouts, and the chosen policy by task."""
-    try:
-        rows = json.loads((leaderboard.path / EPISODES).read_text())
-        tasks = json.loads((leaderboard.path / SCORES).read_text())["tasks"]
-    except OSError as error:
-        raise UserError(f"{leaderboard.path} is not a leaderboard: {error.filename} is missing") from error
-    chosen = {task: entry["chosen"] for task, entry in tasks.items()}
-    return [row for row in rows if row["split"] == REPORTED], chosen
+def _chosen(leaderboard: Artifact) -> Episodes:
+    """Of the policies that were chosen for the tasks."""
+    chosen = Scores.load(leaderboard.path).chosen
+    return _episodes(leaderboard, lambda rollout: chosen[rollout.key.task] == rollout.key.policy)
 
 
-def _by_task(rows: list[dict[str, Any]]) -> Scores:
-    scores: Scores = {}
-    for row in rows:
-        scores.setdefault(row["task"], {})[f"{row['index']}_{row['rollout']}"] = row["q"]
-    return scores
+def _episodes(leaderboard: Artifact, wanted: Callable[[Rollout], bool]) -> Episodes:
+    """Reported rollouts of a leaderboard."""
+    episodes: Episodes = {}
+    for rollout in load(leaderboard.path / EPISODES):
+        key = rollout.key
+        if key.split == REPORTED and wanted(rollout):
+            episodes.setdefault(key.task, {})[f"{key.index}_{key.rollout}"] = rollout.q
+    return episodes
 
 
-def _chosen_scores(leaderboard: Artifact) -> Scores:
-    rows, chosen = _episodes(leaderboard)
-    return _by_task([row for row in rows if chosen[row["task"]] == row["policy"]])
+def _reference(artifact: Artifact) -> Reference:
+    return Reference(artifact.uri, artifact.digest)
 
 
-def _untrained_scores(leaderboard: Artifact) -> Scores:
-    rows, _ = _episodes(leaderboard)
-    return _by_task([row for row in rows if row["policy"] == UNTRAINED])
+def _record(inputs: Inputs, folder: Path, workspace: Path) -> Champion:
+    """The challenger as the champion."""
+    plan = Plan.load(inputs.plan.path)
+    plan.artifacts(workspace)  # other weights than those that were evaluated are refused
+    top = os.path.relpath(workspace, folder) if folder.is_relative_to(workspace) else str(workspace)
+    return Champion(
+        edition=plan.edition,
+        evaluator=plan.evaluator,
+        leaderboard=_reference(inputs.leaderboard),
+        checkpoints=served_policies(plan, Scores.load(inputs.leaderboard.path).chosen, top),
+        policy=plan.policy,
+        episodes=_chosen(inputs.leaderboard),
+        promoted=datetime.now(UTC).isoformat(timespec="seconds"),
+        format=2,
+    )
 
 
-def record(inputs: Inputs) -> dict[str, Any]:
-    """The champion's record: where its checkpoints are, and its scores for the next comparison."""
-    _, chosen = _episodes(inputs.leaderboard)
-    models = {}
-    for number, model in enumerate(inputs.models):
-        name = json.loads((model.path / "record.json").read_text())["name"]
-        models[COMMON if number == 0 else GROUP + name] = model
-    unknown = sorted(set(chosen.values()) - models.keys())
-    if unknown:
-        raise UserError(f"no model given for {', '.join(unknown)}; expected all models of the leaderboard")
-    return {
-        "leaderboard": {"uri": inputs.leaderboard.uri, "digest": inputs.leaderboard.digest},
-        "checkpoints": {
-            name: {
-                "uri": model.uri,
-                "digest": model.digest,
-                "path": f"{model.uri}/checkpoint",
-                "tasks": sorted(task for task, policy in chosen.items() if policy == name),
-            }
-            for name, model in models.items()
-        },
-        "episodes": _chosen_scores(inputs.leaderboard),
-    }
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One promotion at a time: two challengers must not both compare with the old champion."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-STAGE = Stage(
-    "promote",
-    Config,
-    Inputs,
-    run,
-    ("components.evaluation.plan", "components.leaderboard"),
-)
+STAGE = Stage(DECLARATION, run)

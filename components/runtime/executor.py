@@ -5,23 +5,25 @@ KFP hands a container component its inputs and the places of its outputs as one 
 cluster's launcher and kfp.local.
 """
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any
 
+from components.runtime.declaration import ARTIFACT, METRICS, PAGE, C, Declaration, In
 from components.runtime.errors import UserError
-from components.store.artifact import Artifact, write_atomic
+from components.runtime.values import build, fields, mapping, merge, spread
+from components.store.artifact import Artifact
+from components.store.files import write_atomic
 
 _MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 FLAG = "--executor-input"
-FIRST = "first_"
-OUTPUT = "artifact"
-METRICS = "metrics"
-HTML = "html"
+PROFILE, SETTINGS, SECTIONS = "profile", "settings", "sections"
+"""Parameters of every component: the profile's values and the run's, both by section, and the names of the
+stage's sections. The typed inputs are laid over the first of them; the later ones hold what is different."""
+RUN_ID, TASK_ID = "run_id", "task_id"
 
 
 def local_path(uri: str) -> Path:
@@ -38,91 +40,68 @@ def local_path(uri: str) -> Path:
     return Path(uri)
 
 
-def _words(name: str, value: Any, wanted: Any) -> list[str]:
-    """Command-line words that give a parameter its value."""
-    if value is None:
-        return []
-    if isinstance(value, bool) or wanted is bool:
-        flag = value if isinstance(value, bool) else str(value).lower() == "true"
-        prefix, _, last = name.rpartition(".")
-        option = last.replace("_", "-")
-        return [f"--{prefix}.{option if flag else 'no-' + option}"]
-    option = f"--{name.replace('_', '-')}"
-    if get_origin(wanted) is tuple and isinstance(value, str):
-        value = value.split()  # inside a loop over dicts KFP types every item as text: "task_a task_b"
-    if isinstance(value, list):
-        return [option, *(_scalar(v) for v in value)]
-    return [f"{option}={_scalar(value)}"]
-
-
-def _scalar(value: Any) -> str:
-    # kfp.local turns every number into a float: 3 arrives as 3.0
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 @dataclass(frozen=True)
 class KfpTask:
     """One task as KFP describes it."""
 
-    inputs: Mapping[str, Any]
+    parameters: Mapping[str, Any]
+    artifacts: Mapping[str, Any]
     outputs: Mapping[str, Any]
 
     @classmethod
-    def from_arguments(cls, arguments: list[str]) -> tuple["KfpTask | None", list[str]]:
-        """Take `--executor-input JSON` out of a command line.
-
-        Returns:
-            The task, or None for a call from a shell, and the other arguments.
+    def from_arguments(cls, arguments: list[str]) -> "KfpTask | None":
+        """Read the argument of `--executor-input`; None where there is none, as in a call from a shell.
 
         Raises:
             UserError: the text is not KFP's executor input.
         """
         if FLAG not in arguments:
-            return None, arguments
-        place = arguments.index(FLAG)
-        rest = arguments[:place] + arguments[place + 2 :]
+            return None
         try:
-            document = json.loads(arguments[place + 1])
-            return cls(document.get("inputs", {}), document["outputs"]), rest
+            document = json.loads(arguments[arguments.index(FLAG) + 1])
+            inputs = document.get("inputs", {})
+            return cls(inputs.get("parameterValues", {}), inputs.get("artifacts", {}), document["outputs"])
         except (IndexError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 f"{FLAG} is not KFP's executor input (JSON with inputs and outputs): {error}"
             ) from error
 
-    def command_line(self, config: type, inputs: type) -> list[str]:
-        """The stage's own command-line words for the parameters and artifacts of this task.
+    def config(self, declaration: Declaration[C, In]) -> C:
+        """The stage's configuration, from the profile's values, the run's settings and its typed inputs.
 
         Raises:
-            UserError: KFP passes a parameter or artifact that the stage does not know.
+            InvalidValuesError: values that do not fit.
+            UserError: KFP passes a parameter that the stage does not know.
         """
-        fields = {f.name: f.type for f in dataclasses.fields(config)}
-        artifacts = {f.name for f in dataclasses.fields(inputs)}
-        given = self.inputs.get("parameterValues", {})
-        unknown = sorted(
-            (given.keys() - fields.keys())
-            | (self.inputs.get("artifacts", {}).keys() - artifacts - {FIRST + name for name in artifacts})
-        )
-        unknown = [name for name in unknown if name not in ("workspace", "run_id", "task_id")]
-        if unknown:
+        if declaration.from_parameters is not None:
+            return declaration.from_parameters(self.parameters)
+        own = {PROFILE, SETTINGS, SECTIONS, RUN_ID, TASK_ID}
+        given = {name: value for name, value in self.parameters.items() if name not in own}
+        known = {one.name for one in fields(declaration.config)}
+        if given.keys() - known or SECTIONS not in self.parameters:
             raise UserError(
-                f"KFP passes {', '.join(unknown)}; expected parameters {', '.join(fields)} and artifacts "
-                f"{', '.join(sorted(artifacts))}. Compile the pipeline with the version of the image"
+                f"the stage {declaration.name} does not know all that KFP passes to it "
+                f"({', '.join(sorted(self.parameters))}): the run was compiled with another version than the "
+                "image's. Compile the pipeline, and make its schedules, with the version of the image"
             )
-        words: list[str] = []
-        for name, value in given.items():
-            if name in fields:
-                words += _words(f"config.{name}", value, fields[name])
-        for name in sorted(artifacts):
-            # a pipeline cannot put one artifact before those that it collects from a loop: two inputs can
-            groups = [self.inputs.get("artifacts", {}).get(key, {}) for key in (FIRST + name, name)]
-            paths = [str(local_path(a["uri"])) for group in groups for a in group.get("artifacts", [])]
-            if paths:
-                words += [f"--inputs.{name.replace('_', '-')}", *paths]
-        return words
+        kind = declaration.config
+        layers: list[Mapping[str, Any]] = []
+        for number, section in enumerate(str(self.parameters[SECTIONS]).split()):
+            sources = (mapping(self.parameters.get(name, {})) for name in (PROFILE, SETTINGS))
+            layers += [source.get(section, {}) for source in sources]
+            if number == 0:
+                layers.append(spread(kind, given))
+        return build(kind, merge(kind, *layers), f"{declaration.name}.")
 
-    def _place(self, name: str) -> tuple[dict[str, Any], Path] | None:
-        group = self.outputs.get("artifacts", {}).get(name, {}).get("artifacts", [])
-        return (group[0], local_path(group[0]["uri"])) if group else None
+    def inputs(self, declaration: Declaration[C, In]) -> In:
+        """The stage's artifacts."""
+        found: dict[str, Any] = {}
+        for name, (many, _) in declaration.artifacts().items():
+            group = self.artifacts.get(name, {}).get("artifacts", [])
+            loaded = tuple(Artifact.load(local_path(one["uri"])) for one in group)
+            if many or loaded:
+                found[name] = loaded if many else loaded[0]
+        return declaration.inputs(**found)
 
     def write(
         self,
@@ -144,8 +123,8 @@ class KfpTask:
             parameters: output parameters by name.
             html: a page for `system.HTML`, where the component declares one.
         """
-        metadata: dict[str, dict[str, Any]] = {
-            OUTPUT: {
+        facts: dict[str, dict[str, Any]] = {
+            ARTIFACT: {
                 **artifact.metadata,
                 "bulk_uri": artifact.uri,
                 "sha256": artifact.digest,
@@ -153,32 +132,28 @@ class KfpTask:
                 "cached": cached,
             },
             METRICS: dict(metrics),
-            HTML: {},
+            PAGE: {},
         }
         written = {}
-        for name, facts in metadata.items():
-            place = self._place(name)
-            if place is None:
+        for name, metadata in facts.items():
+            group = self.outputs.get("artifacts", {}).get(name, {}).get("artifacts", [])
+            if not group:
                 continue
-            description, path = place
+            path = local_path(group[0]["uri"])
             _clear(path)
-            if name == OUTPUT:
+            if name == ARTIFACT:
                 artifact.write_record(path)
             else:
-                write_atomic(path, (html or "") if name == HTML else json.dumps(facts))
-            written[name] = {
-                "artifacts": [
-                    {"name": description.get("name", name), "uri": description["uri"], "metadata": facts}
-                ]
-            }
+                write_atomic(path, (html or "") if name == PAGE else json.dumps(metadata))
+            one = {"name": group[0].get("name", name), "uri": group[0]["uri"], "metadata": metadata}
+            written[name] = {"artifacts": [one]}
         values = {}
         for name, target in self.outputs.get("parameters", {}).items():
             if name not in parameters:
                 raise KeyError(
                     f"the component declares the output parameter {name!r}; the stage gave {list(parameters)}"
                 )
-            values[name] = parameters[name]
-            value = values[name]
+            value = values[name] = parameters[name]
             write_atomic(Path(target["outputFile"]), value if isinstance(value, str) else json.dumps(value))
         document = {"artifacts": written, "parameterValues": values}
         write_atomic(Path(self.outputs["outputFile"]), json.dumps(document))

@@ -4,7 +4,8 @@ A stage does not know who looks at it. A person at a terminal gets a bar. A log 
 The local runner (``b1k run``) names a file in ``B1K_EVENTS`` and gets one JSON line per update, from which it
 draws its live tree of tasks::
 
-    {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "note": ""}
+    {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "left": 80.0,
+     "note": ""}
 
 Lines are appended with ``O_APPEND`` in one ``write``, so several processes may share the file.
 """
@@ -113,12 +114,19 @@ class TaskProgress:
         if self.total:
             share = min(1.0, self.completed / self.total)
             parts[0] += f"/{format_count(self.total)} ({share:.0%})"
-            elapsed = self._owner.clock() - self.started
-            if 0 < share < 1 and elapsed > 1:
-                parts.append(f"{format_seconds(elapsed * (1 - share) / share)} left")
+        left = self.left
+        if left is not None:
+            parts.append(f"{format_seconds(left)} left")
         if self.note:
             parts.append(self.note)
         return ", ".join(parts)
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until the end at the pace so far; None where there is nothing to tell it from."""
+        share = min(1.0, self.completed / self.total) if self.total else 0.0
+        elapsed = self._owner.clock() - self.started
+        return elapsed * (1 - share) / share if 0 < share < 1 and elapsed > 1 else None
 
     def _publish(self, *, last: bool) -> None:
         if self._closed:
@@ -202,6 +210,7 @@ class Progress:
                 "description": task.description,
                 "completed": task.completed,
                 "total": task.total,
+                "left": task.left,
                 "note": task.note,
             },
         )

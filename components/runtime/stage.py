@@ -1,50 +1,36 @@
 """The contract of a stage: one command, one artifact, the same for a shell, DVC, and Kubeflow Pipelines.
 
 A stage's output folder is named by a fingerprint of its configuration, inputs and code. It is built aside
-(`<fingerprint>.partial`) and renamed when whole. So a stage that is started again returns at once when its
-output is there, and continues from its own partial folder when it was killed.
+and renamed when whole. So a stage that is started again returns at once when its output is there, and
+continues from its own partial folder when it was killed.
 """
 
 import dataclasses
-import fcntl
-import hashlib
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Generic, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Generic, NoReturn, get_args
 
 import tyro
 
+from components.runtime.declaration import C, Declaration, In
 from components.runtime.errors import UserError
-from components.runtime.executor import KfpTask
+from components.runtime.executor import RUN_ID, TASK_ID, KfpTask
 from components.runtime.progress import Progress
 from components.store import lineage
-from components.store.artifact import (
-    LINEAGE,
-    RESULT,
-    SUMS,
-    Artifact,
-    format_sums,
-    hash_files,
-    sha256_file,
-    tree_digest,
-    write_atomic,
-)
-from components.store.identity import code_digest, software
+from components.store.artifact import RESULT, Artifact
+from components.store.files import write_atomic
+from components.store.identity import code_digest, fingerprint, software
 from components.store.lineage import Dependency
+from components.store.making import exclusive, partial_of, publish
 
-C = TypeVar("C")
-In = TypeVar("In")
 SUMMARY = "summary.html"
-PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
@@ -68,23 +54,46 @@ class Result:
     """KFP output parameters by name."""
     metadata: dict[str, str | float | int | bool] = field(default_factory=dict)
     """Facts about the artifact, shown in the Kubeflow UI."""
+    summary: str = ""
+    """What came out, in a line for people; empty where there is nothing to say."""
     html: str | None = None
     """A page for the Kubeflow UI."""
     dependencies: tuple[Dependency, ...] = ()
     """What the stage used besides its input artifacts, such as a data revision."""
 
+    def save(self, folder: Path) -> None:
+        """Write it into the artifact."""
+        if self.html is not None:
+            write_atomic(folder / SUMMARY, self.html)
+        kept = {name: getattr(self, name) for name in ("metrics", "parameters", "metadata", "summary")}
+        write_atomic(folder / RESULT, json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
 
 @dataclass(frozen=True)
 class Invocation:
-    """Who started the stage."""
+    """Who started the stage: ids of the pipeline engine."""
 
     run_id: str = "shell"
-    """Run id of the pipeline engine."""
     task_id: str = ""
-    """Task id of the pipeline engine."""
 
 
-def _nothing(config: object, inputs: object) -> tuple[Dependency, ...]:
+@dataclass(frozen=True)
+class Made(Generic[C]):
+    """A stage's finished work."""
+
+    artifact: Artifact
+    result: Result
+    cached: bool
+    """Whether it was there already."""
+    config: C
+    """The configuration after `Stage.resolve`."""
+
+
+def _as_given(config: C, inputs: In, workspace: Path) -> C:
+    return config
+
+
+def _nothing(config: object, inputs: object, workspace: Path) -> tuple[Dependency, ...]:
     return ()
 
 
@@ -92,18 +101,27 @@ def _nothing(config: object, inputs: object) -> tuple[Dependency, ...]:
 class Stage(Generic[C, In]):
     """One stage of the pipeline."""
 
-    name: str
-    config: type[C]
-    """Frozen dataclass of parameters, all with defaults: str, int, float, bool or tuples of them."""
-    inputs: type[In]
-    """Frozen dataclass of artifacts: Artifact, Artifact | None, or tuple[Artifact, ...]."""
+    declaration: Declaration[C, In]
     run: Callable[[C, In, Work], Result]
     """The stage's work: writes its content into work.path."""
-    code: tuple[str, ...]
-    """Packages whose source is part of the fingerprint."""
-    external: Callable[[C, In], tuple[Dependency, ...]] = _nothing
-    """What a configuration names that is no artifact, such as a folder: its digests are part of the
-    fingerprint, and it is part of the lineage. Checks that it is what it should be."""
+    resolve: Callable[[C, In, Path], C] = _as_given
+    """Replaces what a configuration names by what it stands for now, such as a branch by its commit; called
+    with the workspace before the fingerprint is computed. Refuses what is missing."""
+    external: Callable[[C, In, Path], tuple[Dependency, ...]] = _nothing
+    """What a configuration names that is no input, such as a folder: its digests are part of the fingerprint,
+    and it is part of the lineage. Checks that it is what it should be."""
+    programs: tuple[str, ...] = ()
+    """Modules that the stage runs as programs of their own: their code is part of the fingerprint too."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.declaration.name
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The modules from which all code that decides the result is imported."""
+        return (self.run.__module__, *self.programs)
 
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Run as a command: parse, execute, write what the caller expects, exit.
@@ -120,54 +138,64 @@ class Stage(Generic[C, In]):
                 f"{self.name}: interrupted; started again with the same inputs it continues", file=sys.stderr
             )
             sys.exit(130)
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            raise
         except Exception:
             traceback.print_exc()
             sys.exit(1)
         sys.exit(0)
 
     def _main(self, arguments: list[str]) -> None:
-        task, call = self._call(arguments)
-        artifact, result, cached = self.execute(call.config, call.inputs, call.workspace, call.invocation)
+        call = self._call(arguments)
+        made = self.execute(call.config, call.inputs, call.workspace, call.invocation)
         if call.output is not None:
-            artifact.write_record(call.output)
-        if task is not None:
-            page = artifact.path / SUMMARY
-            task.write(
-                artifact,
-                cached=cached,
-                metrics=result.metrics,
-                parameters=result.parameters,
+            made.artifact.write_record(call.output)
+        if call.task is not None:
+            page = made.artifact.path / SUMMARY
+            call.task.write(
+                made.artifact,
+                cached=made.cached,
+                metrics=made.result.metrics,
+                parameters=made.result.parameters,
                 html=page.read_text() if page.exists() else None,
             )
-        print(f"{self.name}: {'already there' if cached else 'done'}: {artifact.path}", flush=True)
+        if made.result.summary:
+            print(f"{self.name}: {made.result.summary}")
+        print(f"{self.name}: {'already there' if made.cached else 'done'}: {made.artifact.path}", flush=True)
 
-    def _call(self, arguments: list[str]) -> tuple[KfpTask | None, "Call[C, In]"]:
-        task, arguments = KfpTask.from_arguments(arguments)
-        if task is not None:
-            arguments += task.command_line(self.config, self.inputs)
-        return task, self._parse(arguments)
+    def _call(self, arguments: list[str]) -> "Call[C, In]":
+        task = KfpTask.from_arguments(arguments)
+        if task is None:
+            return self._parse(arguments)
+        workspace = Path(arguments[arguments.index("--workspace") + 1])
+        given = {name: str(task.parameters.get(name, "")) for name in (RUN_ID, TASK_ID)}
+        config, inputs = task.config(self.declaration), task.inputs(self.declaration)
+        return Call(config, inputs, workspace, None, Invocation(**given), task)
 
     def _parse(self, arguments: list[str]) -> "Call[C, In]":
-        call: Any = dataclasses.make_dataclass(
+        kinds = self.declaration
+        has_inputs = bool(kinds.artifacts())
+        config, arguments = _with_presets(kinds.config(), arguments)
+        parser: Any = dataclasses.make_dataclass(
             "Call",
             [
                 ("workspace", Annotated[Path, tyro.conf.arg(help="folder shared by all stages")]),
-                ("config", self.config, field(default_factory=self.config)),
-                *([("inputs", self.inputs)] if dataclasses.fields(self.inputs) else []),  # type: ignore[arg-type]
+                ("config", kinds.config, field(default=config)),
+                *([("inputs", kinds.inputs)] if has_inputs else []),
                 (
                     "output",
                     Annotated[Path | None, tyro.conf.arg(help="also write the artifact's record here")],
                     None,
                 ),
-                ("run_id", Annotated[str, tyro.conf.arg(help="run id of the pipeline engine")], "shell"),
-                ("task_id", Annotated[str, tyro.conf.arg(help="task id of the pipeline engine")], ""),
+                (RUN_ID, Annotated[str, tyro.conf.arg(help="run id of the pipeline engine")], "shell"),
+                (TASK_ID, Annotated[str, tyro.conf.arg(help="task id of the pipeline engine")], ""),
             ],
             kw_only=True,
         )
         by_name = Path(sys.argv[0]).name == "b1k"
         try:
             parsed = tyro.cli(
-                call,
+                parser,
                 args=arguments,
                 prog=f"b1k {self.name}" if by_name else f"python -m components.{self.name}",
                 description=sys.modules[self.run.__module__].__doc__ or "",
@@ -175,49 +203,39 @@ class Stage(Generic[C, In]):
             )
         except ValueError as error:  # a configuration's own check of its fields
             raise UserError(str(error)) from error
-        inputs = parsed.inputs if dataclasses.fields(self.inputs) else self.inputs()  # type: ignore[arg-type]
-        return Call(
-            parsed.config, inputs, parsed.workspace, parsed.output, Invocation(parsed.run_id, parsed.task_id)
-        )
-
-    def fingerprint(self, config: C, inputs: In, external: Sequence[Dependency] = ()) -> str:
-        """Key of an output: SHA-256 over stage, configuration, digests of what it reads, and code.
-
-        16 hex digits.
-        """
-        key = {
-            "stage": self.name,
-            "config": dataclasses.asdict(config),  # type: ignore[call-overload]
-            "inputs": {name: [a.digest for a in group] for name, group in _named_artifacts(inputs)},
-            "external": {dependency.name: dependency.digest for dependency in external},
-            "code": code_digest(("components.store.artifact", f"components.{self.name}", *self.code)),
-        }
-        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        inputs = parsed.inputs if has_inputs else kinds.inputs()
+        invocation = Invocation(parsed.run_id, parsed.task_id)
+        return Call(parsed.config, inputs, parsed.workspace, parsed.output, invocation)
 
     def place(self, config: C, inputs: In, workspace: Path, external: Sequence[Dependency] = ()) -> Path:
-        """The output folder; while it is under construction the same with the suffix `.partial`."""
-        return workspace / "artifacts" / self.name / self.fingerprint(config, inputs, external)
+        """The output folder of a resolved configuration."""
+        digest = code_digest(self.code)
+        name = fingerprint(self.name, config, dict(_artifacts(inputs)), external, digest)
+        return workspace / "artifacts" / self.name / name
 
     def execute(
         self, config: C, inputs: In, workspace: Path, invocation: Invocation | None = None
-    ) -> tuple[Artifact, Result, bool]:
-        """Make the artifact, or return the one that is there.
-
-        Returns:
-            The artifact, the stage's result, and whether it was there already.
-        """
+    ) -> Made[C]:
+        """Make the artifact, or return the one that is there."""
         workspace = workspace.resolve()
-        external = self.external(config, inputs)
+        config = self.resolve(config, inputs, workspace)
+        external = self.external(config, inputs, workspace)
         final = self.place(config, inputs, workspace, external)
+        for _, group in _artifacts(inputs):
+            for artifact in group:
+                artifact.touch()
         final.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(final.with_suffix(".lock"), self.name):
+        waiting = f"{self.name}: another process makes the same artifact; waiting for it"
+        with exclusive(final.with_suffix(".lock"), waiting):
             cached = final.is_dir()
             if not cached:
                 self._make(final, config, inputs, external, workspace, invocation or Invocation())
-        saved = json.loads((final / RESULT).read_text())
-        return Artifact.load(final), Result(**saved), cached
+        artifact = Artifact.load(final)
+        artifact.touch()
+        return Made(artifact, Result(**json.loads((final / RESULT).read_text())), cached, config)
 
-    def _run(self, config: C, inputs: In, work: Work) -> Result:
+    def work_on(self, config: C, inputs: In, work: Work) -> Result:
+        """Do the work in the partial folder."""
         return self.run(config, inputs, work)
 
     def _make(
@@ -230,37 +248,31 @@ class Stage(Generic[C, In]):
         invocation: Invocation,
     ) -> None:
         started = _now()
-        partial = final.with_suffix(PARTIAL)
+        partial = partial_of(final)
         partial.mkdir(exist_ok=True)
-        result = self._run(config, inputs, Work(partial, workspace, Progress()))
-        if result.html is not None:
-            write_atomic(partial / SUMMARY, result.html)
-        saved = {"metrics": result.metrics, "parameters": result.parameters, "metadata": result.metadata}
-        write_atomic(partial / RESULT, json.dumps(saved, indent=2, sort_keys=True) + "\n")
-        (partial / LINEAGE).unlink(missing_ok=True)
-        sums = hash_files(partial)
+        result = self.work_on(config, inputs, Work(partial, workspace, Progress()))
+        result.save(partial)
         used = [
-            Dependency.of(name if len(group) == 1 else f"{name}[{i}]", artifact)
-            for name, group in _named_artifacts(inputs)
+            Dependency.of(name if len(group) == 1 else f"{name}[{i}]", artifact, workspace)
+            for name, group in _artifacts(inputs)
             for i, artifact in enumerate(group)
         ]
-        statement = lineage.statement(
-            subject=final.relative_to(workspace).as_posix(),
-            digest=tree_digest(sums),
-            stage=self.name,
-            fingerprint=final.name,
-            parameters=dataclasses.asdict(config),  # type: ignore[call-overload]
-            dependencies=[*used, *external, *result.dependencies, *software(self.code)],
-            version=version("b1k"),
-            invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
-            started=started,
-            finished=_now(),
-        )
-        write_atomic(partial / LINEAGE, json.dumps(statement, indent=2) + "\n")
-        sums[LINEAGE] = sha256_file(partial / LINEAGE)
-        write_atomic(partial / SUMS, format_sums(sums))
-        os.sync()
-        partial.rename(final)
+
+        def statement(digest: str) -> dict[str, Any]:
+            return lineage.statement(
+                subject=final.relative_to(workspace).as_posix(),
+                digest=digest,
+                stage=self.name,
+                fingerprint=final.name,
+                parameters=dataclasses.asdict(config),  # type: ignore[call-overload]
+                dependencies=[*used, *external, *result.dependencies, *software(self.code)],
+                version=version("b1k"),
+                invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
+                started=started,
+                finished=_now(),
+            )
+
+        publish(partial, final, statement)
 
 
 @dataclass(frozen=True)
@@ -272,6 +284,26 @@ class Call(Generic[C, In]):
     workspace: Path
     output: Path | None
     invocation: Invocation
+    task: KfpTask | None = None
+    """The task, where Kubeflow Pipelines calls."""
+
+
+def _with_presets(config: C, arguments: list[str]) -> tuple[C, list[str]]:
+    """Take words such as `--config.model full` out: they name where the options `--config.model.*` begin."""
+    rest = list(arguments)
+    for one in dataclasses.fields(config):  # type: ignore[arg-type]
+        presets = getattr(getattr(config, one.name), "presets", None)
+        option = f"--config.{one.name.replace('_', '-')}"
+        words = [word for word in rest if word.partition("=")[0] == option]
+        if presets is None or not words:
+            continue
+        place = rest.index(words[-1])
+        name = words[-1].partition("=")[2] or "".join(rest[place + 1 : place + 2])
+        if name not in presets:
+            raise UserError(f"{option} is {name!r}; expected one of {', '.join(presets)}")
+        del rest[place : place + (1 if "=" in words[-1] else 2)]
+        config = dataclasses.replace(config, **{one.name: presets[name]})  # type: ignore[type-var]
+    return config, rest
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
@@ -294,7 +326,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
     return registry
 
 
-def _named_artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]]]:
+def _artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]]]:
+    """The artifacts of a stage's inputs by their names."""
     for item in dataclasses.fields(inputs):  # type: ignore[arg-type]
         value = getattr(inputs, item.name)
         yield item.name, () if value is None else value if isinstance(value, tuple) else (value,)
@@ -302,15 +335,3 @@ def _named_artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@contextmanager
-def _exclusive(path: Path, name: str) -> Iterator[None]:
-    """Hold a file lock, so that a retried stage never works beside its first attempt."""
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{name}: another process makes the same artifact; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,48 +5,18 @@ displacements per task), `closure.json` (whether each gripper was ever closed, p
 `fast_tokenizer/` (section 4.7).
 """
 
-from dataclasses import asdict, dataclass, replace
-from typing import cast, get_args
+from dataclasses import asdict, replace
 
 from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
+from components.statistics.config import DECLARATION, Config, Inputs
 from components.statistics.summary import summary_page
 from components.statistics.tokenizer import ChunkSample, Measurements, measure
-from components.store.artifact import Artifact
 from pi_behavior.accumulators import DatasetAccumulator
 from pi_behavior.challenge import TASKS_BY_INDEX, task
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.fast import FastTokenizer
-from pi_behavior.statistics import Normalisation, Statistics
-
-
-@dataclass(frozen=True)
-class Config:
-    """What the statistics cover."""
-
-    tasks: tuple[str, ...] = ()
-    """Names of the tasks; none means all tasks of the dataset."""
-    normalisation: str = "report"
-    """Mean and deviation of actions: per_step (of each step of a chunk, as the published code has it), report
-    (the same at all steps for base velocity and grippers, as the report has it) or global (for all)."""
-    absolute_actions: bool = False
-    """Leave actions absolute instead of making joints relative to the state at the chunk's first step."""
-    fast_vocabulary: int = 1024
-    """Tokens of the FAST tokenizer; 0 trains none."""
-
-    def __post_init__(self) -> None:
-        """Check what types cannot say."""
-        known = get_args(Normalisation)
-        if self.normalisation not in known:
-            raise ValueError(f"normalisation is {self.normalisation!r}; expected one of {', '.join(known)}")
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the pass reads."""
-
-    dataset: Artifact
-    """The checked demonstrations."""
+from pi_behavior.statistics import Statistics
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -62,11 +32,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             stages = TASKS_BY_INDEX[episode.task].stages
             accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
             sample.update(number, state, actions)
-        statistics = accumulator.finish(normalisation=cast(Normalisation, config.normalisation))
+        statistics = accumulator.finish(normalisation=config.normalisation)
         fast = None
         if config.fast_vocabulary:
             statistics, fast = _with_tokenizer(statistics, sample, config.fast_vocabulary, work)
-    except ValueError as error:  # an unknown task, or data that are not as expected
+    except ValueError as error:  # data that are not as expected
         raise UserError(str(error)) from error
     statistics.save(work.path)
     counts = {"frames": statistics.num_frames, "chunks": statistics.num_chunks, "episodes": len(episodes)}
@@ -79,6 +49,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             "absolute_actions": config.absolute_actions,
             "fast_vocabulary": config.fast_vocabulary,
         },
+        summary=", ".join(f"{count} {name}" for name, count in counts.items()),
         html=summary_page(statistics, fast),
     )
 
@@ -95,18 +66,4 @@ def _with_tokenizer(
     return replace(statistics, fast=tokenizer), measured
 
 
-STAGE = Stage(
-    "statistics",
-    Config,
-    Inputs,
-    run,
-    (
-        "pi_behavior.accumulators",
-        "pi_behavior.challenge",
-        "pi_behavior.correlation",
-        "pi_behavior.data.lerobot",
-        "pi_behavior.fast",
-        "pi_behavior.layout",
-        "pi_behavior.statistics",
-    ),
-)
+STAGE = Stage(DECLARATION, run)

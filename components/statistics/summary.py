@@ -10,6 +10,7 @@ import numpy as np
 from components.statistics.tokenizer import Measurements
 from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.layout import ACTION_GROUPS
+from pi_behavior.reproducible import gram
 from pi_behavior.statistics import Statistics
 
 _STYLE = """
@@ -100,8 +101,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
 
 def _correlation_image(statistics: Statistics) -> str:
     """The correlation matrix as a PNG, white at 0."""
-    factor = statistics.correlation_cholesky
-    value = np.clip(factor @ factor.T, -1.0, 1.0)
+    value = np.clip(gram(statistics.correlation_cholesky.T), -1.0, 1.0)
     pale = 255.0 * (1.0 - np.abs(value))
     red, blue = np.where(value >= 0, 255.0, pale), np.where(value <= 0, 255.0, pale)
     pixels = np.stack([red, pale, blue], axis=-1).astype(np.uint8)

@@ -1,42 +1,173 @@
-"""What code a stage runs: the digest of its source, and the commit and image that it came from."""
+"""What an output depends on: the configuration, the inputs, and the code that really runs."""
 
+import ast
+import dataclasses
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from components.store.artifact import sha256_file
-from components.store.lineage import Dependency
+from components.store.artifact import Artifact
+from components.store.lineage import FINGERPRINT, FOLDER, Dependency
+from components.store.sums import sha256_file
 
-_SOURCE_SUFFIXES = {".py", ".json", ".jsonl", ".html", ".css", ".js", ".xml", ".yaml"}
-
-
-def _package_files(name: str) -> list[Path]:
-    spec = importlib.util.find_spec(name)
-    if spec is None:
-        raise ValueError(f"no package {name!r} to take the code digest of")
-    if spec.submodule_search_locations:
-        roots = [Path(place) for place in spec.submodule_search_locations]
-        return sorted(p for root in roots for p in root.rglob("*") if p.suffix in _SOURCE_SUFFIXES)
-    return [Path(str(spec.origin))]
+_OURS = ("components", "pi_behavior", "household")
+_KEEPERS = ("components.runtime", "components.store")
+_DATA = {".json", ".jsonl", ".html", ".css", ".js", ".xml", ".yaml"}
 
 
-def code_digest(packages: Sequence[str]) -> str:
-    """Hex SHA-256 over the source of packages, so that changed code never reuses an old output."""
-    total = hashlib.sha256()
-    for name in sorted(set(packages)):
-        for path in _package_files(name):
-            if path.name != "component.py":  # the KFP wiring does not change what a stage makes
-                total.update(f"{name}/{path.name} {sha256_file(path)}\n".encode())
-    return total.hexdigest()
+def relevant(config: Any) -> dict[str, Any]:
+    """The fields of a configuration that decide what comes out, without those marked as operational.
+
+    Args:
+        config: a dataclass; fields that are dataclasses themselves lose their operational fields too.
+    """
+    fields = (f for f in dataclasses.fields(config) if not f.metadata.get("operational"))
+    return {f.name: _plain(getattr(config, f.name)) for f in fields}
 
 
-def software(packages: Sequence[str]) -> list[Dependency]:
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return relevant(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def fingerprint(
+    stage: str,
+    config: Any,
+    inputs: Mapping[str, Sequence[Artifact]],
+    external: Sequence[Dependency],
+    code: str,
+) -> str:
+    """Key of an output, 16 hex digits.
+
+    Args:
+        stage: name of the stage.
+        config: its configuration, a dataclass.
+        inputs: the artifacts that it reads, by the names of its inputs.
+        external: what it reads that is no input.
+        code: digest of its code.
+    """
+    key = {
+        "stage": stage,
+        "config": relevant(config),
+        "inputs": {name: [artifact.identity for artifact in group] for name, group in inputs.items()},
+        "external": {
+            one.name: [one.digest, one.annotations.get(FINGERPRINT), one.annotations.get(FOLDER)]
+            for one in external
+        },
+        "code": code,
+    }
+    return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def code_digest(roots: Sequence[str]) -> str:
+    """Hex SHA-256 over the code that really runs.
+
+    That is the syntax trees, so neither comments nor docstrings, of the modules and of all that they import
+    at any place, and the data files beside them; of our own packages and of those in which the roots lie.
+    `components.runtime` and `components.store` do not count: they run and keep stages, and do not decide
+    what comes out. Nothing is imported to find out. Another version of Python may give another digest.
+
+    Args:
+        roots: names of modules.
+
+    Raises:
+        ValueError: there is no such module.
+    """
+    return _code_digest(tuple(sorted(set(roots))))
+
+
+@cache
+def _code_digest(roots: tuple[str, ...]) -> str:
+    tops = {*_OURS, *(root.partition(".")[0] for root in roots)}
+    modules: set[str] = set()
+    digests: dict[str, str] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name in modules or name.partition(".")[0] not in tops or _is_keeper(name):
+            continue
+        path = _file(name)
+        if path is None:
+            if name in roots:
+                raise ValueError(f"there is no module {name!r} to take the code digest of")
+            continue  # a name in a module, which an import statement may also name
+        modules.add(name)
+        tree = _Running().visit(ast.parse(path.read_bytes()))
+        digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        data = [one for one in path.parent.iterdir() if one.suffix in _DATA]
+        digests |= {f"{package}/{one.name}": sha256_file(one) for one in data}
+        waiting += [*_above(name), *_imported(tree, package)]
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _is_keeper(name: str) -> bool:
+    return any(name == keeper or name.startswith(f"{keeper}.") for keeper in _KEEPERS)
+
+
+def _above(name: str) -> list[str]:
+    """The packages that a module lies in."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _file(name: str) -> Path | None:
+    """The source of a module or package; None where there is none of this name."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded is not None:
+        return Path(loaded)
+    top, *rest = name.split(".")
+    spec = None
+    with suppress(ValueError):  # loaded without a specification: a folder of tests
+        spec = importlib.util.find_spec(top)  # of a module in a package, it would import the package
+    if spec is None or not rest:
+        return None if spec is None or spec.origin is None else Path(spec.origin)
+    places = [Path(place, *rest) for place in spec.submodule_search_locations or ()]
+    files = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    return next((file for file in files if file.is_file()), None)
+
+
+class _Running(ast.NodeTransformer):
+    """Leaves of a syntax tree what runs: no docstrings, no imports for type checkers."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+    def visit_If(self, node: ast.If) -> Any:
+        self.generic_visit(node)
+        name = getattr(node.test, "id", getattr(node.test, "attr", ""))
+        return node.orelse if name == "TYPE_CHECKING" else node
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Names that may be modules, of all import statements of a module in a package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name
+                yield from _above(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def software(roots: Sequence[str]) -> list[Dependency]:
     """The code, and where known the commit and the image that it came from."""
-    found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(packages)})]
+    found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(roots)})]
     commit = os.environ.get("B1K_GIT_COMMIT") or git_commit()
     if commit:
         found.append(Dependency("commit", "git+file:.", {"gitCommit": commit}))

@@ -5,17 +5,26 @@ the lineage digest of every input. So one lineage file pins, step by step, every
 """
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from components.store.artifact import LINEAGE, SUMS, Artifact, hash_files, parse_sums, tree_digest
+from components.store.artifact import Artifact
+from components.store.sums import LINEAGE, SUMS, hash_files, parse_sums, tree_digest
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:b1k:stage:v1"
+LINEAGE_DIGEST = "lineage_sha256"
+FINGERPRINT = "fingerprint"
+FOLDER = "path"
+"""Annotations of a dependency on an artifact: SHA-256 of its lineage, its stage's key, and the folder in it
+that was used, where that is not the whole."""
+UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+"""What reading a damaged file raises."""
 
 
 @dataclass(frozen=True)
@@ -24,22 +33,28 @@ class Dependency:
 
     name: str
     uri: str
-    """A path relative to the workspace for artifacts, otherwise any URI."""
+    """A path relative to the workspace for artifacts in it, otherwise any URI."""
     digest: dict[str, str]
     """Digests by algorithm, such as sha256, md5 or gitCommit."""
     annotations: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, artifact: Artifact) -> "Dependency":
-        """The dependency on an input artifact, its own lineage included."""
-        return cls(
-            name, artifact.uri, {"sha256": artifact.digest}, {"lineage_sha256": artifact.lineage_digest}
-        )
+    def of(cls, name: str, artifact: Artifact, workspace: Path) -> "Dependency":
+        """The dependency of a stage that works in a workspace on an artifact, its lineage included."""
+        uri = artifact.uri if artifact.workspace == workspace.resolve() else artifact.path.as_uri()
+        annotations = {LINEAGE_DIGEST: artifact.lineage_digest, FINGERPRINT: artifact.fingerprint}
+        return cls(name, uri, {"sha256": artifact.digest}, annotations)
 
     @classmethod
-    def of_folder(cls, name: str, folder: Path) -> "Dependency":
-        """The dependency on a folder that is no artifact, by the digest of its content."""
-        return cls(name, folder.resolve().as_uri(), {"sha256": tree_digest(hash_files(folder))})
+    def of_folder(cls, name: str, folder: Path, workspace: Path) -> "Dependency":
+        """The dependency on a folder: on the artifact that it lies in, else by the digest of its content."""
+        folder = folder.resolve()
+        artifact = Artifact.containing(folder)
+        if artifact is None:
+            return cls(name, folder.as_uri(), {"sha256": tree_digest(hash_files(folder))})
+        whole = cls.of(name, artifact, workspace)
+        inside = folder.relative_to(artifact.path).as_posix()
+        return cls(name, whole.uri, whole.digest, {**whole.annotations, FOLDER: inside})
 
 
 def statement(
@@ -79,13 +94,7 @@ def statement(
                 "externalParameters": parameters,
                 "internalParameters": {"stage": stage, "fingerprint": fingerprint},
                 "resolvedDependencies": [
-                    {
-                        "name": d.name,
-                        "uri": d.uri,
-                        "digest": d.digest,
-                        **({"annotations": d.annotations} if d.annotations else {}),
-                    }
-                    for d in dependencies
+                    {name: value for name, value in asdict(d).items() if value} for d in dependencies
                 ],
             },
             "runDetails": {
@@ -107,52 +116,63 @@ class Node:
     """The name under which the next stage used it."""
     lineage: dict[str, Any]
 
+    @classmethod
+    def read(cls, path: Path, depth: int = 0, name: str = "") -> "Node":
+        """Read the lineage of an artifact's folder."""
+        return cls(path, depth, name, json.loads((path / LINEAGE).read_text()))
+
+    @property
+    def digest(self) -> str:
+        """The artifact's hex SHA-256 tree digest."""
+        return str(self.lineage["subject"][0]["digest"]["sha256"])
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The resolved configuration of the stage."""
+        return self.lineage["predicate"]["buildDefinition"]["externalParameters"]
+
+    @property
+    def run(self) -> dict[str, str]:
+        """When it was made, and in which run: `startedOn`, `finishedOn`, `invocationId`."""
+        return self.lineage["predicate"]["runDetails"]["metadata"]
+
     @property
     def dependencies(self) -> list[dict[str, Any]]:
         """The resolved dependencies."""
-        found: list[dict[str, Any]] = self.lineage["predicate"]["buildDefinition"]["resolvedDependencies"]
-        return found
+        return self.lineage["predicate"]["buildDefinition"]["resolvedDependencies"]
+
+    def place(self, dependency: dict[str, Any]) -> Path | None:
+        """Folder of the artifact that a dependency is on; None where it is no artifact."""
+        uri = str(dependency["uri"])
+        is_one = uri.startswith("artifacts/") or LINEAGE_DIGEST in dependency.get("annotations", {})
+        return locate(uri, self.path.parents[2]) if is_one else None
+
+    def inputs(self) -> Iterator[tuple[str, Path]]:
+        """The artifacts that it was made from: names and folders."""
+        for dependency in self.dependencies:
+            place = self.place(dependency)
+            if place is not None:
+                yield dependency["name"], place
 
 
-def _is_artifact(dependency: dict[str, Any]) -> bool:
-    return str(dependency["uri"]).startswith("artifacts/")
+def locate(uri: str, workspace: Path) -> Path:
+    """The place of a file URI, or of a path relative to a workspace."""
+    parts = urlsplit(uri)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else workspace / uri
 
 
-def chain(artifact: Artifact) -> Iterator[Node]:
-    """Walk from an artifact to the raw data, each artifact once, inputs after what used them."""
+def chain(*artifacts: Artifact) -> Iterator[Node]:
+    """Walk from artifacts to the raw data, each artifact once, inputs after what used them."""
     seen: set[Path] = set()
-    waiting = [(artifact.path, 0, artifact.stage)]
+    waiting = [(artifact.path, 0, artifact.stage) for artifact in artifacts]
     while waiting:
         path, depth, name = waiting.pop(0)
         if path in seen:
             continue
         seen.add(path)
-        node = Node(path, depth, name, json.loads((path / LINEAGE).read_text()))
+        node = Node.read(path, depth, name)
         yield node
-        waiting.extend(
-            (artifact.workspace / d["uri"], depth + 1, d["name"])
-            for d in node.dependencies
-            if _is_artifact(d)
-        )
-
-
-def _verify_folders(node: Node) -> list["Problem"]:
-    """Compare folders that are no artifacts with what was recorded of them, where they are still there."""
-    problems = []
-    for dependency in node.dependencies:
-        place = urlsplit(str(dependency["uri"]))
-        folder = Path(unquote(place.path))
-        if place.scheme == "file" and folder.is_dir():
-            digest = tree_digest(hash_files(folder))
-            if digest != dependency["digest"]["sha256"]:
-                problems.append(
-                    Problem(
-                        folder,
-                        f"is not the {dependency['name']} that {node.path} was made from: its content has "
-                        f"the digest {digest}, recorded is {dependency['digest']['sha256']}",
-                    )
-                )
-    return problems
+        waiting += [(place, depth + 1, used_as) for used_as, place in node.inputs()]
 
 
 @dataclass(frozen=True)
@@ -164,12 +184,71 @@ class Problem:
     message: str
 
 
-def verify_folder(path: Path, expected: dict[str, str]) -> list[Problem]:
-    """Recompute every digest of one artifact folder.
+@dataclass(frozen=True)
+class _Record:
+    """What an artifact, or a champion, recorded of a folder that it was made from."""
+
+    by: Path | str
+    place: Path
+    is_artifact: bool
+    digest: str
+    """Tree digest; empty where unknown, as for the lineage's."""
+    lineage_digest: str = ""
+
+
+def verify(artifacts: Path | Mapping[Path, str], shallow: bool = False) -> tuple[list[Path], list[Problem]]:
+    """Recompute the digests of an artifact and of everything that it came from.
 
     Args:
-        path: the artifact's folder.
-        expected: what the next stage recorded: `digest` and `lineage_digest`, either may be missing.
+        artifacts: the artifact's folder; or those that a champion's record names, with their digests.
+        shallow: whether to leave out what they came from.
+
+    Returns:
+        The artifact folders that were checked, and the files that do not match; none means that the chain
+        is whole up to the raw data. A folder whose lineage cannot be read ends its branch, as a problem.
+    """
+    tops = {artifacts: ""} if isinstance(artifacts, Path) else artifacts
+    records = {path.resolve(): [_Record("the champion", path, True, digest)] for path, digest in tops.items()}
+    waiting = [] if shallow else list(records)
+    while waiting:
+        with suppress(*UNREADABLE):  # checking says so
+            for record in _records(waiting.pop(0)):
+                if record.is_artifact and record.place not in records:
+                    waiting.append(record.place)
+                records.setdefault(record.place, []).append(record)
+    checked, problems = [], []
+    for place, recorded in records.items():
+        if recorded[0].is_artifact:
+            checked.append(place)
+            problems += _check(place, recorded)
+        elif place.is_dir():
+            problems += _compare(place, tree_digest(hash_files(place)), recorded)
+    return checked, problems
+
+
+def _records(path: Path) -> list[_Record]:
+    """What an artifact recorded of artifacts, and of other folders."""
+    node, found = Node.read(path), []
+    for dependency in node.dependencies:
+        place, digest = node.place(dependency), dependency["digest"].get("sha256", "")
+        if place is not None:
+            lineage_digest = dependency.get("annotations", {}).get(LINEAGE_DIGEST, "")
+            found.append(_Record(path, place, True, digest, lineage_digest))
+        elif dependency["uri"].startswith("file:"):
+            found.append(_Record(path, locate(dependency["uri"], path), False, digest))
+    return found
+
+
+def _compare(path: Path, digest: str, records: list[_Record]) -> list[Problem]:
+    return [
+        Problem(path, f"is not what {r.by} recorded: its digest is {digest}, recorded is {r.digest}")
+        for r in records
+        if r.digest not in ("", digest)
+    ]
+
+
+def _check(path: Path, records: list[_Record]) -> list[Problem]:
+    """Recompute every digest of an artifact, once, and compare it with all records.
 
     Returns:
         The files that do not match. Where two records contradict each other, a third decides which is wrong.
@@ -177,72 +256,31 @@ def verify_folder(path: Path, expected: dict[str, str]) -> list[Problem]:
     if not path.is_dir():
         return [Problem(path, "the folder is missing")]
     actual = hash_files(path)
-    problems = []
-    lineage_path = path / LINEAGE
-    if "lineage_digest" in expected and actual.get(LINEAGE) != expected["lineage_digest"]:
-        problems.append(Problem(lineage_path, "is not the lineage that the next stage recorded"))
+    content, lineage_digest = tree_digest(actual), actual.get(LINEAGE)
+    problems = [
+        Problem(path / LINEAGE, f"is not the lineage that {r.by} recorded")
+        for r in records
+        if r.lineage_digest not in ("", lineage_digest)
+    ]
     try:
-        subject = json.loads(lineage_path.read_text())["subject"][0]["digest"]["sha256"]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        return [Problem(lineage_path, f"cannot be read: {type(error).__name__}: {error}")]
+        subject = Node.read(path).digest
+        _records(path)
+    except UNREADABLE as error:
+        return [Problem(path / LINEAGE, f"cannot be read: {type(error).__name__}: {error}")]
     try:
         listed = parse_sums((path / SUMS).read_text())
     except (OSError, ValueError) as error:
         return [*problems, Problem(path / SUMS, f"cannot be read: {error}")]
-    content_digest = tree_digest(actual)
-    content_is_right = content_digest in (expected.get("digest"), subject)
+    right = content in (subject, *(r.digest for r in records))
+    lineage_is_right = lineage_digest in [r.lineage_digest for r in records]
     differing = sorted(n for n in actual.keys() | listed.keys() if actual.get(n) != listed.get(n))
     for name in differing:
-        if name == LINEAGE:
-            if expected.get("lineage_digest") == actual.get(LINEAGE):
-                problems.append(Problem(path / SUMS, f"its line for {LINEAGE} is wrong"))
-            elif not problems:
-                problems.append(Problem(lineage_path, f"does not match its line in {SUMS}"))
-        elif content_is_right:
+        if lineage_is_right if name == LINEAGE else right:
             problems.append(Problem(path / SUMS, f"its line for {name} is wrong"))
-        else:
-            what = "missing" if name not in actual else "not recorded" if name not in listed else "changed"
-            problems.append(
-                Problem(path / name, f"{what}: SHA-256 {actual.get(name)}, {SUMS} has {listed.get(name)}")
-            )
-    if not differing and content_digest != subject:
-        problems.append(
-            Problem(lineage_path, f"names the digest {subject}; the content has {content_digest}")
-        )
-    if not problems and "digest" in expected and content_digest != expected["digest"]:
-        problems.append(Problem(path, "is not the artifact that the next stage recorded"))
-    return problems
-
-
-def verify(artifact_path: Path) -> tuple[list[Path], list[Problem]]:
-    """Recompute the digests of an artifact and of everything it came from.
-
-    Returns:
-        The artifact folders that were checked, and the files that do not match; none means that the chain
-        is whole up to the raw data. A folder whose lineage cannot be read ends its branch, as a problem.
-    """
-    top = artifact_path.resolve()
-    checked: list[Path] = []
-    problems: list[Problem] = []
-    waiting: list[tuple[Path, dict[str, str]]] = [(top, {})]
-    while waiting:
-        path, expected = waiting.pop(0)
-        if path in checked:
             continue
-        checked.append(path)
-        found = verify_folder(path, expected)
-        problems.extend(found)
-        try:
-            node = Node(path, 0, "", json.loads((path / LINEAGE).read_text()))
-            dependencies = [d for d in node.dependencies if _is_artifact(d)]
-            problems.extend(_verify_folders(node))
-        except (OSError, ValueError, KeyError, TypeError):
-            if not found:
-                problems.append(Problem(path / LINEAGE, "cannot be read"))
-            continue
-        for dependency in dependencies:
-            recorded = {"digest": dependency["digest"]["sha256"]}
-            if "lineage_sha256" in dependency.get("annotations", {}):
-                recorded["lineage_digest"] = dependency["annotations"]["lineage_sha256"]
-            waiting.append((top.parents[2] / dependency["uri"], recorded))
-    return checked, problems
+        what = "missing" if name not in actual else "not recorded" if name not in listed else "changed"
+        digests = f"SHA-256 {actual.get(name)}, {SUMS} has {listed.get(name)}"
+        problems.append(Problem(path / name, f"{what}: {digests}"))
+    if not differing and content != subject:
+        problems.append(Problem(path / LINEAGE, f"names the digest {subject}; the content has {content}"))
+    return problems or _compare(path, content, records)

@@ -1,37 +1,43 @@
-"""Training over several nodes: one process per node, all with the same command line, brought together by JAX.
+"""One stage run by several processes, one per node, all with the same command line, connected by JAX.
 
 The environment says so: `JAX_COORDINATOR_ADDRESS` (host:port, where process 0 can be reached),
 `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. The chart's JobSet sets them.
 
-Process 0 leads: it alone holds the stage's lock, writes metrics and publishes the artifact. The others listen
-to it, train with it, and end with it. When one process dies, JAX ends the others; started again, all continue
-from the last saved state.
+Process 0 leads: it alone holds the stage's lock, writes metrics and publishes the artifact. It broadcasts to
+the others whether there is work, and at the end its exit code. When one process dies, JAX ends the others;
+started again, all continue from the last saved state.
 """
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NoReturn
 
 import numpy as np
 
+from components.runtime.declaration import C, In
 from components.runtime.errors import UserError
+from components.runtime.progress import Progress
+from components.runtime.stage import Result, Stage, Work
+from components.store.making import partial_of
 
 COORDINATOR, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _START_SECONDS = 1800
 """Nodes do not start together: each pulls gigabytes of image first."""
 _WORK = -1
+"""Broadcast: there is an artifact to make. All other values are exit codes."""
 
 
 @dataclass
 class Processes:
-    """The processes of one training; one alone until `join`."""
+    """The processes of one stage; one alone until `join`."""
 
     count: int = 1
     number: int = 0
-    _listening: bool = False
-    """Whether the next thing that all do together is that process 0 says a word."""
+    _waiting: bool = False
+    """True while the other processes wait for a broadcast from process 0."""
 
     @property
     def leads(self) -> bool:
@@ -39,7 +45,7 @@ class Processes:
         return self.number == 0
 
     def join(self) -> None:
-        """Join the others that the environment names, if it names any.
+        """Connect to the other processes that the environment names, if it names any.
 
         Raises:
             UserError: the environment is not as expected.
@@ -60,7 +66,7 @@ class Processes:
         from jax.experimental.multihost_utils import sync_global_devices
 
         self.count, self.number = int(given[COUNT]), int(given[NUMBER])
-        print(f"process {self.number} of {self.count}, meeting at {address}", flush=True)
+        print(f"process {self.number} of {self.count}, coordinator {address}", flush=True)
         jax.distributed.initialize(
             address,
             self.count,
@@ -70,23 +76,23 @@ class Processes:
         )
         # connects the devices: a network that does not carry them shows before hours of preparation
         sync_global_devices("start")
-        self._listening = True
+        self._waiting = True
 
-    def follow(self) -> bool:
-        """Wait for process 0, as another one.
+    def wait(self) -> bool:
+        """Wait for a broadcast, in a process that does not lead.
 
         Returns:
-            Whether there is work to do with it; if not, its artifact is there.
+            Whether there is an artifact to make together; if not, process 0 has it.
         """
-        word = self._say(0)
-        self._listening = False
-        if word > 0:
-            print(f"process 0 ended with exit code {word}", file=sys.stderr)
-            sys.exit(word)
-        return word == _WORK
+        value = self._broadcast(0)
+        self._waiting = False
+        if value > 0:
+            print(f"process 0 ended with exit code {value}", file=sys.stderr)
+            sys.exit(value)
+        return value == _WORK
 
     @contextmanager
-    def at_work(self, fingerprint: str) -> Iterator[None]:
+    def working(self, fingerprint: str) -> Iterator[None]:
         """Work together on one artifact, which process 0 begins.
 
         Raises:
@@ -96,18 +102,18 @@ class Processes:
             yield
             return
         if self.leads:
-            self._say(_WORK)
-        self._listening = False
+            self._broadcast(_WORK)
+        self._waiting = False
         self._agree(fingerprint)
         yield
-        self._listening = True
+        self._waiting = True
 
     def leave(self, code: int) -> None:
         """End with an exit code: together after a success, at once after a failure."""
         if self.count == 1:
             return
-        if self._listening:
-            self._say(code)
+        if self._waiting:
+            self._broadcast(code)
         if code:
             # an ordinary exit would wait minutes for processes that wait for this one
             sys.stdout.flush()
@@ -117,11 +123,11 @@ class Processes:
 
         jax.distributed.shutdown()
 
-    def _say(self, word: int) -> int:
-        """What process 0 says to all."""
+    def _broadcast(self, value: int) -> int:
+        """The value that process 0 gives, in all processes."""
         from jax.experimental.multihost_utils import broadcast_one_to_all
 
-        return int(broadcast_one_to_all(np.int32(word), is_source=self.leads))
+        return int(broadcast_one_to_all(np.int32(value), is_source=self.leads))
 
     def _agree(self, fingerprint: str) -> None:
         from jax.experimental.multihost_utils import process_allgather
@@ -133,3 +139,43 @@ class Processes:
                 f"the processes would make different artifacts, {', '.join(found)}: start all with the same "
                 "image, the same arguments and the same workspace"
             )
+
+
+@dataclass(frozen=True)
+class MultiprocessStage(Stage[C, In]):
+    """A stage that several processes may run together; process 0 makes the artifact."""
+
+    processes: Processes = field(default_factory=Processes)
+
+    def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
+        """Run as a command, alone or with others."""
+        try:
+            super().main(arguments)
+        except SystemExit as end:
+            self.processes.leave(end.code if isinstance(end.code, int) else 0)
+            raise
+
+    def _main(self, arguments: list[str]) -> None:
+        self.processes.join()
+        if self.processes.leads:
+            super()._main(arguments)
+        else:
+            self._help(arguments)
+
+    def _help(self, arguments: list[str]) -> None:
+        """Work with process 0."""
+        call = self._call(arguments)
+        workspace = call.workspace.resolve()
+        config = self.resolve(call.config, call.inputs, workspace)
+        external = self.external(config, call.inputs, workspace)
+        partial = partial_of(self.place(config, call.inputs, workspace, external))
+        if self.processes.wait():
+            partial.mkdir(parents=True, exist_ok=True)
+            self.work_on(config, call.inputs, Work(partial, workspace, Progress()))
+            self.processes.wait()
+        print(f"{self.name}: process 0 has the artifact", flush=True)
+
+    def work_on(self, config: C, inputs: In, work: Work) -> Result:
+        """Do the work in the partial folder, together."""
+        with self.processes.working(work.path.stem):
+            return super().work_on(config, inputs, work)

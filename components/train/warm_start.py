@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from components.evaluation.records import Renormalised
 from pi_behavior.statistics import Statistics
 
 STILL = 0.1
@@ -13,7 +14,7 @@ its old deviation would blow the new values up."""
 _KINDS = ("mean", "std", "q01", "q99")
 
 
-def continued(old: Statistics, new: Statistics) -> tuple[Statistics, list[int], list[int]]:
+def continued(old: Statistics, new: Statistics) -> tuple[Statistics, Renormalised]:
     """The statistics to go on with: numbers that weights are tied to from the old ones, tables from both.
 
     Normalisation, correlation and tokenizer say what the network's inputs and outputs mean. Only dimensions
@@ -24,7 +25,7 @@ def continued(old: Statistics, new: Statistics) -> tuple[Statistics, list[int], 
         new: of the demonstrations to train on.
 
     Returns:
-        The statistics, and the dimensions of state and of action that were still.
+        The statistics, and the dimensions that were still.
     """
     still = {name: _std(old, name) < STILL * _std(new, name) for name in ("state", "action")}
     arrays: dict[str, Any] = {
@@ -41,7 +42,8 @@ def continued(old: Statistics, new: Statistics) -> tuple[Statistics, list[int], 
         closure={**old.closure, **new.closure},
         fast=new.fast if old.fast is None else old.fast,
     )
-    return statistics, np.flatnonzero(still["state"]).tolist(), np.flatnonzero(still["action"]).tolist()
+    state, action = (tuple(np.flatnonzero(still[name]).tolist()) for name in ("state", "action"))
+    return statistics, Renormalised(state, action)
 
 
 def _std(statistics: Statistics, name: str) -> np.ndarray:

@@ -1,7 +1,6 @@
-"""Checks of a cluster before a run: what is asked of it is what the steps of a profile will ask."""
+"""Checks of a cluster before a run: whether it has what the steps of a profile need."""
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,32 +16,30 @@ from pipelines.definitions.profiles.profile import Profile
 T = TypeVar("T")
 OLDEST = (1, 28)
 """Oldest Kubernetes that the chart is checked against."""
-MULTI_USER = tuple(
-    ("pipelines.cluster.server.org", kind, verb)
-    for kind, verbs in (
-        ("experiments", ("create", "get", "list")),
-        ("runs", ("create", "get", "list", "terminate")),
-        ("jobs", ("create", "get", "list", "delete")),
-    )
-    for verb in verbs
-)
+_GROUP = "pipelines.kubeflow.org"
+USER_RIGHTS = {
+    "experiments": ("create", "get", "list"),
+    "runs": ("create", "get", "list", "terminate"),
+    "jobs": ("create", "get", "list", "delete"),
+}
 """What multi-user Kubeflow asks Kubernetes before it answers submit, schedule, status and cancel."""
-RUNNER = (
-    ("argoproj.io", "workflowtaskresults", "create", ""),
-    ("argoproj.io", "workflowtaskresults", "patch", ""),
-    ("", "configmaps", "get", "kfp-launcher"),
+POD_RIGHTS = (
+    ("create", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
+    ("patch", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
+    ("get", {"resource": "configmaps", "name": "kfp-launcher"}),
 )
 """What the pods of a run ask Kubernetes, as the chart's role allows it."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which cluster, and where in it."""
+    """Where in a cluster the pods of a run and Kubeflow Pipelines are."""
 
     namespace: str
     service_account: str
     kfp_namespace: str
     autoscaled: bool
+    """Nodes that are missing may be added."""
 
 
 class Cluster:
@@ -74,34 +71,29 @@ class Cluster:
         """Call the API with a time limit."""
         return method(*arguments, _request_timeout=self.timeout, **options)
 
-    def nodes(self) -> list[Any]:
-        """All nodes."""
-        return list(self.ask(self.core.list_node).items)
+    def find(self, method: Callable[..., T], *arguments: str) -> T | None:
+        """An object, or None where there is none."""
+        try:
+            return self.ask(method, *arguments)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
 
-    def allowed(self, group: str, kind: str, verb: str, namespace: str | None) -> bool:
-        """Whether we may do something."""
-        resource, _, subresource = kind.partition("/")
-        attributes = client.V1ResourceAttributes(
-            group=group, resource=resource, subresource=subresource or None, verb=verb, namespace=namespace
-        )
-        review = client.V1SelfSubjectAccessReview(
-            spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-        )
-        method = client.AuthorizationV1Api(self.api).create_self_subject_access_review
-        return bool(self.ask(method, review).status.allowed)
-
-    def account_allowed(self, place: Place, group: str, kind: str, verb: str, name: str) -> bool:
-        """Whether the pods of a run may do something."""
-        attributes = client.V1ResourceAttributes(
-            group=group, resource=kind, verb=verb, name=name or None, namespace=place.namespace
-        )
-        user = f"system:serviceaccount:{place.namespace}:{place.service_account}"
-        review = client.V1LocalSubjectAccessReview(
-            metadata=client.V1ObjectMeta(namespace=place.namespace),
-            spec=client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes),
-        )
-        method = client.AuthorizationV1Api(self.api).create_namespaced_local_subject_access_review
-        return bool(self.ask(method, place.namespace, review).status.allowed)
+    def allowed(self, verb: str, namespace: str, account: str = "", **resource: str) -> bool:
+        """Whether the user, or a service account, may do something to what V1ResourceAttributes describe."""
+        attributes = client.V1ResourceAttributes(verb=verb, namespace=namespace, **resource)
+        reviews = client.AuthorizationV1Api(self.api)
+        if not account:
+            spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+            review = client.V1SelfSubjectAccessReview(spec=spec)
+            return bool(self.ask(reviews.create_self_subject_access_review, review).status.allowed)
+        user = f"system:serviceaccount:{namespace}:{account}"
+        spec = client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes)
+        metadata = client.V1ObjectMeta(namespace=namespace)
+        review = client.V1LocalSubjectAccessReview(metadata=metadata, spec=spec)
+        method = reviews.create_namespaced_local_subject_access_review
+        return bool(self.ask(method, namespace, review).status.allowed)
 
 
 def check_cluster(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
@@ -109,23 +101,17 @@ def check_cluster(cluster: Cluster, profile: Profile, place: Place) -> Iterator[
     try:
         yield _version(cluster)
     except urllib3.exceptions.HTTPError as error:
-        reason = getattr(error, "reason", None) or error
-        yield Finding(
-            "Kubernetes API",
-            "fail",
-            f"{cluster.host} does not answer: {reason}",
-            "check KUBECONFIG, VPN, --context",
-        )
+        found = f"{cluster.host} does not answer: {getattr(error, 'reason', None) or error}"
+        yield Finding("Kubernetes API", "fail", found, "check KUBECONFIG, VPN, --context")
         return
     except client.ApiException as error:
-        yield Finding(
-            "Kubernetes API", "fail", f"{cluster.host}: {error.reason}", "log in again; see kubectl version"
-        )
+        found = f"{cluster.host}: {error.reason}"
+        yield Finding("Kubernetes API", "fail", found, "log in again; see kubectl version")
         return
     parts: Sequence[tuple[str, Callable[[], Iterator[Finding]]]] = (
         ("Kubeflow Pipelines", lambda: _kubeflow(cluster, place)),
         ("service account", lambda: _account(cluster, place)),
-        ("nodes", lambda: check_nodes(cluster.nodes(), profile, autoscaled=place.autoscaled)),
+        ("nodes", lambda: check_nodes(cluster.ask(cluster.core.list_node).items, profile, place.autoscaled)),
         ("volumes", lambda: _claims(cluster, profile, place)),
         ("secrets", lambda: _secrets(cluster, profile, place)),
         ("pull secret", lambda: _pull_secret(cluster, profile, place)),
@@ -149,18 +135,8 @@ def _version(cluster: Cluster) -> Finding:
     return Finding("Kubernetes API", "ok", found)
 
 
-def _get(cluster: Cluster, method: Callable[..., T], *arguments: str) -> T | None:
-    """An object, or None where there is none."""
-    try:
-        return cluster.ask(method, *arguments)
-    except client.ApiException as error:
-        if error.status == 404:
-            return None
-        raise
-
-
 def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
-    where = place.kfp_namespace
+    check, where = "Kubeflow Pipelines", place.kfp_namespace
     try:
         answer = cluster.ask(
             cluster.core.connect_get_namespaced_service_proxy_with_path,
@@ -169,22 +145,16 @@ def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
         multi_user = bool(json.loads(answer.data).get("multi_user"))
     except client.ApiException as error:
         status: Status = "fail" if error.status in (404, 503) else "warning"
-        remedy = (
-            "install Kubeflow Pipelines 2, or give --kfp-namespace; check --host with b1k pipeline status"
-        )
-        yield Finding("Kubeflow Pipelines", status, f"service ml-pipeline in {where}: {error.reason}", remedy)
+        remedy = "install version 2, or give --kfp-namespace; check --host with b1k pipeline status"
+        yield Finding(check, status, f"service ml-pipeline in {where}: {error.reason}", remedy)
         return
     except (ValueError, AttributeError):
-        yield Finding(
-            "Kubeflow Pipelines",
-            "fail",
-            f"ml-pipeline in {where} has no health of API v2beta1",
-            "install version 2",
-        )
+        found = f"ml-pipeline in {where} has no health of API v2beta1"
+        yield Finding(check, "fail", found, "install version 2")
         return
     method = client.AppsV1Api(cluster.api).read_namespaced_deployment
     try:
-        deployment = _get(cluster, method, "ml-pipeline", where)
+        deployment = cluster.find(method, "ml-pipeline", where)
         image = deployment.spec.template.spec.containers[0].image if deployment else ""
     except client.ApiException:
         image = ""
@@ -192,11 +162,16 @@ def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
     many = "many users" if multi_user else "one user"
     major = re.match(r"v?(\d+)\.", tag)
     if major and int(major[1]) < 2:
-        yield Finding("Kubeflow Pipelines", "fail", f"version {tag}", "the pipelines need version 2")
+        yield Finding(check, "fail", f"version {tag}", "the pipelines need version 2")
     else:
-        yield Finding("Kubeflow Pipelines", "ok", f"healthy, version {tag or 'not known'}, for {many}")
+        yield Finding(check, "ok", f"healthy, version {tag or 'not known'}, for {many}")
     if multi_user:
-        denied = [f"{v} {k}" for g, k, v in MULTI_USER if not cluster.allowed(g, k, v, place.namespace)]
+        denied = [
+            f"{verb} {kind}"
+            for kind, verbs in USER_RIGHTS.items()
+            for verb in verbs
+            if not cluster.allowed(verb, place.namespace, group=_GROUP, resource=kind)
+        ]
         found = f"you may not: {', '.join(denied)}" if denied else "submit, schedule, status, cancel"
         remedy = f"ask for the role kubeflow-edit in {place.namespace}" if denied else ""
         yield Finding("your permissions", "fail" if denied else "ok", found, remedy)
@@ -204,11 +179,15 @@ def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
 
 def _account(cluster: Cluster, place: Place) -> Iterator[Finding]:
     name = place.service_account
-    if _get(cluster, cluster.core.read_namespaced_service_account, name, place.namespace) is None:
+    if cluster.find(cluster.core.read_namespaced_service_account, name, place.namespace) is None:
         remedy = "helm install b1k charts/b1k, or give --service-account"
         yield Finding("service account", "fail", f"no {name} in {place.namespace}", remedy)
         return
-    denied = [f"{v} {k}" for g, k, v, one in RUNNER if not cluster.account_allowed(place, g, k, v, one)]
+    denied = [
+        f"{verb} {resource['resource']}"
+        for verb, resource in POD_RIGHTS
+        if not cluster.allowed(verb, place.namespace, name, **resource)
+    ]
     if denied:
         remedy = "rbac.create=true in the chart, or rbac.extraRules"
         yield Finding("service account", "fail", f"{name} may not: {', '.join(denied)}", remedy)
@@ -218,7 +197,7 @@ def _account(cluster: Cluster, place: Place) -> Iterator[Finding]:
 
 def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
     for name in sorted({volume.claim for step in profile.steps.values() for volume in step.volumes}):
-        claim = _get(cluster, cluster.core.read_namespaced_persistent_volume_claim, name, place.namespace)
+        claim = cluster.find(cluster.core.read_namespaced_persistent_volume_claim, name, place.namespace)
         check = f"volume {name}"
         if claim is None:
             yield Finding(check, "fail", f"no such claim in {place.namespace}", "helm install b1k charts/b1k")
@@ -226,24 +205,20 @@ def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Findin
         modes = claim.status.access_modes or claim.spec.access_modes or []
         size = (claim.status.capacity or {}).get("storage", "?")
         if claim.status.phase != "Bound":
-            found, remedy = (
-                f"is {claim.status.phase}",
-                f"kubectl describe pvc {name}; set storage.*.storageClass",
-            )
-            yield Finding(check, "fail", found, remedy)
+            remedy = f"kubectl describe pvc {name}; set storage.*.storageClass"
+            yield Finding(check, "fail", f"is {claim.status.phase}", remedy)
         elif "ReadWriteMany" not in modes:
-            found = f"{size}, only {', '.join(modes)}"
-            yield Finding(check, "warning", found, "pods of several nodes cannot share it: use ReadWriteMany")
+            remedy = "pods of several nodes cannot share it: use ReadWriteMany"
+            yield Finding(check, "warning", f"{size}, only {', '.join(modes)}", remedy)
         else:
             yield Finding(check, "ok", f"bound, {size}, ReadWriteMany")
 
 
 def _secrets(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
     online = _is_online(cluster, profile, place)
-    for wanted in sorted(
-        {secret for step in profile.steps.values() for secret in step.secrets}, key=lambda one: one.name
-    ):
-        secret = _get(cluster, cluster.core.read_namespaced_secret, wanted.name, place.namespace)
+    secrets = {secret for step in profile.steps.values() for secret in step.secrets}
+    for wanted in sorted(secrets, key=lambda one: one.name):
+        secret = cluster.find(cluster.core.read_namespaced_secret, wanted.name, place.namespace)
         filled = {key for key, value in ((secret.data if secret else None) or {}).items() if value}
         missing = [key for key in wanted.keys if key not in filled]
         needed = not wanted.optional or (online and "WANDB_API_KEY" in missing)
@@ -258,7 +233,7 @@ def _secrets(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Findi
 
 def _is_online(cluster: Cluster, profile: Profile, place: Place) -> bool:
     names = {one.name for step in profile.steps.values() for one in step.settings if "WANDB_MODE" in one.keys}
-    found = [_get(cluster, cluster.core.read_namespaced_config_map, name, place.namespace) for name in names]
+    found = [cluster.find(cluster.core.read_namespaced_config_map, name, place.namespace) for name in names]
     return any((one.data or {}).get("WANDB_MODE") == "online" for one in found if one)
 
 
@@ -266,7 +241,7 @@ def _pull_secret(cluster: Cluster, profile: Profile, place: Place) -> Iterator[F
     name, check = profile.pull_secret, "pull secret"
     if not name:
         return
-    secret = _get(cluster, cluster.core.read_namespaced_secret, name, place.namespace)
+    secret = cluster.find(cluster.core.read_namespaced_secret, name, place.namespace)
     make = f"kubectl create secret docker-registry {name} -n {place.namespace}"
     remedy = f"{make} --from-file=.dockerconfigjson=FILE"
     if secret is None:
@@ -274,7 +249,7 @@ def _pull_secret(cluster: Cluster, profile: Profile, place: Place) -> Iterator[F
         return
     try:
         hosts = sorted(json.loads(base64.b64decode(secret.data[".dockerconfigjson"]))["auths"])
-    except (KeyError, TypeError, ValueError, binascii.Error):
+    except (KeyError, TypeError, ValueError):
         yield Finding(check, "fail", f"{name} ({secret.type}) is no pull secret", remedy)
         return
     yield Finding(check, "ok", f"{name} for {', '.join(hosts)}")

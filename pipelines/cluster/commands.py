@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+import yaml
 from rich.console import Console
 
 from components.runtime.errors import UserError
-from pipelines.cluster import run_state as remote_run
-from pipelines.cluster import watching
-from pipelines.cluster.server import Connection, Server
-from pipelines.definitions.compiling import check_required, compile_pipeline, parse_settings
+from components.settings.checks import Arguments
+from pipelines.cluster import run_state, watching
+from pipelines.cluster.server import Connection, Job, Server
+from pipelines.definitions.compiling import Set, choose, compile_pipeline
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
 from pipelines.display import Display
-from pipelines.tree import Tree
 
 _CRON_WORDS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
 
@@ -33,6 +33,9 @@ class Pipeline:
     """Which pipeline: train_and_evaluate, evaluate or retrain."""
     registry: str = ""
     """Registry and path before the names of the images, such as registry.example.org/robots."""
+    set: Set = ()
+    """Values that differ from the profile's: name=value ...; `b1k run --fields` lists the names. They become
+    arguments of a run, defaults of a compiled file."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,9 @@ class Waiting:
 
 
 @dataclass(frozen=True)
-class Started(Pipeline):
-    """What every run on a cluster has."""
+class Run(Pipeline):
+    """Options of runs, started now or by a schedule."""
 
-    set: tuple[str, ...] = ()
-    """Inputs of the pipeline that differ from the profile's: name=value ..."""
     experiment: str = "b1k"
     """Experiment of the run; made if there is none of that name."""
     service_account: str = "b1k-runner"
@@ -67,7 +68,7 @@ class Started(Pipeline):
 
 
 @dataclass(frozen=True)
-class Submit(Started, Waiting):
+class Submit(Run, Waiting):
     """Compile a pipeline and start a run of it; prints the run's ID."""
 
     run_name: str = ""
@@ -75,8 +76,8 @@ class Submit(Started, Waiting):
 
 
 @dataclass(frozen=True)
-class Schedule(Started):
-    """Run a pipeline again and again: one run at a time, and missed times are not caught up on."""
+class Schedule(Run):
+    """Run a pipeline regularly: one run at a time, and missed times are not caught up on."""
 
     pipeline: str = "retrain"
     """Which pipeline: train_and_evaluate, evaluate or retrain."""
@@ -86,7 +87,7 @@ class Schedule(Started):
     name: str = ""
     """Name of the schedule; the pipeline and the profile when not given."""
     replace: bool = False
-    """Replace the schedule of that name, if there is one."""
+    """Delete the schedule of that name first, which ends its runs."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Cancel:
     run: tyro.conf.Positional[str] = ""
     """ID of the run."""
     schedule: str = ""
-    """Name of a schedule to delete; what it has started goes on."""
+    """Name of a schedule to delete, which ends its runs."""
     experiment: str = "b1k"
     """Experiment of the schedule."""
     connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
@@ -149,8 +150,8 @@ def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
     match command:
         case Compile():
             output = command.output or Path(f"{command.pipeline}-{command.profile}.yaml")
-            compile_pipeline(command.pipeline, command.profile, output, command.registry)
-            _mention_registry(command.profile, command.registry)
+            given = choose(command.pipeline, command.profile, command.set, complete=False)
+            _compile(command, output, given=given)
             print(output)
             return 0
         case Submit():
@@ -165,18 +166,9 @@ def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
             return _cancel(command)
 
 
-def _package(command: Started, folder: str) -> tuple[Path, dict[str, Any]]:
-    """The compiled pipeline and its arguments, checked before anything is asked of the server."""
-    package = Path(folder) / "pipeline.yaml"
-    spec = compile_pipeline(command.pipeline, command.profile, package, command.registry)
-    arguments = parse_settings(spec, command.set)
-    check_required(spec, command.pipeline, arguments)
-    _mention_registry(command.profile, command.registry)
-    return package, arguments
-
-
-def _mention_registry(profile: str, registry: str) -> None:
-    if not registry and not load_profile(profile).is_local:
+def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None) -> None:
+    compile_pipeline(command.pipeline, command.profile, output, registry=command.registry, given=given)
+    if not command.registry and not load_profile(command.profile).is_local:
         print(
             f"note: the pods' images are {image('toolbox')} and so on, which only nodes have that were given "
             "them; for images of a registry say --registry registry.example.org/robots",
@@ -184,36 +176,46 @@ def _mention_registry(profile: str, registry: str) -> None:
         )
 
 
-def _submit(command: Submit) -> int:
-    name = command.run_name or f"{command.pipeline} {command.profile} {datetime.now():%Y-%m-%d %H:%M}"
+def _package(command: Run, folder: str) -> tuple[Path, dict[str, Any]]:
+    """The compiled pipeline and its arguments, checked before anything is asked of the server."""
+    package = Path(folder) / "pipeline.yaml"
+    given = choose(command.pipeline, command.profile, command.set)
+    _compile(command, package)
+    return package, given.as_dict()
+
+
+def _prepare(command: Run, name: str) -> tuple[Server, Job]:
     with tempfile.TemporaryDirectory() as folder:
         package, arguments = _package(command, folder)
-        server = Server(command.connection)
-        experiment = server.experiment(command.experiment, create=True)
-        started = server.submit(package, arguments, experiment, name, command.service_account)
+        documents = list(yaml.safe_load_all(package.read_text()))
+    server = Server(command.connection)
+    experiment = server.experiment(command.experiment, create=True)
+    return server, Job(name, documents, arguments, experiment, command.service_account)
+
+
+def _submit(command: Submit) -> int:
+    name = command.run_name or f"{command.pipeline} {command.profile} {datetime.now():%Y-%m-%d %H:%M}"
+    server, job = _prepare(command, name)
+    started = server.submit(job)
     print(started, flush=True)
     return watching.watch(server, started, command.poll) if command.wait else 0
 
 
 def _schedule(command: Schedule) -> int:
     cron, name = six_fields(command.cron), command.name or f"{command.pipeline} {command.profile}"
-    with tempfile.TemporaryDirectory() as folder:
-        package, arguments = _package(command, folder)
-        server = Server(command.connection)
-        experiment = server.experiment(command.experiment, create=True)
-        before = _of_name(server, experiment, name)
-        if before and not command.replace:
-            raise UserError(
-                f"there is a schedule {name!r} in {command.experiment}; give --replace, or another --name"
-            )
-        for identity in before:  # the API has no way to change one
-            server.unschedule(identity)
-        try:
-            made = server.schedule(package, arguments, experiment, name, command.service_account, cron)
-        except UserError as error:
-            gone = f"; the schedule {name!r} that was there is deleted" if before else ""
-            raise UserError(f"{error}{gone}") from error
-    print(made)
+    server, job = _prepare(command, name)
+    before = _of_name(server, job.experiment, name)
+    if before and not command.replace:
+        raise UserError(
+            f"there is a schedule {name!r} in {command.experiment}; give --replace, or another --name"
+        )
+    for identity in before:  # the API has no way to change one
+        server.unschedule(identity)
+    try:
+        print(server.schedule(job, cron))
+    except UserError as error:
+        gone = f"; the schedule {name!r} that was there is deleted" if before else ""
+        raise UserError(f"{error}{gone}") from error
     return 0
 
 
@@ -249,19 +251,14 @@ def _status(command: Status) -> int:
     if command.wait:
         return watching.watch(server, command.run, command.poll)
     found = server.run(command.run)
-    tree = Tree(remote_run.spec(found))
-    for _ in remote_run.update(tree, found):
-        pass
-    Console(highlight=False).print(Display(tree, watching.title(found)).render())
+    Console(highlight=False).print(Display(run_state.tree(found), watching.title(found)).render())
     return watching.conclude(found)
 
 
 def _logs(command: Logs) -> int:
     server = Server(command.connection)
     found = server.run(command.run)
-    tree = Tree(remote_run.spec(found))
-    for _ in remote_run.update(tree, found):
-        pass
+    tree = run_state.tree(found)
     started = [node for node in tree.leaves() if node.started is not None]
     wanted = command.task.lower().replace(" ", "_")
     chosen = [node for node in started if node.name == wanted] if wanted else tree.failures()
@@ -270,18 +267,14 @@ def _logs(command: Logs) -> int:
         problem = f"no task {command.task!r} has started" if wanted else "no task has failed; name one"
         raise UserError(f"in the run {command.run} {problem}; started: {names}")
     for node in chosen:
-        for pod in remote_run.pods(found, node.log):
+        for pod in run_state.pods(found, node.log):
             print(f"==> {node.label}, {pod} <==", flush=True)
-            print(_log(server, command.run, pod).rstrip())
+            try:
+                print(server.log(command.run, pod).rstrip())
+            except UserError as error:
+                there = f"kubectl logs --selector pipeline/runid={command.run} --container main --prefix"
+                raise UserError(f"{error}. While its pods are there: {there}") from error
     return 0
-
-
-def _log(server: Server, identity: str, pod: str) -> str:
-    try:
-        return server.log(identity, pod)
-    except UserError as error:
-        there = f"kubectl logs --selector pipeline/runid={identity} --container main --prefix"
-        raise UserError(f"{error}. While its pods are there: {there}") from error
 
 
 def _cancel(command: Cancel) -> int:

@@ -23,7 +23,7 @@ class Finding:
     remedy: str = ""
 
 
-def check_nodes(nodes: Sequence[Any], profile: Profile, *, autoscaled: bool) -> Iterator[Finding]:
+def check_nodes(nodes: Sequence[Any], profile: Profile, autoscaled: bool) -> Iterator[Finding]:
     """Find the nodes that take each step when they are empty: labels, taints, allocatable resources.
 
     Args:

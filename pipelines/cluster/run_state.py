@@ -1,8 +1,7 @@
 """A run on a cluster as a tree of tasks, from what the Kubeflow Pipelines API says of it.
 
-Servers that tell of Argo's nodes list every node of the workflow, drivers and executors too, under the names
-of its tasks; servers with tasks of their own list those, and name some fields differently. We look for the
-names of our tasks and leave the rest.
+Some servers list every node of Argo's workflow, with drivers and executors, others their own tasks, and name
+some fields differently. What does not have the name of one of the pipeline's tasks is left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,8 @@ from components.runtime.errors import UserError
 from pipelines.tree import DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tree
 
 SUCCEEDED = "SUCCEEDED"
-ENDED = (SUCCEEDED, "SKIPPED", "FAILED", "CANCELED")
+FAILED = ("FAILED", "CANCELED")
+ENDED = (SUCCEEDED, "SKIPPED", *FAILED)
 _STATES: Mapping[str, str] = {
     SUCCEEDED: DONE,
     "CACHED": DONE,
@@ -26,17 +26,11 @@ _STATES: Mapping[str, str] = {
     "CANCELING": STARTED,
     "PAUSED": STARTED,
 }
-_EXECUTOR = "executor"
 
 
 def state(run: Mapping[str, Any]) -> str:
     """The run's state, such as RUNNING; PENDING before the server says one."""
     return str(run.get("state") or "PENDING")
-
-
-def error(run: Mapping[str, Any]) -> str:
-    """What the server says went wrong; empty where it says nothing."""
-    return str((run.get("error") or {}).get("message") or "")
 
 
 def spec(run: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -54,34 +48,38 @@ def spec(run: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
-def update(tree: Tree, run: Mapping[str, Any]) -> Iterator[Node]:
-    """Take what is known of a run's tasks into its tree.
+def tree(run: Mapping[str, Any]) -> Tree:
+    """The tasks of a run."""
+    made = Tree(spec(run))
+    update(made, run)
+    return made
 
-    Yields:
+
+def update(tree: Tree, run: Mapping[str, Any]) -> list[Node]:
+    """Bring the tree of a run up to date.
+
+    Returns:
         The tasks whose state has changed.
     """
-    details = sorted(task_details(run), key=lambda one: _time(one, "start_time") or float("inf"))
+    changed: list[Node] = []
+    details = sorted(_details(run), key=lambda one: _time(one, "start_time") or float("inf"))
     for detail in details:
         node = _node(tree, detail)
         if node is None:
             continue
         before = node.state
-        node.state = _STATES.get(_state(detail), WAITING)
+        node.state = _STATES.get(str(detail.get("state") or detail.get("status")).upper(), WAITING)
         if node.state not in (WAITING, SKIPPED):
             node.started = _time(detail, "start_time")
         if node.state in (DONE, FAILURE):
             node.ended = _time(detail, "end_time")
         node.log = str(detail.get("task_id") or "")
         if node.state != before:
-            yield node
+            changed.append(node)
     tree.roll_up()
     if state(run) in ENDED:
         tree.close(_time(run, "finished_at"))
-
-
-def task_details(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the server says of each task or node."""
-    return list((run.get("run_details") or {}).get("task_details") or run.get("tasks") or [])
+    return changed
 
 
 def pods(run: Mapping[str, Any], task: str) -> list[str]:
@@ -91,33 +89,31 @@ def pods(run: Mapping[str, Any], task: str) -> list[str]:
         run: the run as the server describes it.
         task: `task_id` of the task.
     """
-    details = task_details(run)
+    details = _details(run)
     by_node = {one["pod_name"]: one for one in details if one.get("pod_name")}
-    found: list[str] = []
-    waiting = [one for one in details if one.get("task_id") == task]
-    while waiting:
-        detail = waiting.pop(0)
+
+    def below(detail: Mapping[str, Any]) -> Iterator[str]:
         for child in detail.get("child_tasks") or []:
-            name = child.get("pod_name") or ""
-            below = by_node.get(name)
-            if below is None:
-                found += [name] if name else []
-            elif _name(below).startswith(_EXECUTOR):
-                inner = below.get("child_tasks") or []
-                waiting += [below] if inner else []
-                found += [] if inner else [name]
-        for pod in detail.get("pods") or []:
-            if pod.get("type") == "EXECUTOR" and pod.get("name"):
-                found.append(pod["name"])
-    return found
+            name = child.get("pod_name")
+            inner = by_node.get(name, {})
+            if not name or (inner and not _name(inner).startswith("executor")):
+                continue
+            if inner.get("child_tasks"):  # a node of Argo for all attempts
+                yield from below(inner)
+            else:
+                yield name
+        yield from (pod["name"] for pod in detail.get("pods") or [] if pod.get("type") == "EXECUTOR")
+
+    return [name for detail in details if detail.get("task_id") == task for name in below(detail)]
+
+
+def _details(run: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the server says of each task or node."""
+    return list((run.get("run_details") or {}).get("task_details") or run.get("tasks") or [])
 
 
 def _name(detail: Mapping[str, Any]) -> str:
     return str(detail.get("name") or detail.get("display_name") or "")
-
-
-def _state(detail: Mapping[str, Any]) -> str:
-    return str(detail.get("state") or detail.get("status") or "").upper()
 
 
 def _node(tree: Tree, detail: Mapping[str, Any]) -> Node | None:

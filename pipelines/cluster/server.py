@@ -1,44 +1,52 @@
-"""What we ask of a Kubeflow Pipelines server (API v2beta1), with its errors in words.
+"""Client of a Kubeflow Pipelines server (API v2beta1) that says what went wrong and what to do about it."""
 
-kfp.Client 2.17 does the talking, with what it does besides turned off: it asks the health endpoint five times
-with pauses, writes a namespace into the user's home, prints links, never times out, and its wait never ends
-for a cancelled run.
-"""
-
-import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import kfp
-import kfp_server_api
+import requests
 import urllib3
-from kfp.client import ServiceAccountTokenVolumeCredentials
-from kfp_server_api.rest import RESTClientObject
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, SSLError
 
 from components.runtime.errors import UserError
-from pipelines.cluster.answers import Answers, ExistsError
 
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
-TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - names where a token lies
+TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - the name of a variable with a path
 MOUNTED_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 """Where Kubeflow mounts a token for its API into pods."""
-_LOG = "/apis/v1alpha1/runs/{run_id}/nodes/{node_id}/log"
+POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where Kubernetes tells a pod its namespace."""
 _PAGE = 50
+_MESSAGE = 300
+"""Characters of the server's own message that are shown."""
+_RUNNING = "is it running, and is `kubectl port-forward` or the ingress in place? See --host"
+
+
+class UnavailableError(UserError):
+    """The server gives no answer, or an error of its own: another try may succeed."""
+
+
+class ExistsError(UserError):
+    """The object to be created exists already."""
 
 
 @dataclass(frozen=True)
 class Connection:
-    """Where the Kubeflow Pipelines API is, and who asks."""
+    """Where the Kubeflow Pipelines API is, and how to log in."""
 
     host: str = ""
     """URL of the API, such as http://localhost:8888 after `kubectl port-forward`, or
     http://ml-pipeline.kubeflow.svc:8888 in a pod; KF_PIPELINES_ENDPOINT when not given."""
     namespace: str = ""
-    """Your profile's namespace on multi-user Kubeflow; empty for the server's only one."""
+    """Your profile's namespace on multi-user Kubeflow; in a pod of such a server its own when not given."""
     token_file: Path | None = None
     """File with a bearer token, read again for every request; when not given, KF_PIPELINES_SA_TOKEN_PATH, or
     the service account's token where Kubeflow mounted one."""
@@ -48,51 +56,39 @@ class Connection:
     """Seconds to wait for an answer."""
 
 
-class _Rest(RESTClientObject):
-    """Requests end after a time, also where kfp.Client gives none."""
+@dataclass(frozen=True)
+class Job:
+    """A compiled pipeline to be run once or regularly."""
 
-    def __init__(self, configuration: Any, timeout: int) -> None:
-        super().__init__(configuration)
-        self.timeout = timeout
+    name: str
+    """Display name of the run or recurring run."""
+    documents: Sequence[Mapping[str, Any]]
+    """The compiled pipeline, and its Kubernetes settings if it has any."""
+    arguments: Mapping[str, Any]
+    experiment: str
+    """ID of the experiment."""
+    account: str
+    """Service account of the pods; empty for the server's default."""
 
-    def request(self, *arguments: Any, **options: Any) -> Any:
-        """Send a request."""
-        options["_request_timeout"] = options.get("_request_timeout") or self.timeout
-        return super().request(*arguments, **options)
-
-
-class _Client(kfp.Client):
-    """kfp.Client that asks once, remembers nothing on disk, and has our time limit."""
-
-    seconds = 30
-
-    def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
-        """Ask whether the server is for many users; the constructor does where no namespace is known."""
-        return self._healthz_api.healthz_service_get_healthz(_request_timeout=self.seconds)
-
-    def set_user_namespace(self, namespace: str) -> None:
-        """Use a namespace, in memory only."""
-        self._context_setting["namespace"] = namespace
-
-    def _load_config(self, *arguments: Any) -> Any:
-        configuration = super()._load_config(*arguments)
-        # a connection that fails is tried again, an answer that does not come is waited for once
-        configuration.retries = urllib3.Retry(2, read=0, backoff_factor=0.2)
-        return configuration
-
-    def _load_context_setting_or_default(self) -> None:
-        self._context_setting = {"namespace": ""}
+    def body(self) -> dict[str, Any]:
+        """The request's body, as kfp.Client sends it."""
+        spec, *platforms = self.documents
+        return {
+            "display_name": self.name,
+            "experiment_id": self.experiment,
+            "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platforms[0]} if platforms else spec,
+            "runtime_config": {"parameters": dict(self.arguments)},
+        } | ({"service_account": self.account} if self.account else {})
 
 
 class Server:
-    """A Kubeflow Pipelines server.
+    """A Kubeflow Pipelines server. Every method may raise UnavailableError and UserError.
 
     Args:
-        connection: where it is, and who asks.
+        connection: where it is, and how to log in.
 
     Raises:
         UserError: no host or no readable token.
-        UnavailableError: nobody answers there.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -103,14 +99,20 @@ class Server:
                 "http://localhost:8888 after `kubectl port-forward --namespace kubeflow svc/ml-pipeline "
                 f"8888`. The variable {HOST_VARIABLE} does as well"
             )
-        token_file = _token_file(connection)
-        self._asking = Answers(self.host, connection.namespace, connection.timeout, token_file).asking
-        # every attempt would be logged; we say it once
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
-        with self._asking("ask the server"):
-            self.client = _connect(self.host, connection, token_file)
-        # in a pod of multi-user Kubeflow the client has found it
-        self.namespace = connection.namespace or self.client.get_user_namespace()
+        self._token_file = _token_file(connection)
+        self._timeout = connection.timeout
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxies, and no ~/.netrc, which would replace the token
+        self._session.verify = True if connection.ca_file is None else str(connection.ca_file)
+        # Connecting is tried again; a request that was sent is not, since the server may have acted on it.
+        retries = urllib3.Retry(2, read=False, respect_retry_after_header=False, backoff_factor=0.2)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(max_retries=retries))
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of every failed attempt
+        self.namespace = connection.namespace
+        if not self.namespace and self._json("ask the server", "GET", "healthz").get("multi_user"):
+            with suppress(FileNotFoundError):  # not in a pod
+                self.namespace = POD_NAMESPACE.read_text().strip()
 
     def experiment(self, name: str, *, create: bool) -> str:
         """ID of the experiment of a name.
@@ -118,183 +120,176 @@ class Server:
         Raises:
             UserError: there is none, and `create` is false.
         """
-        found = self._experiment(name)
-        if found is None and create:
-            body = kfp_server_api.V2beta1Experiment(display_name=name, namespace=self.namespace or None)
+        known = self._experiments()
+        if name not in known and create:
+            body = {"display_name": name} | ({"namespace": self.namespace} if self.namespace else {})
             try:
-                with self._asking(f"create the experiment {name!r}"):
-                    self.client.experiments.experiment_service_create_experiment(experiment=body)
-            except ExistsError:  # made by somebody else in the meantime
-                pass
-            found = self._experiment(name)
-        if found is None:
-            known = ", ".join(str(one.get("display_name")) for one in self._experiments()) or "none"
-            raise UserError(f"{self.host} has no experiment {name!r}; it has: {known}. Give --experiment")
-        return found
+                what, key = f"create the experiment {name!r}", "experiment_id"
+                return str(self._json(what, "POST", "experiments", key, json=body)[key])
+            except ExistsError:  # somebody else created it in the meantime
+                known = self._experiments()
+        if name not in known:
+            names = ", ".join(known) or "none"
+            raise UserError(f"{self.host} has no experiment {name!r}; it has: {names}. Give --experiment")
+        return known[name]
 
-    def submit(
-        self, package: Path, arguments: Mapping[str, Any], experiment: str, name: str, account: str
-    ) -> str:
-        """Start a run of a compiled pipeline.
+    def submit(self, job: Job) -> str:
+        """Start a run.
 
         Returns:
             The run's ID.
         """
-        with self._asking("start a run"):
-            started = self.client.run_pipeline(
-                experiment_id=experiment,
-                job_name=name,
-                pipeline_package_path=str(package),
-                params=dict(arguments),
-                service_account=account or None,
-            )
-            return _identity(started.run_id)
+        return str(self._json("start a run", "POST", "runs", "run_id", json=job.body())["run_id"])
 
-    def schedule(
-        self,
-        package: Path,
-        arguments: Mapping[str, Any],
-        experiment: str,
-        name: str,
-        account: str,
-        cron: str,
-    ) -> str:
-        """Run a compiled pipeline again and again, one run at a time, without catching up on missed times.
+    def schedule(self, job: Job, cron: str) -> str:
+        """Run a pipeline regularly, one run at a time, without catching up on missed times.
 
         Args:
-            package: the compiled pipeline.
-            arguments: its arguments.
-            experiment: ID of the experiment.
-            name: name of the schedule.
-            account: service account of the runs.
+            job: the pipeline.
             cron: six fields, seconds first.
 
         Returns:
             The recurring run's ID.
         """
-        with self._asking("make a schedule"):
-            made = self.client.create_recurring_run(
-                experiment_id=experiment,
-                job_name=name,
-                pipeline_package_path=str(package),
-                params=dict(arguments),
-                service_account=account or None,
-                cron_expression=cron,
-                max_concurrency=1,
-                no_catchup=True,
-            )
-            return _identity(made.recurring_run_id)
+        body = job.body() | {
+            "trigger": {"cron_schedule": {"cron": cron}},
+            "max_concurrency": 1,
+            "no_catchup": True,
+            "mode": "ENABLE",
+        }
+        key = "recurring_run_id"
+        return str(self._json("create a schedule", "POST", "recurringruns", key, json=body)[key])
 
     def schedules(self, experiment: str) -> list[dict[str, Any]]:
         """The experiment's recurring runs as the API describes them."""
-        method = self.client.recurring_runs.recurring_run_service_list_recurring_runs
-        return list(self._pages("list schedules", method, "recurringRuns", experiment_id=experiment))
+        return self._list("list schedules", "recurringruns", "recurringRuns", experiment_id=experiment)
 
     def unschedule(self, identity: str) -> None:
-        """Delete a recurring run; runs that it started go on."""
-        with self._asking(f"delete the schedule {identity}"):
-            self.client.delete_recurring_run(identity)
+        """Delete a recurring run; Kubernetes ends the runs that it has started and that still run."""
+        self._json(f"delete the schedule {identity}", "DELETE", f"recurringruns/{_quoted(identity)}")
 
     def run(self, identity: str) -> dict[str, Any]:
-        """A run as the API describes it.
-
-        Raises:
-            UserError: there is no such run.
-        """
-        return self._read(f"see the run {identity}", self.client.runs.run_service_get_run, run_id=identity)
+        """A run as the API describes it."""
+        return self._json(f"see the run {identity}", "GET", f"runs/{_quoted(identity)}")
 
     def runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
         """The last runs of an experiment, newest first."""
-        answer = self._read(
-            "list runs",
-            self.client.runs.run_service_list_runs,
-            experiment_id=experiment,
-            page_size=count,
-            sort_by="created_at desc",
-        )
-        return list(answer.get("runs") or [])
+        query = {"experiment_id": experiment, "page_size": count, "sort_by": "created_at desc"}
+        return list(self._json("list runs", "GET", "runs", params=query).get("runs") or [])
 
     def cancel(self, identity: str) -> None:
         """End a run."""
-        with self._asking(f"cancel the run {identity}"):
-            self.client.terminate_run(identity)
+        self._json(f"cancel the run {identity}", "POST", f"runs/{_quoted(identity)}:terminate")
 
     def log(self, run: str, node: str) -> str:
         """What the main container of a node of a run wrote."""
-        api = self.client.runs.run_service_get_run.__self__.api_client
-        with self._asking(f"read the log of {node}"):
-            answer = api.call_api(
-                _LOG,
-                "GET",
-                path_params={"run_id": run, "node_id": node},
-                auth_settings=["Bearer"],
-                _preload_content=False,
-                _return_http_data_only=True,
+        what = f"read the log of {node}"
+        response = self._request(what, "GET", f"v1alpha1/runs/{_quoted(run)}/nodes/{_quoted(node)}/log")
+        if response.content.startswith(b'{"error_message"'):  # with status 200
+            raise UserError(f"cannot {what}{_message(response)}")
+        return str(response.content.decode("utf-8", "replace"))
+
+    def _experiments(self) -> dict[str, str]:
+        """IDs of the experiments that are not archived, by name."""
+        found = self._list("list experiments", "experiments", "experiments", namespace=self.namespace or None)
+        return {
+            str(one.get("display_name")): str(one.get("experiment_id"))
+            for one in found
+            if one.get("storage_state") != "ARCHIVED"
+        }
+
+    def _list(self, what: str, path: str, key: str, **query: Any) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        token = None
+        while token != "":
+            page = self._json(what, "GET", path, params={**query, "page_size": _PAGE, "page_token": token})
+            found += page.get(key) or []
+            token = page.get("next_page_token") or ""
+        return found
+
+    def _json(self, what: str, method: str, path: str, required: str = "", **options: Any) -> dict[str, Any]:
+        """The answer to a request, which must be an object and have the required entry."""
+        response = self._request(what, method, f"v2beta1/{path}", **options)
+        answer: Any = None
+        with suppress(ValueError):
+            answer = response.json()
+        if not isinstance(answer, dict) or (required and not answer.get(required)):
+            raise UserError(
+                f"what answers at {self.host} is not the Kubeflow Pipelines API v2beta1, or its login page: "
+                f"cannot {what}. Give the URL of the API (service ml-pipeline), and a --token-file if it "
+                "asks for a login"
             )
-            return str(answer.data.decode("utf-8", "replace"))
+        return answer
 
-    def _experiments(self) -> list[dict[str, Any]]:
-        method = self.client.experiments.experiment_service_list_experiments
-        options = {"namespace": self.namespace} if self.namespace else {}
-        return list(self._pages("list experiments", method, "experiments", **options))
+    def _request(self, what: str, method: str, path: str, **options: Any) -> Any:
+        """Send a request; `what` names it in error messages, such as "start a run"."""
+        headers = {"Authorization": f"Bearer {_token(self._token_file)}"} if self._token_file else {}
+        options |= {"headers": headers, "timeout": self._timeout}
+        try:
+            response = self._session.request(method, f"{self.host}/apis/{path}", **options)
+        except requests.Timeout as error:
+            problem = f"{self.host} gave no answer within {self._timeout} s"
+            raise UnavailableError(f"{problem}; {_RUNNING}") from error
+        except (requests.ConnectionError, ChunkedEncodingError) as error:
+            reason = getattr(error.args[0], "reason", error)
+            if isinstance(error, SSLError):
+                raise UserError(f"{self.host}: {reason}. Give its certificates with --ca-file") from error
+            raise UnavailableError(f"no server answers at {self.host} ({reason}); {_RUNNING}") from error
+        except OSError as error:  # an invalid URL, or no such file of certificates
+            raise UserError(f"cannot {what}: {error}") from error
+        if not response.ok:
+            raise self._refusal(what, response)
+        return response
 
-    def _experiment(self, name: str) -> str | None:
-        for one in self._experiments():
-            if one.get("display_name") == name and one.get("storage_state") != "ARCHIVED":
-                return str(one.get("experiment_id"))
-        return None
-
-    def _pages(
-        self, what: str, method: Callable[..., Any], key: str, **options: Any
-    ) -> Iterator[dict[str, Any]]:
-        token = ""
-        while True:
-            answer = self._read(what, method, page_token=token, page_size=_PAGE, **options)
-            yield from answer.get(key) or []
-            token = answer.get("next_page_token") or ""
-            if not token:
-                return
-
-    def _read(self, what: str, method: Callable[..., Any], **options: Any) -> dict[str, Any]:
-        """An answer as JSON: the client's models drop what newer servers say."""
-        with self._asking(what):
-            answer = json.loads(method(**options, _preload_content=False).data)
-            if not isinstance(answer, dict):
-                raise ValueError("not an object")
-            return answer
+    def _refusal(self, what: str, response: Any) -> UserError:
+        status = response.status_code
+        failed = status == 429 or status >= 500
+        who = f"the token in {self._token_file}" if self._token_file else "no token"
+        where = f" in the namespace {self.namespace}" if self.namespace else ""
+        problems = {
+            401: f"{self.host} does not accept {who} (401); give a valid --token-file",
+            403: f"not allowed to {what}{where} (403); ask for the role kubeflow-edit there, or give the "
+            "--token-file of an account that has it",
+            404: f"cannot {what}: {self.host} does not have it (404); is this the address of the Kubeflow "
+            "Pipelines API, and the ID right?",
+            409: f"cannot {what}: it exists already (409)",
+        }
+        problem = f"cannot {what}: the server {'failed' if failed else 'refuses'} ({status})"
+        advice = "; try again, and see the log of the deployment ml-pipeline" if failed else ""
+        kind = UnavailableError if failed else ExistsError if status == 409 else UserError
+        return kind(problems.get(status, problem + advice) + _message(response))
 
 
-def _identity(found: Any) -> str:
-    if not found:
-        raise ValueError("no ID in the answer")
-    return str(found)
+_quoted = partial(quote, safe="")
 
 
 def _token_file(connection: Connection) -> Path | None:
-    path = connection.token_file
-    if path is None and os.environ.get(TOKEN_VARIABLE):
-        path = Path(os.environ[TOKEN_VARIABLE])
+    variable = os.environ.get(TOKEN_VARIABLE)
+    path = connection.token_file or (Path(variable) if variable else None)
     if path is None:
         return MOUNTED_TOKEN if MOUNTED_TOKEN.exists() else None
-    try:
-        empty = not path.read_text().strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the token file {path}: {error}") from error
-    if empty:
-        raise UserError(f"the token file {path} is empty; expected a bearer token")
+    _token(path)  # a mistake is found before the first request
     return path
 
 
-def _connect(host: str, connection: Connection, token_file: Path | None) -> _Client:
-    _Client.seconds = connection.timeout
-    client = _Client(
-        host=host,
-        namespace=connection.namespace or "kubeflow",
-        ssl_ca_cert=None if connection.ca_file is None else str(connection.ca_file),
-        credentials=None if token_file is None else ServiceAccountTokenVolumeCredentials(str(token_file)),
-    )
-    api = client.runs.run_service_get_run.__self__.api_client
-    api.rest_client = _Rest(api.configuration, connection.timeout)
-    if connection.namespace:
-        client.set_user_namespace(connection.namespace)
-    return client
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text().strip()
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read the token file {path}: {error}") from error
+    if not re.fullmatch("[!-~]+", token):
+        raise UserError(f"the token file {path} is empty or more than a token; expected a bearer token")
+    return token
+
+
+def _message(response: Any) -> str:
+    """The server's own words, short and without the token."""
+    text = response.text
+    with suppress(ValueError, AttributeError):
+        answer = response.json()
+        text = str(answer.get("message") or answer.get("error") or answer.get("error_message") or "")
+    if "<html" in text.lower():
+        return ""
+    token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    text = " ".join(text.replace(token or "\0", "***").split())
+    return f". It says: {text[:_MESSAGE]}" if text else ""

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cluster import run_state as remote_run
-from pipelines.cluster.answers import UnavailableError
-from pipelines.cluster.server import Server
+from pipelines.cluster import run_state
+from pipelines.cluster.server import Server, UnavailableError
 from pipelines.display import Display
-from pipelines.tree import Node, Tree
+from pipelines.tree import Tree
 
 _LISTED = 20
 _PATIENCE = 600.0
@@ -32,28 +31,21 @@ def watch(server: Server, identity: str, poll: float) -> int:
         Exit code: 0 succeeded, 1 failed or cancelled, 130 interrupted, after which the run goes on.
     """
     found = server.run(identity)
-    tree = Tree(remote_run.spec(found))
+    tree = Tree(run_state.spec(found))
     try:
         with Display(tree, title(found)) as display:
-            _show(display, tree, found)
-            while remote_run.state(found) not in remote_run.ENDED:
+            while True:
+                for node in run_state.update(tree, found):
+                    display.changed(node, node.state)
+                if run_state.state(found) in run_state.ENDED:
+                    break
                 time.sleep(poll)
                 found = _patiently(server, identity, poll)
-                _show(display, tree, found)
     except KeyboardInterrupt:
-        again = f"b1k pipeline status {identity} --wait"
-        print(
-            f"the run goes on; see it with {again}, end it with b1k pipeline cancel {identity}",
-            file=sys.stderr,
-        )
+        look, end = f"b1k pipeline status {identity} --wait", f"b1k pipeline cancel {identity}"
+        print(f"the run goes on; see it with {look}, end it with {end}", file=sys.stderr)
         return 130
     return conclude(found)
-
-
-def _show(display: Display, tree: Tree, found: Mapping[str, Any]) -> None:
-    changed: list[Node] = list(remote_run.update(tree, found))
-    for node in changed:
-        display.changed(node, node.state)
 
 
 def _patiently(server: Server, identity: str, poll: float) -> dict[str, Any]:
@@ -70,7 +62,7 @@ def _patiently(server: Server, identity: str, poll: float) -> dict[str, Any]:
 
 def title(found: Mapping[str, Any]) -> str:
     """A run's name, state and ID in a line."""
-    return f"{found.get('display_name')}, {remote_run.state(found).lower()}, run {found.get('run_id')}"
+    return f"{found.get('display_name')}, {run_state.state(found).lower()}, run {found.get('run_id')}"
 
 
 def conclude(found: Mapping[str, Any]) -> int:
@@ -79,12 +71,12 @@ def conclude(found: Mapping[str, Any]) -> int:
     Returns:
         Exit code: 1 if it failed or was cancelled, else 0.
     """
-    state = remote_run.state(found)
-    if state not in remote_run.ENDED[2:]:
+    state = run_state.state(found)
+    if state not in run_state.FAILED:
         return 0
     identity = found.get("run_id")
-    reason = remote_run.error(found)
-    print(f"the run {identity} {state.lower()}{': ' if reason else ''}{reason}", file=sys.stderr)
+    reason = (found.get("error") or {}).get("message")
+    print(f"the run {identity} {state.lower()}{f': {reason}' if reason else ''}", file=sys.stderr)
     print(f"logs of what failed: b1k pipeline logs {identity}", file=sys.stderr)
     return 1
 
@@ -98,7 +90,7 @@ def show_runs(server: Server, name: str) -> None:
     experiment = server.experiment(name, create=False)
     table = Table("run", "name", "state", "created", title=f"experiment {escape(name)}")
     for one in server.runs(experiment, _LISTED):
-        words = (one.get("run_id"), one.get("display_name"), remote_run.state(one), one.get("created_at"))
+        words = (one.get("run_id"), one.get("display_name"), run_state.state(one), one.get("created_at"))
         table.add_row(*(escape(str(word)) for word in words))
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)

@@ -1,38 +1,84 @@
 """Compile a pipeline for a profile to the IR that the cluster and kfp.local run."""
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import tyro
 import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
 from components.runtime.errors import UserError
+from components.settings.checks import Arguments, parse, resolve
+from components.settings.sections import PIPELINES, inputs
 from pipelines.definitions import evaluate, retrain, train_and_evaluate
 from pipelines.definitions.dag_rules import violations
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile
 
+Set = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
+"""Words of `--set`, which may be given several times, with several words each."""
 BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
     "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
     "evaluate": evaluate.evaluate_pipeline,
     "retrain": retrain.retrain_pipeline,
 }
 """The pipelines by the name that `b1k` gives them."""
-_TYPES: Mapping[str, Callable[[str], Any]] = {
-    "STRING": str,
-    "NUMBER_INTEGER": int,
-    "NUMBER_DOUBLE": float,
-}
-_TYPE_NAMES = {"NUMBER_INTEGER": "an integer", "NUMBER_DOUBLE": "a number"}
-_POSITIVE = {"steps", "group_steps", "batch_size", "flow_samples", "save_every", "log_every"}
 
 
-def compile_pipeline(name: str, profile_name: str, output: Path, registry: str = "") -> dict[str, Any]:
+def find_pipeline(name: str) -> str:
+    """The name, if there is such a pipeline.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in PIPELINES:
+        raise UserError(f"there is no pipeline {name!r}; expected one of {', '.join(PIPELINES)}")
+    return name
+
+
+def choose(
+    pipeline: str,
+    profile_name: str,
+    words: Iterable[Iterable[str]],
+    *,
+    workspace: Path | None = None,
+    complete: bool = True,
+) -> Arguments:
+    """Read the words of `--set`, and check all values of a run together with its profile's.
+
+    Args:
+        pipeline: name of the pipeline.
+        profile_name: name of the profile.
+        words: `name=value`, as `Set`.
+        workspace: the workspace, where the folders that values name can be seen from here.
+        complete: whether all values of a run are given.
+
+    Returns:
+        What differs from the profile.
+
+    Raises:
+        UserError: there is no such pipeline or profile; or everything that a stage would refuse.
+    """
+    profile = load_profile(profile_name)
+    given, mistakes = parse(find_pipeline(pipeline), (word for group in words for word in group))
+    place = profile.place(workspace, complete=complete)
+    resolve(pipeline, profile.of(pipeline), given, place, mistakes)
+    return given
+
+
+def compile_pipeline(
+    name: str,
+    profile_name: str,
+    output: Path,
+    *,
+    registry: str = "",
+    workspace: Path | None = None,
+    given: Arguments | None = None,
+) -> dict[str, Any]:
     """Compile a pipeline, check it against the DAG rules, and write the IR.
 
     Args:
@@ -40,6 +86,8 @@ def compile_pipeline(name: str, profile_name: str, output: Path, registry: str =
         profile_name: name of the profile.
         output: YAML file to write; its second document, if any, holds the Kubernetes settings.
         registry: registry and path before the names of our images; empty keeps `localhost/b1k`.
+        workspace: folder that all stages share; the profile's when None.
+        given: values that become the defaults of the pipeline's inputs.
 
     Returns:
         The IR as a dictionary.
@@ -47,19 +95,31 @@ def compile_pipeline(name: str, profile_name: str, output: Path, registry: str =
     Raises:
         UserError: there is no such pipeline or profile.
     """
-    if name not in BUILDERS:
-        raise UserError(f"there is no pipeline {name!r}; expected one of {', '.join(BUILDERS)}")
     profile = _with_images(load_profile(profile_name), registry)
-    pipeline = BUILDERS[name](profile)
-    inputs = pipeline.component_spec.inputs or {}
-    chosen = {**profile.arguments, **(profile.retraining if name == "retrain" else {})}
-    defaults = {key: value for key, value in chosen.items() if key in inputs}
+    if workspace is not None:
+        profile = dataclasses.replace(profile, workspace=str(workspace))
+    defaults = given.as_dict() if given is not None else {}
     output.parent.mkdir(parents=True, exist_ok=True)
+    pipeline = BUILDERS[find_pipeline(name)](profile)
     Compiler().compile(pipeline, str(output), pipeline_parameters=defaults)
-    spec: dict[str, Any] = next(yaml.safe_load_all(output.read_text()))
+    spec = _add_choices(output, name)
     found = violations(spec)
     if found:
         raise RuntimeError("the pipeline breaks the DAG rules:\n  " + "\n  ".join(found))
+    return spec
+
+
+def _add_choices(package: Path, name: str) -> dict[str, Any]:
+    """Write the choices of inputs into the IR: the Kubeflow UI shows a drop-down, but the SDK has no way."""
+    text = package.read_text()
+    documents = list(yaml.safe_load_all(text))
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    for key, one in inputs(name).items():
+        if one.choices:
+            parameters[key]["literals"] = list(one.choices)
+    comment = "".join(f"{line}\n" for line in text.splitlines() if line.startswith("#"))
+    package.write_text(comment + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True))
+    spec: dict[str, Any] = documents[0]
     return spec
 
 
@@ -74,79 +134,3 @@ def _with_images(profile: Profile, registry: str) -> Profile:
         for stage, step in profile.steps.items()
     }
     return dataclasses.replace(profile, steps=steps)
-
-
-def parse_settings(spec: Mapping[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
-    """Read `name=value` words as arguments of a pipeline, by the types of its inputs.
-
-    Raises:
-        UserError: a word has another form, the pipeline has no such input, or the value is of another type
-            or none that its stage would take.
-    """
-    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    arguments: dict[str, Any] = {}
-    for word in settings:
-        name, sign, text = word.partition("=")
-        if not sign:
-            raise UserError(f"--set got {word!r}; expected name=value")
-        if name not in inputs:
-            near = difflib.get_close_matches(name, inputs, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(inputs)}"
-            raise UserError(f"--set {name}: no input of the pipeline; {hint}")
-        arguments[name] = _parse(name, text, inputs[name]["parameterType"])
-    # the IR holds all numbers as floating point
-    defaults = {
-        name: int(one["defaultValue"]) if one["parameterType"] == "NUMBER_INTEGER" else one["defaultValue"]
-        for name, one in inputs.items()
-        if "defaultValue" in one
-    }
-    _check_values({**defaults, **arguments})
-    return arguments
-
-
-def _check_values(values: Mapping[str, Any]) -> None:
-    """Refuse now what a stage would refuse after hours of training."""
-    for name in _POSITIVE & values.keys():
-        if values[name] < 1:
-            raise UserError(f"{name} is {values[name]}; expected at least 1")
-    if "evaluator" not in values:
-        return
-    # half a second of imports that other users of this module should not wait for
-    from components.plan.stage import Config
-
-    chosen: dict[str, Any] = {}
-    for field in dataclasses.fields(Config):
-        if field.name in values:
-            value = values[field.name]
-            # lists are text in pipelines
-            chosen[field.name] = tuple(value.split()) if isinstance(field.default, tuple) else value
-    try:
-        Config(**chosen)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-
-
-def _parse(name: str, text: str, kind: str) -> Any:
-    if kind == "BOOLEAN":
-        if text.lower() not in ("true", "false"):
-            raise UserError(f"--set {name}={text}: expected true or false")
-        return text.lower() == "true"
-    try:
-        return _TYPES[kind](text)
-    except ValueError as error:
-        raise UserError(f"--set {name}={text}: expected {_TYPE_NAMES[kind]}") from error
-
-
-def check_required(spec: Mapping[str, Any], pipeline: str, arguments: Mapping[str, Any]) -> None:
-    """Check that a pipeline gets every argument that it cannot do without.
-
-    Raises:
-        UserError: one is missing.
-    """
-    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    missing = [n for n, i in inputs.items() if not i.get("isOptional") and n not in arguments]
-    repository = inputs.get("repository", {}).get("defaultValue", "")
-    if "repository" in inputs and not arguments.get("repository", repository):
-        missing.append("repository")
-    if missing:
-        raise UserError(f"the pipeline {pipeline} needs {', '.join(missing)}; give --set {missing[0]}=...")

@@ -24,16 +24,18 @@ from docker.types import LogConfig, Mount
 from requests.exceptions import RequestException
 
 from components.runtime.errors import UserError
+from components.runtime.values import flat
+from components.settings.checks import Arguments
 from pipelines.definitions.profiles.cluster import S3, S3_SETTINGS, WANDB, WANDB_SETTINGS
 
 ENGINE_FAILED = 125
 """Exit code of a task whose container could not be started or was lost, as `docker run` has it."""
 PASSED_ON = (*S3.keys, *S3_SETTINGS.keys, *WANDB.keys, *WANDB_SETTINGS.keys)
 """Variables of ours that tasks get, the same as on a cluster. They are never written to a file."""
-FOLDERS = ("repository", "initial_checkpoint", "policy", "champion")
-"""Inputs of the pipelines that may name a folder of this machine."""
+FOLDERS = ("repository", "initial_checkpoint", "policy", "wrapper", "robot_config")
+"""Values of the pipelines that may name a folder or file of this machine, by the last part of their names."""
 WRITABLE = "champion"
-"""The one of them in which a stage writes."""
+"""Those that name a folder in which a stage writes."""
 _WORKSPACE = "b1k.workspace"
 _RUN = "b1k.run"
 _SHARED_MEMORY = "2g"
@@ -137,27 +139,30 @@ def host_folders(
     for folder in mounts:
         if not Path(folder).exists():
             raise UserError(f"--mount {folder}: there is no such file or folder")
-    champion = arguments.get(WRITABLE, "")
-    if champion:
+    named = [(name.rpartition(".")[2], str(value)) for name, value in flat(arguments)]
+    champions = [value for name, value in named if name == WRITABLE and value]
+    for champion in champions:
         Path(champion).mkdir(parents=True, exist_ok=True)
-    named = [value for value in arguments.values() if isinstance(value, str) and os.path.isabs(value)]
+    folders = [*mounts, *(value for _, value in named if os.path.isabs(value))]
     outside = {
-        place: None
-        for place in (Path(os.path.abspath(folder)) for folder in (*mounts, *named))
+        str(place): None
+        for place in (Path(os.path.abspath(folder)) for folder in folders)
         if place.exists() and not place.is_relative_to(workspace)
     }
-    writable = [str(place) for place in outside if str(place) == champion]
-    return tuple(str(place) for place in outside if str(place) != champion), tuple(writable)
+    writable = tuple(place for place in outside if place in champions)
+    return tuple(place for place in outside if place not in champions), writable
 
 
-def absolute_folders(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with folders under their absolute paths: a container has another working directory."""
-    return {
-        name: os.path.abspath(value)
-        if value and (name == WRITABLE or (name in FOLDERS and Path(value).is_dir()))
-        else value
-        for name, value in arguments.items()
-    }
+def absolute_folders(given: Arguments) -> Arguments:
+    """The values with folders under their absolute paths: a container has another working directory."""
+
+    def absolute(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(key, inner) for key, inner in value.items()}
+        is_folder = name == WRITABLE or (name in FOLDERS and Path(str(value)).exists())
+        return os.path.abspath(value) if value and is_folder else value
+
+    return Arguments(absolute("", given.inputs), absolute("", given.settings))
 
 
 def sockets() -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from components.runtime.executor import FLAG, OUTPUT, local_path
+from components.runtime.declaration import ARTIFACT
+from components.runtime.executor import FLAG, local_path
 from components.runtime.processes import Child
 from components.runtime.progress import EVENTS_VARIABLE, TASK_VARIABLE, append_json_line
 
@@ -148,7 +149,7 @@ def _outcome(executor_input: Mapping[str, Any], code: int) -> dict[str, Any]:
     if code:
         return {"cached": False, "artifact": ""}
     output = json.loads(Path(executor_input["outputs"]["outputFile"]).read_text())
-    written = output.get("artifacts", {}).get(OUTPUT, {}).get("artifacts", [])
+    written = output.get("artifacts", {}).get(ARTIFACT, {}).get("artifacts", [])
     if not written:
         return {"cached": False, "artifact": ""}
     facts = written[0].get("metadata", {})

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from components.runtime.errors import UserError
-from components.store.artifact import write_atomic
+from components.store.files import write_atomic
 
 RUNNING = "running"
 SUCCEEDED = "succeeded"
 FAILED = "failed"
 INTERRUPTED = "interrupted"
 RUN = "run.json"
+LATEST = "latest"
+"""Link to the folder of the last run."""
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Run:
     """Folders of the finished artifacts, relative to the workspace, by task."""
     containers: dict[str, Any] | None = None
     """How it uses containers (`containers.Settings`); None where tasks are processes of this machine."""
+    format: int = 1
+    """Of this record; arguments of format 1 have names that are not known any more."""
 
     def folder(self, workspace: Path) -> Path:
         """The run's folder."""
@@ -53,6 +58,11 @@ class Run:
         """Write `run.json`."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
         write_atomic(self.folder(workspace) / RUN, text)
+        link, aside = workspace / "runs" / LATEST, workspace / "runs" / f".{LATEST}.partial"
+        if not link.is_symlink() or os.readlink(link) != self.id:
+            aside.unlink(missing_ok=True)
+            aside.symlink_to(self.id)
+            aside.replace(link)
 
 
 def now() -> str:
@@ -65,19 +75,19 @@ def new_run(workspace: Path, pipeline: str, profile: str, arguments: dict[str, A
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     taken = {path.name for path in (workspace / "runs").glob("*")}
     name = next(n for n in (stamp, *(f"{stamp}-{i}" for i in range(2, 1000))) if n not in taken)
-    return Run(name, pipeline, profile, arguments, started=now())
+    return Run(name, pipeline, profile, arguments, started=now(), format=_FORMAT)
 
 
 def load_runs(workspace: Path) -> list[Run]:
     """All runs of a workspace, oldest first."""
-    paths = sorted((workspace / "runs").glob(f"*/{RUN}"))
+    paths = sorted(path for path in (workspace / "runs").glob(f"*/{RUN}") if path.parent.name != LATEST)
     return [Run(**json.loads(path.read_text())) for path in paths]
 
 
 def unfinished_run(workspace: Path) -> Run | None:
-    """The last run, if it did not succeed."""
+    """The last run, if it did not succeed and can be continued by this version."""
     runs = load_runs(workspace)
-    return runs[-1] if runs and runs[-1].status != SUCCEEDED else None
+    return runs[-1] if runs and runs[-1].status != SUCCEEDED and runs[-1].format == _FORMAT else None
 
 
 def resumed(run: Run) -> Run:

@@ -18,9 +18,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+from rich.table import Table
+
 from components.runtime.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
-from pipelines.definitions.compiling import check_required, compile_pipeline, parse_settings
+from components.runtime.progress import format_seconds
+from components.store.artifact import RESULT
+from pipelines.definitions.compiling import Set, choose, compile_pipeline, find_pipeline
+from pipelines.definitions.component import pipeline_documentation
 from pipelines.definitions.profiles import load_local_profile
 from pipelines.display import Display
 from pipelines.local.engine import Request
@@ -32,6 +38,7 @@ from pipelines.local.records import (
     SUCCEEDED,
     Run,
     exclusive,
+    load_runs,
     new_run,
     now,
     resumed,
@@ -47,7 +54,10 @@ _KFP = (2, 17)
 _REFRESH = 0.1
 _GRACE = 15.0
 LEADERBOARD = "leaderboard"
+_SUMMARISED = ("news", LEADERBOARD, "promote")
 REPORT = "report/index.html"
+REFUSED = 2
+"""Exit code of a task that does not accept its input."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,13 @@ class Options:
     """Which pipeline: train_and_evaluate, evaluate or retrain."""
     workspace: Path = Path("workspace")
     """Folder for everything that the run makes."""
-    set: tuple[str, ...] = ()
-    """Inputs of the pipeline that differ from the profile's: name=value ..."""
+    set: Set = ()
+    """Values that differ from the profile's: name=value ..., such as steps=500 or
+    train.learning_rate.peak=3e-5. `b1k run --fields` lists all."""
+    list: bool = False
+    """List the runs of the workspace instead; the last one's folder is also runs/latest."""
+    fields: bool = False
+    """List the names for --set instead, with their defaults and what they mean."""
     resume: bool = False
     """Continue the last run, which failed or was interrupted, with its inputs; finished stages are kept."""
     containers: bool = False
@@ -84,50 +99,54 @@ def run(options: Options) -> int:
         UserError: unknown names or inputs, nothing to resume, or the workspace is in use.
     """
     workspace = options.workspace.resolve()
+    if options.list:
+        return list_runs(workspace)
+    if options.fields:
+        print(pipeline_documentation(find_pipeline(options.pipeline), ""))
+        return 0
+    prepared = prepare(options, workspace)
     with exclusive(workspace):
-        record, code = start(options, workspace)
+        record, code = start(prepared, workspace, resume=options.resume)
     if code == 0:
-        print(f"done; record: {record.folder(workspace) / RUN}")
+        for line in summaries(record, workspace):
+            print(line)
         board = leaderboard_folder(record, workspace)
         if board is not None:
             print(f"report: {board / REPORT}")
+        print(f"done; record: {record.folder(workspace) / RUN}")
     return code
 
 
-def start(options: Options, workspace: Path) -> tuple[Run, int]:
-    """As `run`, for a caller who holds the workspace's lock.
+def prepare(options: Options, workspace: Path) -> Run:
+    """Check everything that can be checked before the workspace is touched.
 
     Returns:
-        The run's record and the exit code.
+        A new run, or with `resume` the one to continue.
+
+    Raises:
+        UserError: unknown names, values that a stage would refuse, or nothing to resume.
     """
     _check_version()
-    run = _choose(options, workspace)
-    load_local_profile(run.profile)
-    folder = run.folder(workspace)
-    registry = (run.containers or {}).get("registry", "")
-    spec = compile_pipeline(run.pipeline, run.profile, folder / "pipeline.yaml", registry)
-    if not options.resume:
-        given = _given(options, spec)
-        run = dataclasses.replace(run, arguments={"workspace": str(workspace), **given})
-    else:
-        run = _resume(run, workspace, Tree(spec))
-    check_required(spec, run.pipeline, run.arguments)
-    containers = _set_up(run, spec, workspace)
-    run.save(workspace)
-    tree = Tree(spec)
-    code = _execute(run, workspace, tree, containers)
-    run = _record(run, workspace, tree, code)
-    _conclude(run, workspace, tree, code)
-    return run, code
-
-
-def _choose(options: Options, workspace: Path) -> Run:
     chosen = _settings(options)
-    if not options.resume:
-        run = new_run(workspace, options.pipeline, options.profile, {})
-        return dataclasses.replace(run, containers=chosen)
+    if options.resume:
+        run = _unfinished(options, workspace, chosen)
+        load_local_profile(run.profile)
+        return run
+    find_pipeline(options.pipeline)
+    load_local_profile(options.profile)
+    given = choose(options.pipeline, options.profile, options.set, workspace=workspace)
+    if options.containers:
+        from pipelines.local.containers import absolute_folders
+
+        given = absolute_folders(given)
+    run = new_run(workspace, options.pipeline, options.profile, given.as_dict())
+    return dataclasses.replace(run, containers=chosen)
+
+
+def _unfinished(options: Options, workspace: Path, chosen: dict[str, Any] | None) -> Run:
+    """The run to continue."""
     if options.set:
-        raise UserError("--resume continues with the run's own inputs; leave --set out, or start a new run")
+        raise UserError("--resume continues with the run's own values; leave --set out, or start a new run")
     last = unfinished_run(workspace)
     if last is None:
         raise UserError(f"{workspace} has no unfinished run to resume; leave --resume out")
@@ -139,6 +158,38 @@ def _choose(options: Options, workspace: Path) -> Run:
     return last
 
 
+def start(run: Run, workspace: Path, *, resume: bool) -> tuple[Run, int]:
+    """Run what `prepare` returned, and show it, for a caller who holds the workspace's lock.
+
+    Returns:
+        The run's record and the exit code.
+    """
+    folder = run.folder(workspace)
+    registry = (run.containers or {}).get("registry", "")
+    print(f"compiling {run.pipeline} for the profile {run.profile}", flush=True)
+    package = folder / "pipeline.yaml"
+    spec = compile_pipeline(run.pipeline, run.profile, package, registry=registry, workspace=workspace)
+    if resume:
+        run = _resume(run, workspace, Tree(spec))
+    containers = _set_up(run, spec, workspace)
+    run.save(workspace)
+    tree = Tree(spec)
+    code = _execute(run, workspace, tree, containers)
+    run = _record(run, workspace, tree, code)
+    _conclude(run, workspace, tree, code)
+    return run, code
+
+
+def list_runs(workspace: Path) -> int:
+    """Print the runs of a workspace, newest first; returns exit code 0."""
+    table = Table("run", "pipeline", "profile", "status", "started", "time")
+    for run in reversed(load_runs(workspace)):
+        spent = format_seconds(sum(run.seconds.values()))
+        table.add_row(run.id, run.pipeline, run.profile, run.status, run.started, spent)
+    Console(soft_wrap=True, highlight=False).print(table)
+    return 0
+
+
 def _settings(options: Options) -> dict[str, Any] | None:
     """The options for containers as a run records them."""
     mounts = [os.path.abspath(folder) for folder in options.mount]
@@ -148,16 +199,6 @@ def _settings(options: Options) -> dict[str, Any] | None:
     if chosen != {"registry": "", "network": "none", "mounts": []}:
         raise UserError("--registry, --network and --mount are for runs in containers; add --containers")
     return None
-
-
-def _given(options: Options, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `--set`."""
-    given = parse_settings(spec, options.set)
-    if not options.containers:
-        return given
-    from pipelines.local.containers import absolute_folders
-
-    return absolute_folders(given)
 
 
 def _set_up(run: Run, spec: Mapping[str, Any], workspace: Path) -> "Setup | None":
@@ -309,10 +350,17 @@ def _record(run: Run, workspace: Path, tree: Tree, code: int) -> Run:
 
 def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
     """Folder of the run's leaderboard artifact, if it came so far."""
-    for key, place in run.outputs.items():
-        if key.startswith(LEADERBOARD):
-            return workspace / place
-    return None
+    place = run.outputs.get(LEADERBOARD)
+    return workspace / place if place else None
+
+
+def summaries(run: Run, workspace: Path) -> Iterator[str]:
+    """What came out, a line for each stage that says so: news, scores, promotion."""
+    for task, place in run.outputs.items():
+        path = workspace / place / RESULT
+        said = json.loads(path.read_text()).get("summary", "") if path.is_file() else ""
+        if said and task in _SUMMARISED:
+            yield f"{task}: {said}"
 
 
 def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
@@ -329,7 +377,11 @@ def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
     if not failures:
         log = run.folder(workspace) / "engine.log"
         print(f"the pipeline engine ended with {describe_exit(code)}{log_tail(log)}", file=sys.stderr)
-    print(f"finished stages are kept; when mended, continue with: {again}", file=sys.stderr)
+    if code == REFUSED:
+        hint = "if a value of the run was refused, start a new one; if it was something else, mend it and"
+    else:
+        hint = "when mended,"
+    print(f"finished stages are kept; {hint} continue with: {again}", file=sys.stderr)
 
 
 def _failure(node: Node) -> str:

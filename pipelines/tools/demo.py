@@ -20,8 +20,9 @@ from components.demonstrations.repository import version_dataset
 from components.runtime.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import Progress
-from components.store.artifact import write_atomic
+from components.store.files import write_atomic
 from pipelines.definitions.profiles import load_local_profile
+from pipelines.definitions.profiles.profile import Profile
 from pipelines.local import run as local
 from pipelines.local.records import exclusive, unfinished_run
 
@@ -63,18 +64,18 @@ def run(options: Options) -> int:
         UserError: no rendering on this machine, bad values, or the workspace is in use.
     """
     profile = load_local_profile(options.profile)
-    tasks = str(profile.arguments["tasks"]).split()
     workspace = options.workspace.resolve()
     with exclusive(workspace):
         check_rendering()
         data = workspace / DEMONSTRATIONS / DATA
-        code = collect(options, tasks, data)
+        code = collect(options, profile, data)
         if code:
             return code
         print("putting the demonstrations under version control (DVC)")
         commit = _version(options, workspace)
-        settings = (f"repository={workspace / DEMONSTRATIONS}", f"revision={commit}")
-        record, code = local.start(_run_options(options, workspace, settings), workspace)
+        wanted = {"repository": str(workspace / DEMONSTRATIONS), "revision": commit}
+        chosen = _run_options(options, workspace, wanted)
+        record, code = local.start(local.prepare(chosen, workspace), workspace, resume=chosen.resume)
         if code:
             return code
         board = local.leaderboard_folder(record, workspace)
@@ -85,6 +86,8 @@ def run(options: Options) -> int:
         result = summarise(board, seconds)
         write_atomic(path, json.dumps(result, indent=2) + "\n")
         _print_table(result)
+        for line in local.summaries(record, workspace):
+            print(line)
         print(f"report: {result['report']}")
         print(path)
     return 0
@@ -110,27 +113,28 @@ def check_rendering() -> None:
         reason = (answer.stderr.strip().splitlines() or [describe_exit(answer.returncode)])[-1]
         raise UserError(
             f"MuJoCo cannot render with MUJOCO_GL={backend} ({reason}). Without a GPU, EGL needs Mesa: on "
-            "Debian or Ubuntu `apt-get install libegl1 libgl1 libgles2`, on Fedora `dnf install "
+            "Debian or Ubuntu `apt-get install libegl1 libgl1-mesa-dri`, on Fedora `dnf install "
             "mesa-libEGL mesa-dri-drivers`; or install OSMesa (libosmesa6) and set MUJOCO_GL=osmesa"
         )
 
 
-def collect(options: Options, tasks: list[str], data: Path) -> int:
+def collect(options: Options, profile: Profile, data: Path) -> int:
     """Collect the demonstrations that are missing.
 
     Args:
         options: the demo's options.
-        tasks: names of the tasks.
+        profile: its tasks, and the size of their pictures.
         data: folder of the dataset.
 
     Returns:
         Exit code of the collection.
     """
     workspace = options.workspace.resolve()
+    tasks = str(profile.values.inputs["tasks"]).split()
     log = workspace / "logs" / "collect.log"
     command = [sys.executable, "-m", "household.collect", "--output", str(data), "--tasks", *tasks]
     command += ["--episodes", str(options.episodes), "--workers", str(options.workers)]
-    command += ["--image-size", str(load_local_profile(options.profile).arguments["image_size"])]
+    command += ["--image-size", str(profile.values.settings["plan"]["image_size"])]
     command += ["--seed", str(options.seed)]
     before, began = _spent(workspace), time.monotonic()
     total = options.episodes * len(tasks)
@@ -163,18 +167,18 @@ def _spent(workspace: Path) -> float:
     return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
 
 
-def _run_options(options: Options, workspace: Path, settings: tuple[str, ...]) -> local.Options:
+def _run_options(options: Options, workspace: Path, wanted: dict[str, str]) -> local.Options:
     """Continue the last run if it was this one and did not finish, else start one."""
     last = unfinished_run(workspace)
-    wanted = dict(word.split("=", 1) for word in settings)
     same = (
         last is not None
         and last.containers is None
         and last.profile == options.profile
-        and last.arguments == {"workspace": str(workspace), **wanted}
+        and last.arguments == wanted
     )
+    words = tuple(f"{name}={value}" for name, value in wanted.items())
     return local.Options(
-        profile=options.profile, workspace=workspace, set=() if same else settings, resume=same
+        profile=options.profile, workspace=workspace, set=() if same else (words,), resume=same
     )
 
 

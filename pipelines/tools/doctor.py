@@ -1,25 +1,29 @@
 """Checks a cluster, or this machine, before a run: what works, what does not, and what to do about it."""
 
-import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psutil
+from kubernetes import config
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from components.runtime.errors import UserError
+from components.store.making import supports_locks
 from pipelines.cluster.checks import Cluster, Place, check_cluster
-from pipelines.cluster.node_checks import Finding, Status
+from pipelines.cluster.node_checks import Finding
 from pipelines.definitions.profiles import load_profile
+from pipelines.definitions.profiles.profile import Profile
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fail": "[bold red]fail[/]"}
 _GIGABYTE = 1e9
@@ -39,6 +43,8 @@ class Options:
     """laptop and smoke check this machine, h200x8 and one_gpu a cluster."""
     local: bool = False
     """Check this machine, whatever the profile."""
+    workspace: Path = Path("workspace")
+    """Folder for the runs on this machine."""
     namespace: str = "kubeflow"
     """Namespace of the pods of a run."""
     service_account: str = "b1k-runner"
@@ -68,23 +74,19 @@ def run(options: Options) -> int:
         UserError: there is no such profile, or no kubeconfig.
     """
     profile = load_profile(options.profile)
-    table = Table(show_lines=False)
-    for name in ("check", "result", "found", "what to do"):
-        table.add_column(name, overflow="fold")
-    findings = list(_local() if options.local or profile.is_local else _cluster(options))
+    local = options.local or profile.is_local
+    findings = list(_local(options.workspace) if local else _cluster(options, profile))
+    table = Table(*(Column(name, overflow="fold") for name in ("check", "result", "found", "what to do")))
     for one in findings:
         table.add_row(escape(one.check), _MARKS[one.status], escape(one.found), escape(one.remedy))
     console = Console(highlight=False)
     console.print(table)
-    failed = [one for one in findings if one.status == "fail"]
-    warned = [one for one in findings if one.status == "warning"]
-    console.print(f"{len(findings)} checks: {len(failed)} failed, {len(warned)} warnings")
-    return 1 if failed else 0
+    count = Counter(one.status for one in findings)
+    console.print(f"{len(findings)} checks: {count['fail']} failed, {count['warning']} warnings")
+    return 1 if count["fail"] else 0
 
 
-def _cluster(options: Options) -> Iterator[Finding]:
-    from kubernetes import config
-
+def _cluster(options: Options, profile: Profile) -> Iterator[Finding]:
     try:
         cluster = Cluster(options.kubeconfig, options.context, options.timeout)
     except config.ConfigException as error:
@@ -92,7 +94,7 @@ def _cluster(options: Options) -> Iterator[Finding]:
             f"no usable kubeconfig ({error}); give --kubeconfig and --context, or set KUBECONFIG"
         ) from error
     place = Place(options.namespace, options.service_account, options.kfp_namespace, options.autoscaled)
-    yield from check_cluster(cluster, load_profile(options.profile), place)
+    yield from check_cluster(cluster, profile, place)
     yield check_s3(options.s3, options.timeout)
 
 
@@ -133,21 +135,20 @@ def check_s3(address: str, timeout: int = 15) -> Finding:
         remedy = f"check bucket, keys, AWS_ENDPOINT_URL and the policy for {step}"
         return Finding("S3", "fail", f"{address}: cannot {step}: {error}", remedy)
     if not whole:
-        return Finding(
-            "S3", "fail", f"{address}: what was read is not what was written", "check the endpoint"
-        )
+        found = f"{address}: what was read is not what was written"
+        return Finding("S3", "fail", found, "check the endpoint")
     return Finding("S3", "ok", f"{address}: written, read, deleted")
 
 
-def _local() -> Iterator[Finding]:
+def _local(workspace: Path) -> Iterator[Finding]:
     """Checks of this machine, for the profiles without a cluster."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    status: Status = "ok" if sys.version_info >= (3, 11) else "fail"
-    yield Finding("Python", status, version, "" if status == "ok" else "install Python 3.11")
+    yield Finding("Python", "ok", ".".join(map(str, sys.version_info[:3])))
     yield _distributions()
     yield _egl()
-    disk = shutil.disk_usage(Path.cwd()).free / _GIGABYTE
-    yield _enough("disk", disk, _DISK, f"free in {Path.cwd()}")
+    workspace = workspace.absolute()
+    folder = next(one for one in (workspace, *workspace.parents) if one.is_dir())
+    yield _locks(folder)
+    yield _enough("disk", shutil.disk_usage(folder).free / _GIGABYTE, _DISK, f"free in {folder}")
     yield _enough("memory", psutil.virtual_memory().available / _GIGABYTE, _MEMORY, "available")
     if shutil.which("git"):
         said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=False).stdout
@@ -156,16 +157,23 @@ def _local() -> Iterator[Finding]:
         yield Finding("git", "fail", "is not on PATH", "apt-get install git")
 
 
+def _locks(folder: Path) -> Finding:
+    try:
+        supported = supports_locks(folder)
+    except OSError as error:
+        return Finding("file locks", "fail", str(error), "give a --workspace that can be written to")
+    if supported:
+        return Finding("file locks", "ok", f"the file system of {folder} has flock")
+    remedy = "put the --workspace on a file system with locks, such as a local disk or NFS 4"
+    return Finding("file locks", "fail", f"the file system of {folder} has no flock", remedy)
+
+
 def _distributions() -> Finding:
-    missing = []
-    for name in ("kfp", "dvc", "household", "mujoco"):
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(name)
+    wanted = ("kfp", "dvc", "household", "mujoco")
+    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
     if missing:
         return Finding("packages", "fail", f"not installed: {', '.join(missing)}", "make install")
-    return Finding("packages", "ok", "kfp, dvc, household, mujoco")
+    return Finding("packages", "ok", ", ".join(wanted))
 
 
 def _egl() -> Finding:

@@ -6,10 +6,8 @@ Prices are inputs: without them there is no column of money.
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,13 +16,17 @@ from rich.console import Console
 from rich.table import Table
 
 from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import REPORTED
+from components.plan.config import Config as PlanConfig
 from components.plan.shards import Unit, shard
 from components.runtime.errors import UserError
+from components.settings.checks import parse, resolve
+from components.train.config import Config as TrainConfig
 from pi_behavior.challenge import EDITIONS, TASKS
-from pi_behavior.config import ModelConfig, model_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.flops import training_flops
-from pipelines.definitions.compiling import compile_pipeline, parse_settings
+from pipelines.definitions.compiling import Set
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile, Step
 
@@ -33,6 +35,7 @@ PEAK_TFLOPS: Mapping[str, float] = MappingProxyType({"H200": 989.0, "L40S": 362.
 DATASET_GIGABYTES: Mapping[str, float] = MappingProxyType({"2025": 260.0, "2026": 1500.0})
 """Size of the demonstrations by edition: 2025 as 224 x 224 RGB, 2026 as published."""
 FPS = 30
+_PIPELINE = "train_and_evaluate"
 _HOUR = 3600.0
 _HOURS_OF_A_MONTH = 730.0
 _FLOAT32 = 4
@@ -49,8 +52,8 @@ class Options:
 
     profile: str = "h200x8"
     """A profile of a cluster: h200x8 or one_gpu."""
-    set: tuple[str, ...] = ()
-    """Inputs of the pipeline that differ from the profile's: name=value ..."""
+    set: Set = ()
+    """Values that differ from the profile's: name=value ..."""
     groups: int = 3
     """Groups that are fine-tuned; best, good and bad in the report, section 6.4."""
     peak_tflops: float | None = None
@@ -149,32 +152,25 @@ def estimate(options: Options) -> Estimate:
         raise UserError(
             f"profile {profile.name} trains without GPUs; expected one of a cluster, such as h200x8"
         )
-    arguments = _arguments(options)
-    try:
-        model = model_config(str(arguments["model"]), str(arguments["network"]).split())
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    assumed = _assume(options, profile, arguments)
-    training = list(_training(assumed, profile, arguments, model))
-    evaluation = list(_evaluation(assumed, profile, arguments))
+    run = _configurations(options, profile)
+    assumed = _assume(options, profile, run["plan"])
+    training = list(_training(assumed, profile, run))
+    evaluation = list(_evaluation(assumed, profile, run["plan"]))
     hours = sum(row.hours or 0.0 for row in (*training, *evaluation))
-    rows = (*training, *evaluation, *_storage(assumed, arguments, model, hours))
+    rows = (*training, *evaluation, *_storage(assumed, run, hours))
     return Estimate((*rows, _total(rows, hours)), _describe(assumed))
 
 
-def _arguments(options: Options) -> dict[str, Any]:
-    """All arguments of the compiled pipeline: its defaults, the profile's, those given."""
-    with tempfile.TemporaryDirectory() as scratch:
-        spec = compile_pipeline("train_and_evaluate", options.profile, Path(scratch) / "pipeline.yaml")
-    inputs = spec["root"]["inputDefinitions"]["parameters"]
-    defaults = {name: one.get("defaultValue", "") for name, one in inputs.items()}
-    return {**defaults, **parse_settings(spec, options.set)}
+def _configurations(options: Options, profile: Profile) -> dict[str, Any]:
+    """The configurations of all stages: their defaults, the profile's values, those given."""
+    given, mistakes = parse(_PIPELINE, (word for group in options.set for word in group))
+    return resolve(_PIPELINE, profile.of(_PIPELINE), given, profile.place(complete=False), mistakes)
 
 
-def _assume(options: Options, profile: Profile, arguments: Mapping[str, Any]) -> Options:
+def _assume(options: Options, profile: Profile, plan: PlanConfig) -> Options:
     """The options with every default filled in that depends on the profile."""
-    evaluator = find_evaluator(arguments["evaluator"], arguments["edition"])
-    edition = EDITIONS[arguments["edition"]]
+    evaluator = find_evaluator(plan.evaluator, plan.edition)
+    edition = EDITIONS[plan.edition]
     defaults: dict[str, Any] = {
         "peak_tflops": options.peak_tflops or _peak(profile.steps["train"]),
         "time_factor": edition.time_limit,
@@ -194,17 +190,15 @@ def _peak(train: Step) -> float:
     return min(known)
 
 
-def _training(
-    assumed: Options, profile: Profile, arguments: Mapping[str, Any], model: ModelConfig
-) -> Iterator[Row]:
-    tokens = MAX_TOKENS if model.fast else 0
-    flops = training_flops(model, int(arguments["flow_samples"]), tokens)
+def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Iterator[Row]:
     gpus = profile.steps["train"].gpus
     seconds_per_flop = 1.0 / ((assumed.peak_tflops or 0.0) * 1e12 * assumed.utilisation)
     is_report = profile.name == "h200x8"
 
-    def row(what: str, steps: float, times: int, report_days: int) -> Row:
-        samples = steps * int(arguments["batch_size"]) * times
+    def row(what: str, config: TrainConfig, times: int, report_days: int) -> Row:
+        samples = config.steps * config.batch_size * times
+        tokens = MAX_TOKENS if config.model.fast else 0
+        flops = training_flops(config.model, config.flow_samples, tokens)
         gpu_hours = samples * flops * seconds_per_flop / _HOUR
         rounds = math.ceil(times / profile.trainings) / times if times else 0.0
         report = (
@@ -220,35 +214,33 @@ def _training(
             price,
         )
 
-    yield row("train, all tasks", arguments["steps"], 1, _REPORT_DAYS)
-    yield row(f"train, {assumed.groups} groups", arguments["group_steps"], assumed.groups, _REPORT_GROUP_DAYS)
+    yield row("train, all tasks", run["train"], 1, _REPORT_DAYS)
+    yield row(f"train, {assumed.groups} groups", run["finetune"], assumed.groups, _REPORT_GROUP_DAYS)
 
 
-def _evaluation(assumed: Options, profile: Profile, arguments: Mapping[str, Any]) -> Iterator[Row]:
+def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterator[Row]:
     """The two evaluations of the pipeline, planned as the stage plan does it."""
-    edition = EDITIONS[arguments["edition"]]
-    names = str(arguments["tasks"]).split() or [
-        name for name, task in TASKS.items() if task.challenge <= edition.year
-    ]
-    validation, reported = int(arguments["validation_instances"]), int(arguments["reported_instances"])
+    edition = EDITIONS[plan.edition]
+    names = plan.tasks or [name for name, task in TASKS.items() if task.challenge <= edition.year]
+    validation, reported = plan.validation_instances, plan.reported_instances
     plans = {
         "common policy on validation": {"common": validation},
         "all policies": {
             "groups": validation + reported,
             "common": reported,
-            **({"untrained": reported} if arguments["untrained"] else {}),
+            **({"untrained": reported} if plan.untrained else {}),
         },
     }
     for what, policies in plans.items():
         units = [
-            Unit(policy, "", name, 0, "", False, tuple(range(count)), assumed.startup_seconds or 0.0, each)
+            Unit(policy, name, REPORTED, False, tuple(range(count)), assumed.startup_seconds or 0.0, each)
             for policy, count in policies.items()
             for name in names
-            for each in [_rollout_seconds(assumed, arguments, name)]
+            for each in [_rollout_seconds(assumed, plan, name)]
         ]
-        shards = shard(units, min(int(arguments["workers"]), profile.evaluations))
+        shards = shard(units, min(plan.workers, profile.evaluations))
         loads = [sum(unit.seconds for unit in part) / _HOUR for part in shards]
-        count = int(arguments["rollouts"]) * sum(policies.values()) * len(names)
+        count = plan.rollouts * sum(policies.values()) * len(names)
         gpu_hours = sum(loads) * profile.steps["evaluate"].gpus
         per = _REPORT_EVALUATION_HOURS / _REPORT_ROLLOUTS * count
         report = f"{per:,.0f} (240 per 500)" if profile.name == "h200x8" else ""
@@ -256,25 +248,23 @@ def _evaluation(assumed: Options, profile: Profile, arguments: Mapping[str, Any]
         yield Row(label, gpu_hours, "GPU hours", max(loads), report, assumed.evaluation_gpu_hour)
 
 
-def _rollout_seconds(assumed: Options, arguments: Mapping[str, Any], name: str) -> float:
+def _rollout_seconds(assumed: Options, plan: PlanConfig, name: str) -> float:
     """Seconds of the rollouts of one instance."""
     known = [task.duration for task in TASKS.values() if task.duration]
     human = assumed.human_seconds or TASKS[name].duration or sum(known) / len(known)
     steps = human * FPS * (assumed.time_factor or 1.0)
-    return int(arguments["rollouts"]) * steps / (assumed.steps_per_second or 1.0)
+    return plan.rollouts * steps / (assumed.steps_per_second or 1.0)
 
 
-def _storage(
-    assumed: Options, arguments: Mapping[str, Any], model: ModelConfig, hours: float
-) -> Iterator[Row]:
-    trained, frozen = parameters(model)
+def _storage(assumed: Options, run: Mapping[str, Any], hours: float) -> Iterator[Row]:
+    plan: PlanConfig = run["plan"]
+    trained, frozen = parameters(run["train"].model)
     policy = (trained + frozen) * _FLOAT32 / 1e9
     # a saved state: parameters, their average and two moments; the last one stays until the next is whole
     state = 2 * (4 * trained + 2 * frozen) * _FLOAT32 / 1e9
-    policies = 1 + assumed.groups + bool(arguments["untrained"])
-    edition = EDITIONS[arguments["edition"]]
-    tasks = len(str(arguments["tasks"]).split()) or edition.tasks
-    videos = tasks * int(arguments["videos"]) * (2 + bool(arguments["untrained"]))
+    policies = 1 + assumed.groups + plan.untrained
+    tasks = len(plan.tasks) or EDITIONS[plan.edition].tasks
+    videos = tasks * plan.videos * (2 + plan.untrained)
     minutes = videos * _rollout_minutes(assumed)
     month = assumed.gigabyte_month
     price = None if month is None else month * hours / _HOURS_OF_A_MONTH
@@ -299,8 +289,8 @@ def parameters(model: ModelConfig) -> tuple[int, int]:
     """Number of parameters that are trained, and that are frozen; counted on the network's shapes."""
     from flax import nnx  # seconds of imports that `--help` should not wait for
 
-    from pi_behavior.checkpoint import flat_parameters
     from pi_behavior.network import PiBehavior
+    from pi_behavior.tensors import flat_parameters
 
     network = nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(0)))
     sizes = {

@@ -144,15 +144,15 @@ def _inspect(folder: Path) -> None:
 
 
 def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
-    from pi_behavior import checkpoint
-    from pi_behavior.config import SIZES
+    from pi_behavior.checkpoint_description import DESCRIPTION, STATISTICS, read_config
+    from pi_behavior.config import ModelConfig
     from pi_behavior.published_layout import BASE_NAMES, NAMES
 
     for place in (folder, folder.parent):
-        if (place / checkpoint.DESCRIPTION).is_file():
-            config, step = checkpoint.read_config(place)
-            size = next((name for name, known in SIZES.items() if known == config), "other")
-            state = "" if (place / checkpoint.STATISTICS).is_dir() else ", without statistics: train it first"
+        if (place / DESCRIPTION).is_file():
+            config, step = read_config(place)
+            size = next((name for name, known in ModelConfig.presets.items() if known == config), "other")
+            state = "" if (place / STATISTICS).is_dir() else ", without statistics: train it first"
             return f"a checkpoint of ours, step {step}, size {size}{state}"
     if tensors.keys() == set(NAMES.values()):
         return "a published policy"
@@ -170,13 +170,11 @@ def _bytes(count: float) -> str:
 
 
 def _names(size: str) -> None:
-    from pi_behavior.config import model_config
+    from pi_behavior.config import ModelConfig
     from pi_behavior.published_layout import published_shapes
 
-    try:
-        config = model_config(size)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    shapes = published_shapes(config)
+    if size not in ModelConfig.presets:
+        raise UserError(f"the size is {size!r}; expected one of {', '.join(ModelConfig.presets)}")
+    shapes = published_shapes(ModelConfig.presets[size])
     lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))
     print("{\n" + ",\n".join(lines) + "\n}")

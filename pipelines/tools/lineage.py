@@ -1,7 +1,7 @@
 """Show, verify or draw what an artifact was made from."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,41 +10,47 @@ import tyro
 
 from components.runtime.errors import UserError
 from components.store import lineage
-from components.store.artifact import LINEAGE, RECORD, SUMS, Artifact, write_atomic
+from components.store.artifact import LINEAGE, RECORD, Artifact
+from components.store.champion import artifacts_of
+from components.store.files import write_atomic
+from components.store.sums import SUMS
 
 Format = Literal["mermaid", "dot"]
 _DIGITS = 16
 _SOFTWARE = ("source", "commit", "image")
 _KEY_PARAMETERS = (
-    *("revision", "name", "tasks", "model", "network", "steps", "batch_size", "flow_samples"),
-    *("peak_learning_rate", "evaluator", "edition", "sets", "worker", "team"),
+    *("revision", "name", "tasks", "model.width", "model.depth", "steps", "batch_size", "flow_samples"),
+    *("learning_rate.peak", "evaluator", "edition", "splits", "worker", "team"),
 )
 """Parameters that tell one artifact of a stage from another at a glance; `lineage.json` has all."""
 _LONGEST_VALUE = 40
 
 
 @dataclass(frozen=True)
-class Show:
+class _Target:
+    artifact: tyro.conf.Positional[Path]
+    """The artifact's folder or record, or a champion's folder: then its leaderboard and its policies."""
+    workspace: Path | None = None
+    """Workspace of the champion; when not given, the folder that the champion's folder lies in."""
+
+
+@dataclass(frozen=True)
+class Show(_Target):
     """Print what an artifact was made from, up to the raw demonstrations."""
 
-    artifact: tyro.conf.Positional[str]
-    """The artifact's folder or record."""
-
 
 @dataclass(frozen=True)
-class Verify:
+class Verify(_Target):
     """Recompute all digests of the chain; names what does not match, and exits with 1."""
 
-    artifact: tyro.conf.Positional[Path]
-    """The artifact's folder or record."""
+    shallow: bool = False
+    """Leave out what it was made from."""
 
 
 @dataclass(frozen=True)
-class Graph:
+class Graph(_Target):
     """Draw the chain as text: Mermaid, which GitHub, GitLab and JupyterLab show, or Graphviz DOT."""
 
-    artifact: tyro.conf.Positional[str]
-    """The artifact's folder or record."""
     output: Path | None = None
     """File to write; the standard output when not given."""
     format: Format | None = None
@@ -60,12 +66,15 @@ def run(command: Command) -> int:
     Raises:
         UserError: there is no artifact at the path, or the graph cannot be written.
     """
-    if isinstance(command, Show):
-        return show(Artifact.load(command.artifact))
+    path = command.artifact
+    tops = artifacts_of(path, command.workspace or path.resolve().parent)
     if isinstance(command, Verify):
-        return verify(command.artifact)
+        return verify(tops or {_folder(path): ""}, command.shallow)
+    artifacts = [Artifact.load(one) for one in tops or (path,)]
+    if isinstance(command, Show):
+        return show(artifacts)
     is_dot = command.output is not None and command.output.suffix in (".dot", ".gv")
-    text = draw(Artifact.load(command.artifact), command.format or ("dot" if is_dot else "mermaid"))
+    text = draw(artifacts, command.format or ("dot" if is_dot else "mermaid"))
     if command.output is None:
         print(text, end="")
         return 0
@@ -77,49 +86,54 @@ def run(command: Command) -> int:
     return 0
 
 
-def show(artifact: Artifact) -> int:
-    """Print what an artifact was made from, up to the raw demonstrations.
+def show(artifacts: Sequence[Artifact]) -> int:
+    """Print what artifacts of a workspace were made from, up to the raw demonstrations.
 
     Returns:
         Exit code 0.
     """
-    for node in lineage.chain(artifact):
+    for node in lineage.chain(*artifacts):
         indent = "  " * node.depth
-        metadata = node.lineage["predicate"]["runDetails"]["metadata"]
-        place = node.path.relative_to(artifact.workspace)
         print(
-            f"{indent}{node.name}: {place}  sha256:{_digest(node)}  {metadata['finishedOn']}  "
-            f"run {metadata['invocationId']}"
+            f"{indent}{node.name}: {_place(node, artifacts)}  sha256:{node.digest[:_DIGITS]}  "
+            f"{node.run['finishedOn']}  run {node.run['invocationId']}"
         )
         for dependency in node.dependencies:
-            if not dependency["uri"].startswith("artifacts/"):
+            if node.place(dependency) is None:
                 print(f"{indent}  - {dependency['name']}: {dependency['uri']}  {_short(dependency)}")
     return 0
 
 
-def verify(path: Path) -> int:
-    """Recompute the digests of an artifact and of all that it came from, and name what does not match.
+def verify(artifacts: Mapping[Path, str], shallow: bool) -> int:
+    """Recompute the digests of artifacts and of all that they came from, and name what does not match.
+
+    Args:
+        artifacts: folders, and the digests that a champion's record has of them.
+        shallow: whether to leave out what they came from.
 
     Returns:
         Exit code: 0 whole, 1 not.
-
-    Raises:
-        UserError: there is no artifact at the path.
     """
-    if (path / RECORD).is_file():
-        path = Artifact.load(path).path
-    if not (path / LINEAGE).exists() and not (path / SUMS).exists():
-        raise UserError(
-            f"{path} is not an artifact; give the folder of one, <workspace>/artifacts/<stage>/<fingerprint>"
-        )
-    checked, problems = lineage.verify(path)
+    checked, problems = lineage.verify(artifacts, shallow)
     for problem in problems:
         print(f"{problem.path}: {problem.message}", file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in a chain of {len(checked)} artifacts", file=sys.stderr)
         return 1
-    print(f"{len(checked)} artifacts are as their lineage says, up to the raw demonstrations")
+    whole = "" if shallow else ", up to the raw demonstrations"
+    print(f"{len(checked)} artifacts are as their lineage says{whole}")
     return 0
+
+
+def _folder(path: Path) -> Path:
+    """The folder of an artifact that may be damaged, from the folder or the record."""
+    if (path / RECORD).is_file():
+        return Artifact.load(path).path
+    if not (path / LINEAGE).exists() and not (path / SUMS).exists():
+        raise UserError(
+            f"{path} is not an artifact; give the folder of one, <workspace>/artifacts/<stage>/<fingerprint>"
+        )
+    return path
 
 
 @dataclass(frozen=True)
@@ -132,36 +146,38 @@ class _Box:
     """Whether it is no artifact of ours: a data revision, a checkpoint that was imported."""
 
 
-def draw(artifact: Artifact, form: Format) -> str:
-    """The chain of an artifact as a graph, from the raw data on the left to the artifact on the right.
+def draw(artifacts: Sequence[Artifact], form: Format) -> str:
+    """The chain of artifacts as a graph, from the raw data on the left to the artifacts on the right.
 
     Every box has the stage, the fingerprint, the digest, the key parameters, the run and the commit; every
     arrow the name under which the next stage read its input.
 
     Args:
-        artifact: the artifact at the right end.
+        artifacts: the artifacts at the right end, of one workspace.
         form: mermaid or dot.
     """
     boxes: dict[str, _Box] = {}
     arrows: list[tuple[str, str, str]] = []
-    for node in lineage.chain(artifact):
-        uri = node.path.relative_to(artifact.workspace).as_posix()
-        boxes[uri] = _Box(f"n{len(boxes)}", tuple(_describe(node)), external=False)
+    for node in lineage.chain(*artifacts):
+        target = str(node.path)
+        boxes[target] = _Box(f"n{len(boxes)}", tuple(_describe(node)), external=False)
         for dependency in node.dependencies:
-            source = dependency["uri"]
-            if not source.startswith("artifacts/"):
+            source = str(node.place(dependency) or "")
+            if not source:
                 if dependency["name"] in _SOFTWARE:
                     continue
-                lines = (dependency["name"], source, _short(dependency))
-                source = f"{source} {_short(dependency)}"
+                lines = (dependency["name"], dependency["uri"], _short(dependency))
+                source = " ".join(lines[1:])
                 boxes.setdefault(source, _Box(f"n{len(boxes)}", lines, external=True))
-            arrows.append((source, uri, dependency["name"]))
+            arrows.append((source, target, dependency["name"]))
     named = [(boxes[source].key, boxes[target].key, name) for source, target, name in arrows]
     return (_mermaid if form == "mermaid" else _dot)(list(boxes.values()), named)
 
 
-def _digest(node: lineage.Node) -> str:
-    return str(node.lineage["subject"][0]["digest"]["sha256"])[:_DIGITS]
+def _place(node: lineage.Node, artifacts: Sequence[Artifact]) -> Path:
+    """Where an artifact lies, relative to the workspace of those that were asked for where it lies there."""
+    workspace = artifacts[0].workspace
+    return node.path.relative_to(workspace) if node.path.is_relative_to(workspace) else node.path
 
 
 def _short(dependency: dict[str, Any]) -> str:
@@ -170,18 +186,18 @@ def _short(dependency: dict[str, Any]) -> str:
 
 
 def _describe(node: lineage.Node) -> Iterator[str]:
-    predicate = node.lineage["predicate"]
-    definition = predicate["buildDefinition"]
-    yield f"{definition['internalParameters']['stage']} {node.path.name}"
-    yield f"sha256:{_digest(node)}"
-    parameters = definition["externalParameters"]
+    stage = node.lineage["predicate"]["buildDefinition"]["internalParameters"]["stage"]
+    yield f"{stage} {node.path.name}"
+    yield f"sha256:{node.digest[:_DIGITS]}"
     for name in _KEY_PARAMETERS:
-        value = parameters.get(name)
-        if value not in (None, "", [], ()):
+        value: Any = node.parameters
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value not in (None, "", []):
             text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
             shortened = text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
             yield f"{name} {shortened}"
-    yield f"run {predicate['runDetails']['metadata']['invocationId']}"
+    yield f"run {node.run['invocationId']}"
     yield from (f"commit {_short(d)}" for d in node.dependencies if d["name"] == "commit")
 
 

@@ -1,6 +1,8 @@
 """Artifacts for the tests of planning and scoring, made by real stages in a temporary workspace."""
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +11,14 @@ import av
 import numpy as np
 import pytest
 
+from components.evaluation import records
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
-from components.evaluation.rollouts import Outcome, Rollout, RolloutKey, save
+from components.evaluation.rollouts import ROLLOUTS, Outcome, Rollout, RolloutKey, save
+from components.runtime.declaration import Declaration
 from components.runtime.stage import Result, Stage
 from components.store.artifact import Artifact
+from pi_behavior.policy.config import PolicyConfig
 
 
 def as_of_2025(outcome: str) -> str:
@@ -92,6 +97,8 @@ class Factory:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
+        self.weights = "first"
+        """Content of the checkpoints to make, which their fingerprint does not know."""
 
     def model(self, name: str, tasks: tuple[str, ...], initial: bool = True) -> Artifact:
         """A train artifact without parameters, which planning and scoring do not read."""
@@ -104,7 +111,9 @@ class Factory:
             if initial:
                 (work.path / "initial").mkdir()
                 (work.path / "initial" / "checkpoint.json").write_text("{}")
-            (work.path / "record.json").write_text(json.dumps({"name": name, "tasks": list(tasks)}))
+            (work.path / "checkpoint" / "weights").write_text(self.weights)
+            record = records.TrainRecord(name, tasks, "demonstrations")
+            records.write(work.path / records.TRAIN_RECORD, record)
             random = np.random.default_rng(len(name))
             with (work.path / "metrics.jsonl").open("w") as file:
                 for step in range(20, 2000, 20):
@@ -114,8 +123,16 @@ class Factory:
                     file.write(json.dumps(row) + "\n")
             return Result(metadata={"name": name})
 
-        stage = Stage("train", TrainConfig, NoInputs, run, ())
-        return stage.execute(TrainConfig(name, tasks), NoInputs(), self.workspace)[0]
+        stage = Stage(Declaration("train", TrainConfig, NoInputs), run)
+        return stage.execute(TrainConfig(name, tasks), NoInputs(), self.workspace).artifact
+
+    def retrained(self, model: Artifact, tasks: tuple[str, ...]) -> Artifact:
+        """The policy `common` at the same place with other weights."""
+        shutil.rmtree(model.path)
+        self.weights = "other"
+        other = self.model("common", tasks)
+        assert (other.path, other.digest == model.digest) == (model.path, False)
+        return other
 
     def evaluations(
         self, plan: Artifact, q: Callable[[RolloutKey], float | None], *, seed: str = "", videos: bool = False
@@ -147,14 +164,14 @@ class Factory:
                             if videos and job.video:
                                 video = f"{folder}/videos/{stem}.mp4"
                                 write_video(work.path / video, instance + len(job.policy))
-                        rollouts.append(Rollout(key, instance, 1, name, video, outcome, work.path))
-            save(rollouts, work.path)
+                        rollouts.append(Rollout(key, instance, 1, name, video, outcome, str(work.path)))
+            save(rollouts, work.path / ROLLOUTS)
             return Result()
 
-        stage = Stage("evaluate", WorkerConfig, WorkerInputs, run, ())
+        stage = Stage(Declaration("evaluate", WorkerConfig, WorkerInputs), run)
         workers = sorted({job.worker for job in content.jobs})
         return tuple(
-            stage.execute(WorkerConfig(w, seed), WorkerInputs(plan), self.workspace)[0] for w in workers
+            stage.execute(WorkerConfig(w, seed), WorkerInputs(plan), self.workspace).artifact for w in workers
         )
 
 
@@ -162,3 +179,24 @@ class Factory:
 def factory(tmp_path: Path) -> Factory:
     """Makes artifacts in a temporary workspace."""
     return Factory(tmp_path / "workspace")
+
+
+@pytest.fixture
+def changed_policy() -> PolicyConfig:
+    """Settings of which every single one differs from the default."""
+    changed = PolicyConfig(
+        execute=10,
+        compress_from=13,
+        inpainting="hard",
+        keep=3,
+        num_steps=5,
+        gripper_range=0.1,
+        voting="off",
+        gripper="published",
+        task_rules="published",
+        clip=True,
+        seed=7,
+    )
+    default = PolicyConfig()
+    assert all(getattr(changed, f.name) != getattr(default, f.name) for f in dataclasses.fields(changed))
+    return changed

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.dataset.checks import check_dataset
-from components.dataset.stage import STAGE, Config, Inputs
+from components.dataset.config import Config, Inputs
+from components.dataset.stage import STAGE
 from components.demonstrations import versions as fetch
 from components.demonstrations.repository import version_dataset
 from components.runtime.errors import UserError
@@ -83,9 +84,8 @@ def test_a_nested_data_path_works(demos, tmp_path) -> None:
     shutil.copytree(demos, tmp_path / "repository" / "sets" / "demos")
     arguments = (tmp_path / "repository", "sets/demos", tmp_path / "remote", "Demonstrations")
     assert version_dataset(*arguments) == version_dataset(*arguments)
-    artifact, _, _ = STAGE.execute(
-        Config(str(tmp_path / "repository"), path="sets/demos"), Inputs(), tmp_path / "workspace"
-    )
+    config = Config(str(tmp_path / "repository"), path="sets/demos")
+    artifact = STAGE.execute(config, Inputs(), tmp_path / "workspace").artifact
     assert contents(artifact.path / "data") == contents(demos)
 
 
@@ -209,7 +209,7 @@ def completed_after_kill(repository: Path, demos: Path, tmp_path: Path) -> None:
     rev = save(repository)
     assert git(repository, "status", "--porcelain") == ""
     shutil.rmtree(repository / ".dvc" / "cache")
-    artifact, _, _ = STAGE.execute(Config(str(repository), rev), Inputs(), tmp_path / "workspace")
+    artifact = STAGE.execute(Config(str(repository), rev), Inputs(), tmp_path / "workspace").artifact
     assert contents(artifact.path / "data") == contents(demos)
 
 
@@ -223,8 +223,10 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_stage_fetches_checks_and_records(repository, demos, tmp_path) -> None:
     rev = save(repository)
-    artifact, result, cached = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
-    assert not cached
+    made = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    artifact = made.artifact
+    assert not made.cached
+    assert made.config.revision == rev
     data = contents(demos)
     assert contents(artifact.path / "data") == data
     assert json.loads((artifact.path / "dvc.json").read_text()) == data
@@ -240,7 +242,8 @@ def test_the_stage_fetches_checks_and_records(repository, demos, tmp_path) -> No
     checks = json.loads((artifact.path / "checks.json").read_text())
     assert checks["passed"]
     assert set(checks["checks"]) == {"schema", "frames", "videos", "finite", "limits"}
-    assert result.metrics["frames"] == 108
+    assert made.result.metrics["frames"] == 108
+    assert made.result.summary == f"3 episodes, 108 frames, of commit {rev}"
     lineage = json.loads((artifact.path / "lineage.json").read_text())
     used = lineage["predicate"]["buildDefinition"]["resolvedDependencies"][0]
     assert used["digest"] == {"gitCommit": rev, "md5": version["md5"].removesuffix(".dir")}
@@ -248,16 +251,17 @@ def test_the_stage_fetches_checks_and_records(repository, demos, tmp_path) -> No
 
 def test_head_follows_new_versions_and_old_ones_stay(repository, tmp_path) -> None:
     first = save(repository)
-    old, _, _ = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
-    assert STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")[2]
+    workspace = tmp_path / "workspace"
+    old = STAGE.execute(Config(str(repository)), Inputs(), workspace)
+    assert STAGE.execute(Config(str(repository)), Inputs(), workspace).cached
     (repository / "data" / "meta" / "notes.txt").write_text("new")
     save(repository)
-    new, _, cached = STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
-    assert not cached
-    assert (new.path / "data" / "meta" / "notes.txt").exists()
-    again, _, cached = STAGE.execute(Config(str(repository), first[:10]), Inputs(), tmp_path / "workspace")
-    assert cached
-    assert again.path == old.path
+    new = STAGE.execute(Config(str(repository)), Inputs(), workspace)
+    assert not new.cached
+    assert (new.artifact.path / "data" / "meta" / "notes.txt").exists()
+    again = STAGE.execute(Config(str(repository), first[:10]), Inputs(), workspace)
+    assert again.cached
+    assert again.artifact == old.artifact
 
 
 def test_data_come_from_a_remote_alone(repository, demos, tmp_path, monkeypatch) -> None:
@@ -270,7 +274,7 @@ def test_data_come_from_a_remote_alone(repository, demos, tmp_path, monkeypatch)
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     config = Config(f"file://{clone}", rev, remote=str(tmp_path / "moved"))
-    artifact, _, _ = STAGE.execute(config, Inputs(), tmp_path / "workspace")
+    artifact = STAGE.execute(config, Inputs(), tmp_path / "workspace").artifact
     assert contents(artifact.path / "data") == contents(demos)
     assert fetch.resolve_revision(f"file://{clone}", "main") == rev
     assert list(temporary.iterdir()) == []
@@ -300,7 +304,7 @@ def test_a_killed_fetch_continues(repository, demos, tmp_path, monkeypatch) -> N
     (partial / "meta").mkdir(exist_ok=True)
     (partial / "meta" / ".info.json.partial").write_text("half")
     monkeypatch.setattr(fetch, "_fetch_one", original)
-    artifact, _, _ = STAGE.execute(config, Inputs(), workspace)
+    artifact = STAGE.execute(config, Inputs(), workspace).artifact
     assert contents(artifact.path / "data") == contents(demos)
     for path, changed in before.items():
         assert (artifact.path / "data" / path.relative_to(partial)).stat().st_mtime_ns == changed
@@ -421,28 +425,36 @@ def test_wrong_values_are_found(repository, column, change, check, message) -> N
 @pytest.mark.parametrize("decode_all", [True, False])
 def test_wrong_videos_are_found(repository, decode_all) -> None:
     dataset = LeRobotDataset(repository / "data")
-    first, second, third = dataset.episodes
+    first, second, _ = dataset.episodes
     assert findings(repository / "data", decode_all=decode_all) == []
     short = [writer.frame_picture(10, 0, t, 32) for t in range(12)]
     writer.write_video(dataset.video_path(first, "head"), short, 10)
     path = dataset.video_path(second, "left_wrist")
     path.write_bytes(path.read_bytes()[:900])
-    dataset.video_path(third, "right_wrist").unlink()
     found = findings(repository / "data", decode_all=decode_all)
-    assert [check for check, _ in found] == ["frames", "videos", "videos"]
+    assert [check for check, _ in found] == ["frames", "videos"]
     assert "12 frames; expected 40" in found[0][1]
     assert str(path) in found[1][1]
+
+
+def test_a_partial_download_is_refused_by_the_names_of_tasks(repository, tmp_path) -> None:
+    shutil.rmtree(repository / "data" / "data" / "task-0001")
+    save(repository)
+    message = r"1 of 12 files are missing, such as data/task-0001/.*; they are of the tasks picking_up_trash"
+    with pytest.raises(UserError, match=message):
+        STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
 
 
 def test_a_broken_dataset_stops_the_stage_and_is_listed(repository, tmp_path) -> None:
     change_column(repository / "data", "action", put((5, 0), 0.9))
     save(repository)
-    with pytest.raises(UserError, match=r"(?s)1 problems .*checks\.json.*limits: .*episode_00000010"):
+    message = r"(?s)problems in the dataset: 1; .*checks\.json.*limits: .*episode_00000010"
+    with pytest.raises(UserError, match=message):
         STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
     report = json.loads(next((tmp_path / "workspace").rglob("checks.json")).read_text())
     assert (report["passed"], report["checks"]["limits"]["problems"]) == (False, 1)
     config = Config(str(repository), limit_tolerance=0.2)
-    assert STAGE.execute(config, Inputs(), tmp_path / "workspace")[1].metrics["episodes"] == 3
+    assert STAGE.execute(config, Inputs(), tmp_path / "workspace").result.metrics["episodes"] == 3
 
 
 def test_a_folder_that_is_no_dataset_is_named(tmp_path) -> None:

@@ -7,6 +7,7 @@ the simulator; the supervisor is the real one.
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.evaluate import stage as evaluate
 from components.evaluate import supervisor as supervisor_module
+from components.evaluate.config import Config, Inputs
 from components.evaluate.server import log_file, policy_server, rule_counts
-from components.evaluate.stage import Config
 from components.evaluate.supervisor import Supervisor
-from components.evaluation.evaluators import Order, find_evaluator
-from components.evaluation.plan import Job, Plan, PolicySettings
-from components.evaluation.rollouts import Outcome, load, save
+from components.evaluation.evaluator import Order
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import Job, Plan, Policy
+from components.evaluation.rollouts import ROLLOUTS, Outcome, load, save
+from components.plan import config as plan_config
+from components.plan.stage import STAGE as PLAN
 from components.runtime.errors import UserError
 from components.runtime.processes import ChildError
 from components.runtime.progress import Progress
+from pi_behavior.policy.config import PolicyConfig
 
 TASK = "turning_on_radio"
 EVALUATOR = """
@@ -87,7 +93,7 @@ SERVER = """
     from pathlib import Path
     mapping, port_file = map(Path, sys.argv[1:])
     (entry,) = json.loads(mapping.read_text())["checkpoints"].values()
-    assert Path(entry["path"]).is_dir() and entry["tasks"] == [0], entry
+    assert Path(entry["path"]).is_dir() and entry["tasks"] == ["turning_on_radio"], entry
     if (Path(__file__).parent / "broken").exists():
         sys.exit("cannot load the checkpoint")
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -126,7 +132,7 @@ class Bench:
         (self.folder / "server.py").write_text(textwrap.dedent(SERVER))
         (self.folder / "faults.json").write_text(json.dumps(faults))
         (self.folder / "outcome.json").write_text(outcome(666, 777))
-        (self.folder / "checkpoint").mkdir()
+        (self.folder / "artifacts" / "checkpoint").mkdir(parents=True)
 
     def evaluator(self, edition: str):
         program = (sys.executable, str(self.folder / "evaluator.py"))
@@ -134,16 +140,16 @@ class Bench:
         return dataclasses.replace(find_evaluator(name, edition), program=program, stall_seconds=8.0)
 
     def supervisor(self, *, edition: str = "2026", **changes) -> Supervisor:
-        job = Job(0, "common", "checkpoint", TASK, 0, "reported", (0, 1, 2), False, 1.0)
+        job = Job(0, "common", TASK, "reported", (0, 1, 2), False, 1.0)
         video = dataclasses.replace(job, instances=(3,), video=True)
-        settings = PolicySettings(20, 26, 20, "published", "data", "off", "soft", 0)
-        values = {"jobs": (video, job), "rollouts": 1, "settings": settings, **changes}
+        values = {"jobs": (video, job), "rollouts": 1, "policy": PolicyConfig(), **changes}
         plan = Plan(
             edition=edition,
             evaluator="household" if edition == "2026" else "omnigibson",
             tasks=(TASK,),
             image_size=56,
             action_chunk_size=10,
+            policies={"common": Policy("artifacts", "digest", "checkpoint")},
             **values,
         )
         return Supervisor(
@@ -195,8 +201,8 @@ def test_all_good(bench):
     assert all(r.q == 0.5 for r in rollouts)
     assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2]]
     assert {r.instance for r in rollouts if r.video} == {304}
-    save(rollouts, bench.output)
-    assert list(load(bench.output)) == rollouts
+    save(rollouts, bench.output / ROLLOUTS)
+    assert load(bench.output / ROLLOUTS) == rollouts
 
 
 @pytest.mark.parametrize("fault", ["crash", "hang", "half", "server"])
@@ -218,8 +224,8 @@ def test_a_rollout_that_always_crashes_is_given_up(bench):
     assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
     (lost,) = [r for r in rollouts if r.outcome is None]
     assert (lost.instance, lost.q, lost.json) == (301, 0.0, None)
-    save(rollouts, bench.output)
-    assert [r.q for r in load(bench.output)] == [0.5, 0.0, 0.5, 0.5]
+    save(rollouts, bench.output / ROLLOUTS)
+    assert [r.q for r in load(bench.output / ROLLOUTS)] == [0.5, 0.0, 0.5, 0.5]
 
 
 def test_nothing_finished_is_a_failure_not_a_score(bench):
@@ -273,8 +279,8 @@ def test_the_evaluator_of_2025(bench, monkeypatch):
     assert {r.json for r in rollouts} == {f"rollouts/common/reported/metrics/{r.name}.json" for r in rollouts}
     assert [r.video for r in rollouts if r.video] == [f"rollouts/common/reported/videos/{TASK}_90_0.mp4"]
     assert {(r.q, r.success, r.outcome.steps) for r in rollouts} == {(0.5, False, 10)}
-    save(rollouts, bench.output)
-    assert list(load(bench.output)) == rollouts
+    save(rollouts, bench.output / ROLLOUTS)
+    assert load(bench.output / ROLLOUTS) == rollouts
 
 
 def test_wrong_command_line_is_not_tried_again(bench):
@@ -287,7 +293,7 @@ def test_wrong_command_line_is_not_tried_again(bench):
 @pytest.mark.parametrize("voting", ["off", "oracle"])
 def test_the_true_stage_is_told_where_the_policy_expects_it(bench, voting):
     bench.prepare({})
-    bench.supervisor(settings=PolicySettings(20, 26, 20, voting, "data", "off", "soft", 0)).run()
+    bench.supervisor(policy=PolicyConfig(voting=voting)).run()
     assert [s["oracle"] for s in bench.starts()] == [voting == "oracle"] * 2
 
 
@@ -308,11 +314,15 @@ def test_server_that_does_not_start(bench):
         bench.supervisor().run()
 
 
-def test_missing_checkpoint(bench):
-    bench.prepare({})
-    (bench.folder / "checkpoint").rmdir()
-    with pytest.raises(UserError, match="run train and plan again"):
-        bench.supervisor().run()
+def test_other_weights_than_those_that_were_planned_are_refused(factory):
+    common = factory.model("common", (TASK,))
+    plan = PLAN.execute(plan_config.Config(), plan_config.Inputs(common), factory.workspace).artifact
+    other = factory.retrained(common, (TASK,))
+    with pytest.raises(UserError, match=f"{other.digest}(.|\n)*{common.digest}.* Plan the evaluation again"):
+        evaluate.STAGE.execute(Config(), Inputs(plan), factory.workspace)
+    shutil.rmtree(other.path)
+    with pytest.raises(UserError, match=f"{common.path} is not an artifact"):
+        evaluate.STAGE.execute(Config(), Inputs(plan), factory.workspace)
 
 
 def test_kill_9_and_again(bench):
@@ -343,26 +353,24 @@ def test_no_such_worker(bench):
     bench.prepare({})
     with pytest.raises(UserError, match="has no worker 0"):
         bench.supervisor(jobs=())
-    with pytest.raises(ValueError, match="expected a number"):
-        Config(worker="first")
+    with pytest.raises(ValueError, match="worker is -1; expected 0 or more"):
+        Config(worker=-1)
 
 
-def test_policy_server_takes_its_command_line():
-    """The words that we give are options of the real server."""
+def test_policy_server_takes_its_command_line(changed_policy):
+    """The words that we give are options of the real server, and every field of the policy is among them."""
     import tyro
 
     from pi_behavior.policy.server import ServerConfig
 
-    plan = Plan(
-        "2026", "household", (), 1, 56, 0, PolicySettings(10, 13, 5, "off", "published", "off", "hard", 7), ()
-    )
-    words = policy_server(plan)(Path("mapping.json"), Path("port"))
-    assert words[1:3] == ["-m", "pi_behavior.policy.server"]
-    config = tyro.cli(ServerConfig, args=list(words[3:]))
-    policy = config.policy
-    assert (policy.execute, policy.compress_from, policy.num_steps, policy.seed) == (10, 13, 5, 7)
-    assert policy.inpainting == "hard"
-    assert (config.mapping, config.port_file, config.port) == (Path("mapping.json"), Path("port"), 0)
+    for policy in (PolicyConfig(), changed_policy):
+        words = policy_server(policy)(Path("mapping.json"), Path("port"))
+        assert words[1:3] == ["-m", "pi_behavior.policy.server"]
+        given = {word.removeprefix("--policy.").removeprefix("no-") for word in words if "--policy." in word}
+        assert given == {field.name.replace("_", "-") for field in dataclasses.fields(PolicyConfig)}
+        config = tyro.cli(ServerConfig, args=list(words[3:]))
+        assert config.policy == policy
+        assert (config.mapping, config.port_file, config.port) == (Path("mapping.json"), Path("port"), 0)
 
 
 def test_rules_are_counted_from_the_servers_logs(tmp_path):
@@ -424,5 +432,5 @@ def test_wrong_outcomes(tmp_path, change, message):
 
 
 def test_not_an_evaluation(tmp_path):
-    with pytest.raises(UserError, match="give artifacts of the stage evaluate"):
-        list(load(tmp_path))
+    with pytest.raises(UserError, match="give artifacts of the stages evaluate"):
+        load(tmp_path / ROLLOUTS)

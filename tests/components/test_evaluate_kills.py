@@ -14,10 +14,11 @@ from benchmarks.serving import write_random_checkpoint
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
 from components.evaluation.evaluators import find_evaluator
-from components.evaluation.plan import Job, Plan, PolicySettings
+from components.evaluation.plan import Job, Plan, Policy
 from components.runtime.processes import read_port
 from components.runtime.progress import Progress
-from pi_behavior.config import model_config
+from pi_behavior.config import ModelConfig
+from pi_behavior.policy.config import PolicyConfig
 
 INSTANCES = (0, 1, 2)
 SERVER, EVALUATOR = "pi_behavior.policy.server", "household.eval"
@@ -26,7 +27,7 @@ SERVER, EVALUATOR = "pi_behavior.policy.server", "household.eval"
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
-    write_random_checkpoint(folder / "checkpoint", model_config("tiny"))
+    write_random_checkpoint(folder / "artifacts" / "checkpoint", ModelConfig.presets["tiny"])
     return folder
 
 
@@ -73,7 +74,7 @@ class Killer(threading.Thread):
 
 def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[str, bytes], dict[int, int]]:
     """The rollouts' files and attempts; `module` names the process that is killed."""
-    job = Job(0, "common", "checkpoint", "turning_on_radio", 0, "reported", INSTANCES, False, 1.0)
+    job = Job(0, "common", "turning_on_radio", "reported", INSTANCES, False, 1.0)
     plan = Plan(
         edition="2026",
         evaluator="household",
@@ -81,7 +82,8 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
         rollouts=1,
         image_size=56,
         action_chunk_size=1,  # many requests, so that a kill hits the middle
-        settings=PolicySettings(20, 26, 2, "published", "data", "off", "soft", 0),
+        policy=PolicyConfig(num_steps=2),
+        policies={"common": Policy("artifacts", "digest", "checkpoint")},
         jobs=(job,),
     )
     killer = Killer(output, module) if module else None
@@ -89,7 +91,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
     def command(mapping: Path, port_file: Path) -> list[str]:
         if killer:
             killer.port_file = port_file
-        return list(policy_server(plan)(mapping, port_file))
+        return list(policy_server(plan.policy)(mapping, port_file))
 
     supervisor = Supervisor(
         plan,

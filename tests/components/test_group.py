@@ -1,17 +1,24 @@
 """Task groups by validation score."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.evaluation import records
 from components.group import stage as group_stage
-from components.group.stage import Config, split
-from components.plan import stage as plan_stage
+from components.group.config import Config, Inputs
+from components.group.stage import STAGE
+from components.plan import config as plan
+from components.plan.stage import STAGE as PLAN
 from components.runtime.errors import UserError
 
 TASKS = ("turning_on_radio", "picking_up_trash")
+
+
+def split(scores, config):
+    found = group_stage.split(scores, dict.fromkeys(scores, 1), config)
+    assert all(group.q == {task: scores[task] for task in group.tasks} for group in found.groups)
+    return {group.name: list(group.tasks) for group in found.groups}, found.rule
 
 
 def test_thresholds():
@@ -51,28 +58,34 @@ def test_bad_config(change):
         Config(**change)
 
 
+def evaluations(factory, score, **config):
+    inputs = plan.Inputs(factory.model("common", TASKS))
+    made = PLAN.execute(plan.Config(**config), inputs, factory.workspace)
+    return factory.evaluations(made.artifact, score)
+
+
 def test_stage(factory):
-    config = plan_stage.Config(sets=("validation",), validation_instances=4, workers=2)
-    inputs = plan_stage.Inputs((factory.model("common", TASKS),))
-    plan, _, _ = plan_stage.STAGE.execute(config, inputs, factory.workspace)
     # the unfinished rollout counts: 2 of 4
     scores = {100: 1.0, 101: 1.0, 102: 0.0, 103: None}
-    evaluations = factory.evaluations(plan, lambda key: scores[key.index] if key.task == TASKS[0] else 0.0)
-    artifact, result, _ = group_stage.STAGE.execute(
-        Config(), group_stage.Inputs(evaluations), factory.workspace
+    found = evaluations(
+        factory,
+        lambda key: scores[key.index] if key.task == TASKS[0] else 0.0,
+        splits=("validation",),
+        validation_instances=4,
+        workers=2,
     )
-    assert result.parameters["Output"] == [
+    made = STAGE.execute(Config(), Inputs(found), factory.workspace)
+    assert made.result.parameters["Output"] == [
         {"name": "best", "tasks": "turning_on_radio"},
         {"name": "bad", "tasks": "picking_up_trash"},
     ]
-    content = json.loads((artifact.path / "groups.json").read_text())
-    assert content["groups"][0]["q"] == {"turning_on_radio": 0.5}
+    assert made.result.summary == "best: turning_on_radio; bad: picking_up_trash"
+    content = records.read(made.artifact.path / "groups.json", records.TaskGroups, "")
+    assert content.groups[0].q == {"turning_on_radio": 0.5}
+    assert content.episodes == dict.fromkeys(TASKS, 4)
 
 
 def test_no_validation(factory):
-    config = plan_stage.Config(sets=("reported",), reported_instances=1)
-    inputs = plan_stage.Inputs((factory.model("common", TASKS),))
-    plan, _, _ = plan_stage.STAGE.execute(config, inputs, factory.workspace)
-    evaluations = factory.evaluations(plan, lambda key: 1.0)
-    with pytest.raises(UserError, match=r"plan the evaluation with --config\.sets validation"):
-        group_stage.STAGE.execute(Config(), group_stage.Inputs(evaluations), factory.workspace)
+    found = evaluations(factory, lambda key: 1.0, splits=("reported",), reported_instances=1)
+    with pytest.raises(UserError, match="plan the evaluation with the split validation"):
+        STAGE.execute(Config(), Inputs(found), factory.workspace)

@@ -11,14 +11,21 @@ from typing import Any
 
 import pytest
 
-from components.dataset import stage as dataset
+from components.dataset.config import Config as DatasetConfig
+from components.dataset.config import Inputs as DatasetInputs
+from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.news import Options, whats_new
 from components.demonstrations.repository import dvc_environment, version_dataset
-from components.news.stage import STAGE, Config, Inputs
-from components.promote import stage as promote
+from components.evaluation import records
+from components.evaluation.records import CHAMPION, Champion, Reference, ServedPolicy
+from components.news.config import Config, Inputs
+from components.news.stage import STAGE
+from components.promote import config as promote
+from components.runtime.declaration import Declaration
 from components.runtime.errors import UserError
-from components.runtime.stage import Result, Stage, Work
+from components.runtime.stage import Made, Result, Stage, Work
 from components.store.artifact import Artifact
+from pi_behavior.policy.config import PolicyConfig
 
 # DVC's dependencies deprecate what DVC still uses
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
@@ -149,32 +156,47 @@ class BoardInputs:
 
 
 def _board(config: Any, inputs: BoardInputs, work: Work) -> Result:
-    episodes = [
-        {"task": FIRST, "index": 0, "rollout": i, "q": q, "policy": policy, "split": "reported"}
-        for policy, scores in (("common", (1.0, 1.0)), ("untrained", (0.0, 0.0)))
-        for i, q in enumerate(scores)
-    ]
-    (work.path / "episodes.json").write_text(json.dumps(episodes))
-    (work.path / "scores.json").write_text(json.dumps({"tasks": {FIRST: {"chosen": "common"}}}))
-    (work.path / "record.json").write_text('{"name": "common"}')
     (work.path / "checkpoint").mkdir()
     (work.path / "checkpoint" / "weights").write_text(inputs.dataset.digest)
     return Result()
 
 
+def _promote(config: promote.Config, inputs: promote.Inputs, work: Work) -> Result:
+    """Stands for the stage promote, which is won by who comes first."""
+    folder = Path(config.champion) if config.champion else work.workspace / "champion"
+    board = inputs.leaderboard
+    if Champion.load(folder) is None:
+        common = ServedPolicy("", (FIRST,), board.uri, board.digest)
+        record = Champion(
+            edition="2025",
+            evaluator="household",
+            leaderboard=Reference(board.uri, board.digest),
+            checkpoints={"common": common},
+            policy=PolicyConfig(),
+            episodes={FIRST: {"0_0": 1.0}},
+            promoted="2026-01-01T00:00:00Z",
+            format=2,
+        )
+        records.write(folder / CHAMPION, record)
+    return Result()
+
+
 def _judge(repository: Repository, revision: str, workspace: Path) -> Artifact:
     """Put a policy of a version through promotion; returns its leaderboard, which is also its model."""
-    data, _, _ = dataset.STAGE.execute(
-        dataset.Config(str(repository.path), revision, decode_all=False), dataset.Inputs(), workspace
-    )
-    stage = Stage("leaderboard", dataset.Inputs, BoardInputs, _board, ())
-    board, _, _ = stage.execute(dataset.Inputs(), BoardInputs(data), workspace)
-    promote.STAGE.execute(promote.Config(), promote.Inputs(board, (board,)), workspace)
+    wanted = DatasetConfig(str(repository.path), revision, decode_all=False)
+    data = DATASET.execute(wanted, DatasetInputs(), workspace).artifact
+    stage = Stage(Declaration("leaderboard", DatasetInputs, BoardInputs), _board)
+    board = stage.execute(DatasetInputs(), BoardInputs(data), workspace).artifact
+    Stage(promote.DECLARATION, _promote).execute(promote.Config(), promote.Inputs(board, board), workspace)
     return board
 
 
+def _made(repository: Repository, workspace: Path, **options: Any) -> Made[Config]:
+    return STAGE.execute(Config(str(repository.path), **options), Inputs(), workspace)
+
+
 def _ask(repository: Repository, workspace: Path, **options: Any) -> dict[str, Any]:
-    return STAGE.execute(Config(str(repository.path), **options), Inputs(), workspace)[1].parameters
+    return _made(repository, workspace, **options).result.parameters
 
 
 def test_with_no_champion_everything_is_new(repository: Repository, tmp_path: Path) -> None:
@@ -193,13 +215,25 @@ def test_news_are_what_the_champion_was_not_made_from(
     assert _ask(repository, tmp_path / "w", since=repository.other)["Output"] == "no"
 
 
+def test_the_summary_tells_people(repository: Repository, tmp_path: Path) -> None:
+    def summary(**options: Any) -> str:
+        return _made(repository, tmp_path / "w", **options).result.summary
+
+    new = summary(since=repository.before)
+    assert new.startswith(f"yes: commit {repository.other} has new demonstrations (files: ")
+    nothing = f"no news, nothing to train: commit {repository.other} has the same demonstrations as commit "
+    assert summary(since=repository.after) == nothing + repository.after
+    older = f"commit {repository.before} is an older version than commit {repository.after}"
+    assert summary(since=repository.after, revision=repository.before).endswith(older)
+
+
 def test_what_lost_against_the_champion_is_no_news(repository: Repository, tmp_path: Path) -> None:
     _judge(repository, repository.before, tmp_path / "w")
     _judge(repository, repository.after, tmp_path / "w")
     champion = json.loads((tmp_path / "w" / "champion" / "champion.json").read_text())
     told = _ask(repository, tmp_path / "w")
     assert told["Output"] == "no", "the same files under another commit"
-    assert told["checkpoint"] == str(tmp_path / "w" / champion["checkpoints"]["common"]["path"])
+    assert told["checkpoint"] == str(tmp_path / "w" / champion["checkpoints"]["common"]["uri"] / "checkpoint")
 
 
 def test_another_champions_challengers_do_not_count(repository: Repository, tmp_path: Path) -> None:

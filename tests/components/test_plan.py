@@ -8,11 +8,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.evaluators import Order, find_evaluator
-from components.evaluation.plan import Plan
-from components.plan import stage as plan_stage
+from components.evaluation.evaluator import Order
+from components.evaluation.evaluators import find_evaluator
+from components.evaluation.plan import Plan, Policy
+from components.plan.config import Config, Inputs
 from components.plan.shards import Unit, shard
+from components.plan.stage import STAGE
 from components.runtime.errors import UserError
+from components.store import lineage
+from pi_behavior.policy.config import PolicyConfig
 
 TASKS = ("turning_on_radio", "picking_up_trash")
 
@@ -23,9 +27,7 @@ def units(draw):
     return [
         Unit(
             policy=draw(st.sampled_from(["common", "group:best"])),
-            checkpoint="c",
             task=f"task{i}",
-            task_index=i,
             split="reported",
             video=False,
             instances=tuple(range(draw(st.integers(1, 30)))),
@@ -53,14 +55,14 @@ def test_shards_are_complete_and_balanced(work, workers):
 
 
 def test_one_long_task_is_spread():
-    unit = Unit("common", "c", "t", 0, "reported", False, tuple(range(10)), 10.0, 100.0)
+    unit = Unit("common", "t", "reported", False, tuple(range(10)), 10.0, 100.0)
     shards = shard([unit], 4)
     assert sorted(len(part[0].instances) for part in shards) == [1, 3, 3, 3]
 
 
 def config(**changes):
     values = {"validation_instances": 6, "reported_instances": 5, "workers": 2, "videos": 2}
-    return plan_stage.Config(**{**values, **changes})
+    return Config(**{**values, **changes})
 
 
 def rollouts(plan: Plan):
@@ -69,55 +71,78 @@ def rollouts(plan: Plan):
 
 def test_first_evaluation(factory):
     common = factory.model("common", TASKS)
-    inputs = plan_stage.Inputs((common,))
-    artifact, result, _ = plan_stage.STAGE.execute(config(sets=("validation",)), inputs, factory.workspace)
-    plan = Plan.load(artifact.path)
-    assert result.parameters["Output"] == [{"worker": "0"}, {"worker": "1"}]
+    policy = PolicyConfig(execute=10, compress_from=13, inpainting="off", clip=True)
+    settings = config(splits=("validation",), policy=policy)
+    made = STAGE.execute(settings, Inputs(common), factory.workspace)
+    plan = Plan.load(made.artifact.path)
+    assert made.result.parameters["Output"] == [{"worker": "0"}, {"worker": "1"}]
+    assert made.result.summary.startswith("12 rollouts over 2 workers, about ")
     # unseen training instances: the demonstrations use the first 100
     assert rollouts(plan) == {
         ("common", t, "validation", i, False): 1 for t in TASKS for i in range(100, 106)
     }
-    assert plan.tasks == TASKS
-    assert {job.checkpoint for job in plan.jobs} == {f"{common.uri}/checkpoint"}
-    assert (factory.workspace / plan.jobs[0].checkpoint).is_dir()
-    assert Plan.from_json(plan.to_json()) == plan
+    assert (plan.tasks, plan.policy) == (TASKS, policy)
+    assert plan.policies == {"common": Policy(common.uri, common.digest, "checkpoint")}
+    assert (factory.workspace / plan.policies["common"].checkpoint).is_dir()
     seconds = [sum(j.seconds for j in plan.jobs if j.worker == w) for w in range(2)]
     assert max(seconds) <= 1.5 * min(seconds)
 
 
 def test_second_evaluation(factory):
-    models = (
-        factory.model("common", TASKS),
-        factory.model("best", TASKS[:1]),
-        factory.model("bad", TASKS[1:]),
-    )
-    artifact, _, _ = plan_stage.STAGE.execute(
-        config(untrained=True, workers=3), plan_stage.Inputs(models), factory.workspace
-    )
-    plan = Plan.load(artifact.path)
+    common = factory.model("common", TASKS)
+    groups = (factory.model("best", TASKS[:1]), factory.model("bad", TASKS[1:]))
+    settings = config(untrained=True, workers=3)
+    plan = Plan.load(STAGE.execute(settings, Inputs(common, groups), factory.workspace).artifact.path)
     expected = Counter()
     for group, task in (("group:best", TASKS[0]), ("group:bad", TASKS[1])):
         expected.update((group, task, "validation", i, False) for i in range(100, 106))
         for policy in (group, "common", "untrained"):
             expected.update((policy, task, "reported", i, i < 2) for i in range(5))
     assert rollouts(plan) == expected
-    assert {j.checkpoint for j in plan.jobs if j.policy == "untrained"} == {f"{models[0].uri}/initial"}
+    assert set(plan.policies) == {"common", "group:best", "group:bad", "untrained"}
+    assert plan.policies["untrained"] == Policy(common.uri, common.digest, "initial")
+
+
+def test_two_groups_of_one_name(factory):
+    common = factory.model("common", TASKS)
+    groups = (factory.model("best", TASKS[:1]), factory.model("best", TASKS[1:]))
+    with pytest.raises(UserError, match="two policies of groups have the name best"):
+        STAGE.execute(config(), Inputs(common, groups), factory.workspace)
 
 
 def test_fewer_rollouts_than_workers(factory):
-    inputs = plan_stage.Inputs((factory.model("common", TASKS[:1]),))
-    only = config(sets=("reported",), reported_instances=1, workers=5, videos=0)
-    _, result, _ = plan_stage.STAGE.execute(only, inputs, factory.workspace)
-    assert result.parameters["Output"] == [{"worker": "0"}]
+    only = config(splits=("reported",), reported_instances=1, workers=5, videos=0)
+    made = STAGE.execute(only, Inputs(factory.model("common", TASKS[:1])), factory.workspace)
+    assert made.result.parameters["Output"] == [{"worker": "0"}]
+
+
+def test_a_trained_policy_by_its_folder(factory, tmp_path):
+    common = factory.model("common", TASKS)
+    made = STAGE.execute(config(trained=str(common.path)), Inputs(), factory.workspace)
+    plan = Plan.load(made.artifact.path)
+    assert plan.policies == {"common": Policy(common.uri, common.digest, "checkpoint")}
+    # its lineage is followed, and other weights at the same place are another plan
+    assert common.path in {node.path for node in lineage.chain(made.artifact)}
+    factory.retrained(common, TASKS)
+    again = STAGE.execute(config(trained=str(common.path)), Inputs(), factory.workspace)
+    assert (again.cached, again.artifact.path == made.artifact.path) == (False, False)
+    with pytest.raises(UserError, match=r"both are given .* expected one of them"):
+        STAGE.execute(config(trained=str(common.path)), Inputs(common), factory.workspace)
+    with pytest.raises(UserError, match=r"neither is given .* expected one of them"):
+        STAGE.execute(config(), Inputs(), factory.workspace)
+    with pytest.raises(UserError, match="is not an artifact"):
+        STAGE.execute(config(trained=str(tmp_path / "none")), Inputs(), factory.workspace)
+    with pytest.raises(UserError, match=r"the plan artifact .* has no checkpoint"):
+        STAGE.execute(config(trained=str(made.artifact.path), tasks=TASKS), Inputs(), factory.workspace)
+    with pytest.raises(UserError, match="lies outside of the workspace"):
+        STAGE.execute(config(trained=str(common.path)), Inputs(), tmp_path / "another")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tasks": ("turning_on_radios",)}, "did you mean 'turning_on_radio'"),
-        ({"sets": ("test",)}, "expected validation, reported or both"),
-        ({"evaluator": "gym"}, "expected one of household, omnigibson"),
-        ({"edition": "2024"}, "expected one of 2025, 2026"),
+        ({"splits": ()}, "expected validation, reported or both"),
         ({"workers": 0}, "expected at least 1"),
         (
             {"evaluator": "omnigibson", "reported_instances": 11},
@@ -125,8 +150,10 @@ def test_fewer_rollouts_than_workers(factory):
         ),
         ({"validation_instances": 101}, "expected at most 100, the validation instances"),
         ({"evaluator": "omnigibson", "edition": "2025", "rollouts": 2}, "rolls each instance out once"),
-        ({"evaluator": "omnigibson", "voting": "oracle"}, "omnigibson cannot tell the true stage"),
-        ({"execute": 25, "compress_from": 20}, "compress_from"),
+        (
+            {"evaluator": "omnigibson", "policy": PolicyConfig(voting="oracle")},
+            "omnigibson cannot tell the true stage",
+        ),
     ],
 )
 def test_bad_config(changes, message):
@@ -135,9 +162,9 @@ def test_bad_config(changes, message):
 
 
 def test_no_initial_checkpoint(factory):
-    inputs = plan_stage.Inputs((factory.model("common", TASKS, initial=False),))
+    common = factory.model("common", TASKS, initial=False)
     with pytest.raises(UserError, match="train the common policy with keep_initial"):
-        plan_stage.STAGE.execute(config(untrained=True), inputs, factory.workspace)
+        STAGE.execute(config(untrained=True), Inputs(common), factory.workspace)
 
 
 def test_command_line_of_the_official_evaluator(tmp_path):
@@ -220,8 +247,8 @@ def command(edition, output, *, indices, split="validation"):
 
 
 def test_broken_plan(tmp_path):
-    with pytest.raises(UserError, match="give the artifact of the stage plan"):
+    with pytest.raises(UserError, match="give an artifact of the stage plan"):
         Plan.load(tmp_path)
     (tmp_path / "plan.json").write_text('{"jobs": [{}]}')
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="damaged or of another version"):
         Plan.load(tmp_path)

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.dataset.config import Config as DatasetConfig
+from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
-from components.dataset.stage import Config as DatasetConfig
-from components.dataset.stage import Inputs as DatasetInputs
 from components.demonstrations.repository import version_dataset
 from components.runtime.errors import UserError
-from components.statistics.stage import STAGE, Config, Inputs
+from components.statistics.config import Config, Inputs
+from components.statistics.stage import STAGE
 from components.statistics.tokenizer import ChunkSample, measure
 from components.store.artifact import Artifact
 from pi_behavior.accumulators import delta_chunks
@@ -35,12 +36,12 @@ def dataset(tmp_path_factory) -> Artifact:
     writer.write_dataset(folder / "repository" / "data", {0: [60, 45], 1: [50, 20]})
     version_dataset(folder / "repository", "data", folder / "remote", "Demonstrations")
     config = DatasetConfig(str(folder / "repository"))
-    return DATASET.execute(config, DatasetInputs(), folder / "workspace")[0]
+    return DATASET.execute(config, DatasetInputs(), folder / "workspace").artifact
 
 
 @pytest.fixture(scope="module")
 def artifact(dataset) -> Artifact:
-    return STAGE.execute(Config(), Inputs(dataset), dataset.workspace)[0]
+    return STAGE.execute(Config(), Inputs(dataset), dataset.workspace).artifact
 
 
 def test_statistics_cover_all_whole_chunks(artifact) -> None:
@@ -66,12 +67,12 @@ def test_files_have_the_published_layout_and_the_page_shows_them(artifact) -> No
 
 def test_tasks_and_per_step_statistics_are_choices(dataset) -> None:
     config = Config(tasks=("picking_up_trash",), normalisation="per_step")
-    artifact, _, _ = STAGE.execute(config, Inputs(dataset), dataset.workspace)
+    artifact = STAGE.execute(config, Inputs(dataset), dataset.workspace).artifact
     statistics = Statistics.load(artifact.path)
     assert statistics.num_frames == 70
     assert statistics.normalisation == "per_step"
     assert list(statistics.closure) == ["1"]
-    assert STAGE.execute(config, Inputs(dataset), dataset.workspace)[2]
+    assert STAGE.execute(config, Inputs(dataset), dataset.workspace).cached
 
 
 def chunks_of(dataset: Artifact) -> list[np.ndarray]:
@@ -127,7 +128,7 @@ def test_a_sample_is_drawn_evenly_and_the_same_every_time(dataset) -> None:
 
 
 def test_statistics_without_a_tokenizer_are_a_choice(dataset) -> None:
-    artifact, _, _ = STAGE.execute(Config(fast_vocabulary=0), Inputs(dataset), dataset.workspace)
+    artifact = STAGE.execute(Config(fast_vocabulary=0), Inputs(dataset), dataset.workspace).artifact
     assert Statistics.load(artifact.path).fast is None
     assert not (artifact.path / "fast_tokenizer").exists()
     assert "FAST" not in (artifact.path / "summary.html").read_text()
@@ -135,10 +136,8 @@ def test_statistics_without_a_tokenizer_are_a_choice(dataset) -> None:
         STAGE.execute(Config(fast_vocabulary=16), Inputs(dataset), dataset.workspace)
 
 
-@pytest.mark.parametrize(
-    ("task", "message"),
-    [("turning_of_radio", "did you mean 'turning_on_radio'"), ("cook_bacon", "no demonstrations of task")],
-)
-def test_wrong_tasks_are_named(dataset, task, message) -> None:
-    with pytest.raises(UserError, match=message):
-        STAGE.execute(Config(tasks=(task,)), Inputs(dataset), dataset.workspace)
+def test_wrong_tasks_are_named(dataset) -> None:
+    with pytest.raises(ValueError, match="did you mean 'turning_on_radio'"):
+        Config(tasks=("turning_of_radio",))
+    with pytest.raises(UserError, match="no demonstrations of task"):
+        STAGE.execute(Config(tasks=("cook_bacon",)), Inputs(dataset), dataset.workspace)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,21 +18,27 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from components.dataset.config import Config as DatasetConfig
+from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
-from components.dataset.stage import Config as DatasetConfig
-from components.dataset.stage import Inputs as DatasetInputs
 from components.demonstrations.repository import version_dataset
+from components.evaluation.records import Renormalised, TrainRecord
 from components.runtime.errors import UserError
+from components.statistics.config import Config as StatisticsConfig
+from components.statistics.config import Inputs as StatisticsInputs
 from components.statistics.stage import STAGE as STATISTICS
-from components.statistics.stage import Config as StatisticsConfig
-from components.statistics.stage import Inputs as StatisticsInputs
-from components.store.artifact import Artifact, hash_files, tree_digest
+from components.store.artifact import Artifact
 from components.store.lineage import chain, verify
+from components.store.making import partial_of
+from components.store.sums import hash_files, tree_digest
+from components.train.config import Config, Inputs
 from components.train.multiprocess import Processes
-from components.train.stage import STAGE, Config, Inputs
+from components.train.stage import STAGE
 from components.train.warm_start import continued
 from pi_behavior import checkpoint
+from pi_behavior.config import ModelConfig
 from pi_behavior.statistics import Statistics
+from pi_behavior.tensors import flat_parameters
 
 # DVC's dependencies deprecate what DVC still uses
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")
@@ -41,11 +48,13 @@ _spec = importlib.util.spec_from_file_location("dataset_writer", _writer_path)
 writer = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(writer)
 
+SHALLOW = dataclasses.replace(ModelConfig.presets["tiny"], depth=1)
 SHORT = Config(
-    network=("fast=true", "depth=1"),
+    model=dataclasses.replace(SHALLOW, fast=True),
     steps=2,
     batch_size=4,
     flow_samples=1,
+    warmup_steps=100,
     augment=False,
     log_every=1,
     track=False,
@@ -58,23 +67,87 @@ def dataset(tmp_path_factory) -> Artifact:
     writer.write_dataset(folder / "repository" / "data", {0: [45, 40]}, size=56)
     version_dataset(folder / "repository", "data", folder / "remote", "Demonstrations")
     config = DatasetConfig(str(folder / "repository"))
-    return DATASET.execute(config, DatasetInputs(), folder / "workspace")[0]
+    return DATASET.execute(config, DatasetInputs(), folder / "workspace").artifact
 
 
 def statistics(dataset: Artifact, vocabulary: int) -> Artifact:
     config = StatisticsConfig(fast_vocabulary=vocabulary)
-    return STATISTICS.execute(config, StatisticsInputs(dataset), dataset.workspace)[0]
+    return STATISTICS.execute(config, StatisticsInputs(dataset), dataset.workspace).artifact
 
 
 def test_fast_is_trained_where_the_network_has_it(dataset) -> None:
     given = statistics(dataset, 1024)
-    artifact, _, _ = STAGE.execute(SHORT, Inputs(dataset, given), dataset.workspace)
+    artifact = STAGE.execute(SHORT, Inputs(dataset, given), dataset.workspace).artifact
     lines = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     assert all(line["fast_loss"] > 1.0 and line["fast_accuracy"] >= 0.0 for line in lines)
     kept = Statistics.load(artifact.path / "checkpoint" / "statistics").fast
     assert kept is not None
     assert kept == Statistics.load(given.path).fast
+
+
+@pytest.mark.parametrize("change", ["log_every", "save_every", "fsdp", "track", "frame_cache"])
+def test_how_a_training_runs_makes_no_other_artifact(dataset, change) -> None:
+    other = dataclasses.replace(SHORT, **{change: not SHORT.track if change == "track" else 2})
+    inputs = Inputs(dataset, dataset)
+    place = STAGE.place(SHORT, inputs, dataset.workspace)
+    assert STAGE.place(other, inputs, dataset.workspace) == place
+    assert STAGE.place(dataclasses.replace(SHORT, seed=1), inputs, dataset.workspace) != place
+
+
+def test_training_goes_on_where_weights_and_biases_cannot_be_reached(dataset, tmp_path) -> None:
+    given = statistics(dataset, 0)
+    arguments = words(dataset, given, tmp_path, "--config.steps=0", "--config.track")
+    online = {
+        "WANDB_MODE": "online",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        # waits two seconds instead of 90
+        "WANDB__GRAPHQL_TIMEOUT_SECONDS": "2",
+        "WANDB_X_GRAPHQL_RETRY_MAX": "1",
+        "WANDB_INIT_TIMEOUT": "5",
+    }
+    command = [sys.executable, "-m", "components.train", *arguments]
+    answer = subprocess.run(
+        command, env={**os.environ, **online}, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "train: continues without Weights & Biases, which failed: " in answer.stdout
+    assert "Traceback" not in answer.stderr
+
+
+KILLED = """
+import os, signal, sys
+from components.train.stage import STAGE
+
+def hook(event, arguments):
+    if (event == "open" or event.startswith("os.")) and event != "os.kill" and os.path.isdir(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(hook)
+STAGE.main(sys.argv[2:])
+"""
+
+
+def test_killed_after_the_final_checkpoint_nothing_is_lost(dataset, tmp_path) -> None:
+    inputs = Inputs(dataset, statistics(dataset, 0))
+    config = dataclasses.replace(TOGETHER, steps=5, fsdp=1)
+    partial = partial_of(STAGE.place(config, inputs, tmp_path / "two"))
+    arguments = words(dataset, inputs.statistics, tmp_path / "two", "--config.steps=5", "--config.fsdp=1")
+    command = [sys.executable, "-c", KILLED, str(partial / "checkpoint"), *arguments]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert (partial / "checkpoint").is_dir()
+    assert not (partial / "record.json").exists()
+
+    whole, killed = (STAGE.execute(config, inputs, tmp_path / name) for name in ("one", "two"))
+    assert killed.result == whole.result
+    assert killed.result.metrics["loss"] > 0
+    one, two = whole.artifact, killed.artifact
+    assert two.fingerprint == one.fingerprint
+    for name in ("metrics.jsonl", "record.json"):
+        assert (two.path / name).read_bytes() == (one.path / name).read_bytes()
+    assert {path.name for path in two.path.iterdir()} == {path.name for path in one.path.iterdir()}
+    assert _parameters(two, "checkpoint") == _parameters(one, "checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -91,32 +164,32 @@ def test_statistics_without_a_fitting_tokenizer_are_refused(dataset, vocabulary,
 
 def test_training_starts_from_a_checkpoint_and_records_it(dataset, tmp_path) -> None:
     given = statistics(dataset, 0)
-    network = ("depth=1",)
-    config = dataclasses.replace(SHORT, network=network, steps=0, keep_initial=True)
-    first, _, _ = STAGE.execute(dataclasses.replace(config, seed=5), Inputs(dataset, given), tmp_path / "a")
+    config = dataclasses.replace(SHORT, model=SHALLOW, steps=0, keep_initial=True)
+    seeded = dataclasses.replace(config, seed=5)
+    first = STAGE.execute(seeded, Inputs(dataset, given), tmp_path / "a").artifact
     start = tmp_path / "start"
     shutil.copytree(first.path / "checkpoint", start)
     shutil.rmtree(start / "statistics")  # as of an imported Pi0.5 base
     config = dataclasses.replace(config, initial_checkpoint=str(start))
 
-    second, _, _ = STAGE.execute(config, Inputs(dataset, given), dataset.workspace)
+    second = STAGE.execute(config, Inputs(dataset, given), dataset.workspace).artifact
     for folder in ("initial", "checkpoint"):
         assert _parameters(second, folder) == _parameters(first, "checkpoint")
     assert (second.path / "checkpoint" / "statistics").is_dir()
     (recorded,) = [d for d in next(chain(second)).dependencies if d["name"] == "initial_checkpoint"]
     assert recorded["uri"] == start.as_uri()
     assert recorded["digest"] == {"sha256": tree_digest(hash_files(start))}
-    assert STAGE.execute(config, Inputs(dataset, given), dataset.workspace)[2]
+    assert STAGE.execute(config, Inputs(dataset, given), dataset.workspace).cached
     assert verify(second.path)[1] == []
 
     (start / "checkpoint.json").write_text((start / "checkpoint.json").read_text() + "\n")
     (problem,) = verify(second.path)[1]
     assert problem.path == start
-    assert "is not the initial_checkpoint that" in problem.message
-    assert not STAGE.execute(config, Inputs(dataset, given), dataset.workspace)[2]
+    assert f"is not what {second.path} recorded" in problem.message
+    assert not STAGE.execute(config, Inputs(dataset, given), dataset.workspace).cached
     # a policy given as an artifact comes first
     after = Inputs(dataset, given, initial=first)
-    assert STAGE.external(config, after) == ()
+    assert STAGE.external(config, after, dataset.workspace) == ()
     shutil.rmtree(start)
     assert verify(second.path)[1] == []
     with pytest.raises(UserError, match="start is not a policy checkpoint"):
@@ -125,11 +198,11 @@ def test_training_starts_from_a_checkpoint_and_records_it(dataset, tmp_path) -> 
 
 def test_a_checkpoint_of_another_network_is_the_users_mistake(dataset, tmp_path) -> None:
     given = statistics(dataset, 0)
-    config = dataclasses.replace(SHORT, network=("depth=1",), steps=0)
-    first, _, _ = STAGE.execute(config, Inputs(dataset, given), tmp_path)
+    config = dataclasses.replace(SHORT, model=SHALLOW, steps=0)
+    first = STAGE.execute(config, Inputs(dataset, given), tmp_path).artifact
     other = dataclasses.replace(
         config,
-        network=("depth=1", "expert_mlp=64", "stage_conditioning=false"),
+        model=dataclasses.replace(SHALLOW, expert_mlp=64, stage_conditioning=False),
         initial_checkpoint=str(first.path / "checkpoint"),
     )
     with pytest.raises(UserError) as error:
@@ -140,13 +213,13 @@ def test_a_checkpoint_of_another_network_is_the_users_mistake(dataset, tmp_path)
 
 def _parameters(artifact: Artifact, folder: str) -> dict[str, bytes]:
     model = checkpoint.load(artifact.path / folder).model
-    return {k: np.asarray(v).tobytes() for k, v in checkpoint.flat_parameters(nnx.state(model)).items()}
+    return {k: np.asarray(v).tobytes() for k, v in flat_parameters(nnx.state(model)).items()}
 
 
 @pytest.fixture(scope="module")
 def champion(dataset) -> Artifact:
     config = dataclasses.replace(SHORT, steps=0)
-    return STAGE.execute(config, Inputs(dataset, statistics(dataset, 1024)), dataset.workspace)[0]
+    return STAGE.execute(config, Inputs(dataset, statistics(dataset, 1024)), dataset.workspace).artifact
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +228,8 @@ def longer(dataset, tmp_path_factory) -> Artifact:
     folder = tmp_path_factory.mktemp("longer")
     writer.write_dataset(folder / "repository" / "data", {0: [45, 60], 1: [50]}, size=56, seed=3)
     version_dataset(folder / "repository", "data", folder / "remote", "More demonstrations")
-    return DATASET.execute(DatasetConfig(str(folder / "repository")), DatasetInputs(), dataset.workspace)[0]
+    config = DatasetConfig(str(folder / "repository"))
+    return DATASET.execute(config, DatasetInputs(), dataset.workspace).artifact
 
 
 def test_a_warm_start_keeps_what_the_policys_weights_are_tied_to(dataset, champion, longer) -> None:
@@ -164,7 +238,8 @@ def test_a_warm_start_keeps_what_the_policys_weights_are_tied_to(dataset, champi
     new = Statistics.load(given.path)
     assert new.fast != old.fast
     warm = dataclasses.replace(SHORT, steps=0, initial_checkpoint=str(champion.path / "checkpoint"))
-    tuned, result, _ = STAGE.execute(warm, Inputs(longer, given), longer.workspace)
+    made = STAGE.execute(warm, Inputs(longer, given), longer.workspace)
+    tuned = made.artifact
     kept = Statistics.load(tuned.path / "checkpoint" / "statistics")
     assert kept.fast == old.fast
     for name in ("state_mean", "action_step_std", "action_q99", "correlation_cholesky"):
@@ -172,17 +247,16 @@ def test_a_warm_start_keeps_what_the_policys_weights_are_tied_to(dataset, champi
     assert set(kept.human) == set(new.human) == {"turning_on_radio", "picking_up_trash"}
     assert kept.human["turning_on_radio"]["length"] == 52.5
     assert kept.closure == new.closure
-    assert result.metadata["statistics_of"] == "initial"
-    record = json.loads((tuned.path / "record.json").read_text())
-    assert record["renormalised"] == {"state": [], "action": []}
-    assert json.loads((champion.path / "record.json").read_text())["statistics_of"] == "demonstrations"
+    assert made.result.metadata["statistics_of"] == "initial"
+    assert TrainRecord.load(tuned.path) == TrainRecord("common", (), "initial")
+    assert TrainRecord.load(champion.path) == TrainRecord("common", (), "demonstrations")
 
 
 @pytest.mark.slow
 def test_what_a_warm_start_learns_does_not_depend_on_the_new_statistics(dataset, champion, longer) -> None:
     config = dataclasses.replace(SHORT, steps=1)
     one, other = (
-        STAGE.execute(config, Inputs(longer, given, initial=champion), longer.workspace)[0]
+        STAGE.execute(config, Inputs(longer, given, initial=champion), longer.workspace).artifact
         for given in (statistics(longer, 1024), statistics(dataset, 1024))
     )
     assert one.path != other.path
@@ -198,8 +272,8 @@ def test_a_dimension_that_moves_for_the_first_time_is_normalised_anew(dataset) -
     old = dataclasses.replace(
         new, action_std=flat, action_mean=center, action_step_std=std, action_step_mean=mean, fast=None
     )
-    found, state, action = continued(old, new)
-    assert (state, action) == ([], [9])
+    found, renormalised = continued(old, new)
+    assert renormalised == Renormalised((), (9,))
     np.testing.assert_array_equal(found.action_step_std, new.action_step_std)
     np.testing.assert_array_equal(found.action_step_mean, new.action_step_mean)
     assert found.action_mean[9] == new.action_mean[9]
@@ -255,17 +329,18 @@ def words(dataset: Artifact, given: Artifact, workspace: Path, *more: str) -> li
         "--config.batch-size=4",
         "--config.flow-samples=1",
         "--config.log-every=1",
+        "--config.warmup-steps=100",
     ]
     rest = ["--config.save-every=2", "--config.fsdp=2", "--config.no-augment", "--config.no-track"]
-    return ["--workspace", str(workspace), *inputs, "--config.network", "depth=1", *numbers, *rest, *more]
+    return ["--workspace", str(workspace), *inputs, "--config.model.depth=1", *numbers, *rest, *more]
 
 
-TOGETHER = dataclasses.replace(SHORT, network=("depth=1",), steps=20, save_every=2, fsdp=2)
+TOGETHER = dataclasses.replace(SHORT, model=SHALLOW, steps=20, save_every=2, fsdp=2)
 
 
 def last_state(final: Path) -> int:
     """The last step whose state is saved as a whole."""
-    names = [path.name for path in (final.with_suffix(".partial") / "state").glob("*")]
+    names = [path.name for path in (partial_of(final) / "state").glob("*")]
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
@@ -298,19 +373,19 @@ def test_two_processes_train_what_one_does_and_continue_together_after_a_crash(d
 
     # what a pipeline's task asks for on a single node is what the two have made
     one, two = (STAGE.execute(TOGETHER, Inputs(dataset, given), tmp_path / name) for name in ("one", "two"))
-    assert one[2]
-    assert two[2]
-    assert [problem for problem in verify(two[0].path)[1] if problem.path.is_relative_to(final)] == []
+    assert one.cached
+    assert two.cached
+    assert [problem for problem in verify(two.artifact.path)[1] if problem.path.is_relative_to(final)] == []
     rows = [
-        [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
-        for artifact, _, _ in (one, two)
+        [json.loads(line) for line in (made.artifact.path / "metrics.jsonl").read_text().splitlines()]
+        for made in (one, two)
     ]
     assert [row["step"] for row in rows[1]] == list(range(1, 21))
     for row, same in zip(*rows, strict=True):
         assert same == pytest.approx(row, rel=1e-4)
     weights, same = (
-        checkpoint.flat_parameters(nnx.state(checkpoint.load(artifact.path / "checkpoint").model))
-        for artifact, _, _ in (one, two)
+        flat_parameters(nnx.state(checkpoint.load(made.artifact.path / "checkpoint").model))
+        for made in (one, two)
     )
     for name, value in weights.items():
         np.testing.assert_allclose(np.asarray(same[name]), np.asarray(value), atol=1e-4, err_msg=name)

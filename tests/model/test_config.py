@@ -1,33 +1,61 @@
-"""Sizes by name and changes to them."""
+"""Configurations: checks, presets, and their JSON documents."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 
-from pi_behavior.config import SIZES, model_config
-
-
-def test_changes_set_fields_of_every_kind() -> None:
-    changed = model_config(
-        "tiny", ["noise_beta=0", "kv_mix=lower_half", "fast=true", "depth=4", "kv_mix=last", "dtype=bfloat16"]
-    )
-    assert (changed.noise_beta, changed.kv_mix, changed.fast, changed.depth) == (0.0, "last", True, 4)
-    assert changed.dtype == "bfloat16"
-    assert changed.vision == SIZES["tiny"].vision
-    assert model_config("tiny") == SIZES["tiny"]
+from pi_behavior.config import ModelConfig, from_document
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.training.config import TrainConfig
 
 
 @pytest.mark.parametrize(
-    ("size", "change", "message"),
+    ("config", "change", "message"),
     [
-        ("tiyn", "", "unknown model size 'tiyn'.*did you mean 'tiny'"),
-        ("tiny", "noise_bet=0", "changes no field.*did you mean 'noise_beta'"),
-        ("tiny", "fast", "expected name=value"),
-        ("tiny", "fast=1", "fast is '1'; expected one of true, false"),
-        ("tiny", "kv_mix=none", "expected one of learned, layerwise, last, lower_half"),
-        ("tiny", "depth=2.5", r"depth is '2.5'; expected a number \(int\)"),
-        ("tiny", "noise_beta=2", r"noise_beta 2.0 is outside \[0, 1\]"),
-        ("tiny", "vision=4", "changes no field"),
+        (ModelConfig(), {"noise_beta": 2.0}, "noise_beta is 2.0; expected 0 to 1"),
+        (ModelConfig(), {"steps_per_token": 4}, "steps_per_token is 4; expected a divisor of 30"),
+        (ModelConfig(), {"stage_counts": (5, 16)}, "a task has 16 stages; expected at most 15"),
+        (ModelConfig(), {"heads": 6, "kv_heads": 4}, "heads is 6; expected a multiple of kv_heads 4"),
+        (ModelConfig().vision, {"image_size": 100}, "image_size is 100; expected a multiple of patch 14"),
+        (TrainConfig(), {"log_every": 0}, "log_every is 0; expected at least 1"),
+        (TrainConfig(), {"ema_decay": 1.0}, "ema_decay is 1.0; expected 0 up to, not including, 1"),
+        (PolicyConfig(), {"seed": 2**32}, "seed is 4294967296; expected an integer of 32 bits"),
     ],
 )
-def test_what_does_not_fit_is_refused(size: str, change: str, message: str) -> None:
+def test_values_out_of_range_are_refused(config: Any, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        model_config(size, [change] if change else [])
+        replace(config, **change)
+
+
+def test_everything_that_is_wrong_is_named_at_once() -> None:
+    with pytest.raises(ValueError, match=r"(?s)^depth is 0.*\nvocabulary is -1.*\nnoise_beta is 2"):
+        ModelConfig(depth=0, vocabulary=-1, noise_beta=2)
+
+
+@pytest.mark.parametrize("name", list(ModelConfig.presets))
+def test_documents_hold_everything(name: str) -> None:
+    config = ModelConfig.presets[name]
+    assert from_document(ModelConfig, json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_a_document_may_lack_fields() -> None:
+    assert from_document(PolicyConfig, {"execute": 10}) == PolicyConfig(execute=10)
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"depth": 2.5}, r"Expected `int`, got `float` - at `\$.depth`"),
+        ({"kv_mix": "none"}, "Invalid enum value 'none'"),
+        ({"vision": {"heads": 7}}, "width is 1152; expected a multiple of heads 7"),
+        (
+            {"vision": {"layers": 7}, "size": 1},
+            "ModelConfig has no size, vision.layers; it may be",
+        ),
+    ],
+)
+def test_documents_that_do_not_fit_are_refused(document: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_document(ModelConfig, document)

@@ -8,7 +8,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.correlation import correction_matrix, shrunk_covariance
 from pi_behavior.flow import (
     FLAT,
@@ -24,6 +24,7 @@ from pi_behavior.layout import CAMERAS
 from pi_behavior.losses import fast_loss, total_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.observation import FastTokens, Observation, augment, resize_with_padding
+from pi_behavior.training.config import TrainConfig
 
 MICRO = ModelConfig(
     vision=VisionConfig(image_size=28, patch=14, width=16, depth=1, heads=2, mlp=16),

@@ -8,11 +8,11 @@ import pytest
 from flax import nnx
 
 from benchmarks import golden
-from pi_behavior.checkpoint import flat_parameters
-from pi_behavior.config import ModelConfig, model_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.published_layout import infer_config, load_published, published_shapes
+from pi_behavior.tensors import flat_parameters
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_tiny.npz"
 
@@ -49,7 +49,7 @@ def test_loading_tensors_lists_every_mismatch() -> None:
 
 
 def test_mask_follows_figure_4() -> None:
-    config = model_config("tiny")
+    config = ModelConfig.presets["tiny"]
     blocks = prefix_blocks(config, fast_tokens=3)
     images, task = slice(0, config.image_tokens), config.image_tokens
     stage, state = slice(task + 1, task + 5), slice(task + 5, config.prefix_tokens)
@@ -74,7 +74,7 @@ def test_invalid_tokens_are_neither_seen_nor_see() -> None:
 
 @pytest.mark.parametrize("size", ["tiny", "small"])
 def test_parameter_count_of_the_small_sizes(size: str) -> None:
-    model = nnx.eval_shape(lambda: PiBehavior(model_config(size), nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: PiBehavior(ModelConfig.presets[size], nnx.Rngs(0)))
     count = sum(int(np.prod(p.shape)) for p in flat_parameters(nnx.state(model)).values())
     low, high = {"tiny": (0.5e6, 3e6), "small": (20e6, 40e6)}[size]
     assert low < count < high

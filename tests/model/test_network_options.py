@@ -10,8 +10,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pi_behavior.checkpoint import flat_parameters
-from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.flops import forward_flops, training_flops
 from pi_behavior.flow import FLAT
 from pi_behavior.layout import CAMERAS
@@ -20,6 +19,8 @@ from pi_behavior.network import PiBehavior
 from pi_behavior.network.kv_mix import KVMix, source_layers
 from pi_behavior.network.layers import attend
 from pi_behavior.observation import FastTokens, Observation
+from pi_behavior.tensors import flat_parameters
+from pi_behavior.training.config import TrainConfig
 
 CONFIG = ModelConfig(
     vision=VisionConfig(image_size=28, patch=14, width=16, depth=1, heads=2, mlp=16),

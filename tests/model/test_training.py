@@ -15,12 +15,14 @@ import pytest
 from flax import nnx
 
 from pi_behavior import checkpoint
-from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.correlation import REAL
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.layout import CAMERAS
 from pi_behavior.network import PiBehavior
 from pi_behavior.statistics import Statistics
+from pi_behavior.tensors import flat_parameters
+from pi_behavior.training.config import LearningRate, TrainConfig
 from pi_behavior.training.hooks import JsonLines
 from pi_behavior.training.loop import NonFiniteError, train
 from pi_behavior.training.sharding import FSDP, make_mesh, parameter_sharding
@@ -42,7 +44,13 @@ MODEL = ModelConfig(
     prediction="clean",
 )
 TRAIN = TrainConfig(
-    steps=4, batch_size=4, flow_samples=2, peak_learning_rate=1e-2, warmup_steps=1, save_every=2, log_every=1
+    steps=4,
+    batch_size=4,
+    flow_samples=2,
+    learning_rate=LearningRate(peak=1e-2),
+    warmup_steps=1,
+    save_every=2,
+    log_every=1,
 )
 
 
@@ -82,7 +90,7 @@ def batches(start: int) -> Iterator[Batch]:
 
 def parameters(path: Path) -> dict[str, np.ndarray]:
     loaded = checkpoint.load(path)
-    return {k: np.asarray(v) for k, v in checkpoint.flat_parameters(nnx.state(loaded.model)).items()}
+    return {k: np.asarray(v) for k, v in flat_parameters(nnx.state(loaded.model)).items()}
 
 
 class CrashError(Exception):
@@ -176,13 +184,20 @@ def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path: Path) -> N
         checkpoint.load(tmp_path)
 
 
-def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.jsonl"
-    first = JsonLines(file, 0)
-    for step in (1, 2, 3):
-        first(step, {"loss": 1.0 / step})
-    with file.open("a") as torn:
-        torn.write('{"step": 4, "lo')
-    JsonLines(file, 2)(3, {"loss": 0.5})
-    assert [json.loads(line)["step"] for line in file.read_text().splitlines()] == [1, 2, 3]
-    assert json.loads(file.read_text().splitlines()[-1])["loss"] == 0.5
+def test_metrics_of_repeated_steps_are_replaced_and_others_kept(tmp_path: Path) -> None:
+    file, work = tmp_path / "metrics.jsonl", tmp_path / "work"
+
+    def run() -> list[dict[str, float]]:
+        train(MODEL, TRAIN, statistics(), batches, work, hooks=[JsonLines(file)])
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    with pytest.raises(CrashError):
+        train(MODEL, TRAIN, statistics(), batches, work, hooks=[JsonLines(file), stop_at(3)])
+    with file.open("a") as cut_off:
+        cut_off.write('{"step": 4, "lo')
+    before = [json.loads(line) for line in file.read_text().splitlines()[:3]]
+    after = run()
+    assert [row["step"] for row in after] == [1, 2, 3, 4]
+    assert after[:3] == before
+    # killed after its last checkpoint, before the caller took note of it
+    assert run() == after

@@ -124,10 +124,19 @@ class Stub:
         spec = body["spec"]
         who = spec["user"].split(":")[-1] if "user" in spec else "me"
         asked = spec["resourceAttributes"]
-        allowed = (who, asked["verb"], asked["resource"]) not in self.denied
+        known = _GROUPS[asked["resource"]] == asked.get("group", "")
+        allowed = known and (who, asked["verb"], asked["resource"]) not in self.denied
         return 201, body | _TYPES[kind] | {"status": {"allowed": allowed}}
 
 
+_GROUPS = {
+    "experiments": "pipelines.kubeflow.org",
+    "runs": "pipelines.kubeflow.org",
+    "jobs": "pipelines.kubeflow.org",
+    "workflowtaskresults": "argoproj.io",
+    "configmaps": "",
+}
+"""The API group of each resource; a rule for one group allows nothing in another."""
 _TYPES = {
     "selfsubjectaccessreviews": {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"},
     "localsubjectaccessreviews": {

@@ -5,14 +5,18 @@ Environment variables make it misbehave, so that its fingerprint stays the same.
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kfp import dsl
 
+from components.runtime.declaration import ARTIFACT, LOOP, Declaration
 from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
+from components.runtime.values import PER_TASK
+from components.settings.sections import DECLARATIONS, PIPELINES, Section
 from components.store.artifact import Artifact
-from pipelines.definitions.loops import branches_on_answer, loops_over_items
+from pipelines.definitions.compiling import BUILDERS
+from pipelines.definitions.flow import Flow
 from pipelines.definitions.profiles.profile import Profile
 
 
@@ -20,11 +24,11 @@ from pipelines.definitions.profiles.profile import Profile
 class Config:
     """What to do."""
 
-    name: str = "first"
+    name: str = field(default="first", metadata=PER_TASK)
     """Name."""
     number: int = 1
     """A number."""
-    tasks: tuple[str, ...] = ()
+    words: tuple[str, ...] = field(default=(), metadata=PER_TASK)
     """Texts."""
     reply: str = ""
     """What to answer instead of items."""
@@ -54,102 +58,62 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         time.sleep(float(os.environ.get("SLEEP", "0")) if os.environ.get("SLOW") == config.name else 0)
     sources = [a for a in (inputs.source, *inputs.many) if a is not None]
     read = " ".join((a.path / "text").read_text() for a in sources)
-    (work.path / "text").write_text(f"{config.name}{config.number}{''.join(config.tasks)}({read})")
-    items = [{"name": "left", "tasks": "a b"}, {"name": "right", "tasks": "c"}]
-    parameters = {"Output": config.reply or items, "word": "w"}
+    (work.path / "text").write_text(f"{config.name}{config.number}{''.join(config.words)}({read})")
+    items = [{"name": "left", "words": "a b"}, {"name": "right", "words": "c"}]
+    parameters = {LOOP: config.reply if config.name == "ask" else items, "word": "w"}
     return Result(metrics={"sources": len(sources)}, parameters=parameters)
 
 
-# the name is that of an existing stage because the fingerprint looks at the source of components.<name>
-STAGE = Stage("group", Config, Inputs, run, ())
-
-ARGUMENTS = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER, "--workspace"]
-COMMAND = ["python3", "-m", "small_stage"]
+DECLARATION = Declaration("small", Config, Inputs)
+STAGE = Stage(DECLARATION, run)
 
 
-@loops_over_items
-@dsl.container_component
-def first(
-    workspace: str,
-    artifact: dsl.Output[dsl.Artifact],
-    metrics: dsl.Output[dsl.Metrics],
-    items: dsl.OutputPath(list),
-    name: str = "first",
-    number: int = 1,
-):
-    return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
+def register() -> None:
+    """Make the pipelines known; for a test's process."""
+    for name, outputs in (
+        ("first", {LOOP: list}),
+        ("middle", {}),
+        ("last", {}),
+        ("ask", {LOOP: str, "word": str}),
+    ):
+        DECLARATIONS[name] = Declaration(name, Config, Inputs, outputs=outputs)  # type: ignore[index]
+    for name, builder in (("small", build), ("branching", build_branching)):
+        PIPELINES[name] = (Section("small", DECLARATION),)  # type: ignore[index]
+        BUILDERS[name] = builder  # type: ignore[index]
 
 
-@dsl.container_component
-def middle(
-    workspace: str,
-    source: dsl.Input[dsl.Artifact],
-    artifact: dsl.Output[dsl.Artifact],
-    name: str = "middle",
-    tasks: str = "",
-    number: int = 1,
-):
-    return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
-
-
-@dsl.container_component
-def last(
-    workspace: str,
-    many: dsl.Input[list[dsl.Artifact]],
-    artifact: dsl.Output[dsl.Artifact],
-    name: str = "last",
-    tasks: str = "",
-):
-    return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
-
-
-@branches_on_answer
-@dsl.container_component
-def ask(
-    workspace: str,
-    artifact: dsl.Output[dsl.Artifact],
-    answer: dsl.OutputPath(str),
-    word: dsl.OutputPath(str),
-    name: str = "ask",
-    reply: str = "",
-):
-    return dsl.ContainerSpec(image="none", command=COMMAND, args=[*ARGUMENTS, workspace])
-
-
-def build(profile: Profile) -> dsl.graph_component.GraphComponent:
+def build(profile: Profile, word: object = "", pipeline: str = "small") -> dsl.graph_component.GraphComponent:
     """A pipeline: first, a loop over what it returns, last."""
+    flow = Flow(pipeline, profile, checked=True)
 
-    @dsl.pipeline(name="small")
-    def small(number: int = 1, word: str = "", workspace: str = "/workspace") -> None:
-        start = first(workspace=workspace, number=number)
-        profile.apply(start, "first", "First")
-        with dsl.ParallelFor(start.outputs["Output"], name="Middle", parallelism=2) as item:
-            inner = middle(
-                workspace=workspace,
-                source=start.outputs["artifact"],
+    def body() -> None:
+        section = {"sections": ("small",)}
+        start = flow.task("first", "First", name="first", **section)
+        with dsl.ParallelFor(start.outputs[LOOP], name="Middle", parallelism=2) as item:
+            inner = flow.task(
+                "middle",
+                "Middle",
+                source=start.outputs[ARTIFACT],
                 name=item.__getattr__("name"),
-                tasks=item.tasks,
-                number=number,
+                words=item.words,
+                **section,
             )
-            profile.apply(inner, "middle", "Middle")
-        end = last(workspace=workspace, many=dsl.Collected(inner.outputs["artifact"]), tasks=word)
-        profile.apply(end, "last", "Last")
+        flow.task("last", "Last", name="last", many=dsl.Collected(inner.outputs[ARTIFACT]), **section)
 
-    return small
+    return flow.pipeline_of(body, "small-pipeline", "Small", "A small pipeline.")
 
 
 def build_branching(profile: Profile) -> dsl.graph_component.GraphComponent:
     """A pipeline: ask, and the small pipeline only if the answer is yes."""
-    small = build(profile)
+    small = build(profile, pipeline="branching")
+    flow = Flow("branching", profile, checked=True)
 
-    @dsl.pipeline(name="branching")
-    def branching(answer: str = "no", number: int = 1, workspace: str = "/workspace") -> None:
-        question = ask(workspace=workspace, reply=answer)
-        profile.apply(question, "ask", "Ask")
-        with dsl.If(question.outputs["Output"] == "yes", name="If yes"):
-            small(workspace=workspace, number=number, word=question.outputs["word"])
+    def body() -> None:
+        question = flow.task("ask", "Ask", name="ask", sections=("small",))
+        with dsl.If(question.outputs[LOOP] == "yes", name="If yes"):
+            small(**flow.given)
 
-    return branching
+    return flow.pipeline_of(body, "branching-pipeline", "Branching", "A pipeline inside a condition.")
 
 
 if __name__ == "__main__":

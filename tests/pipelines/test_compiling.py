@@ -165,7 +165,6 @@ def test_a_profiles_arguments_are_inputs_and_reach_the_ir(
 def test_a_profiles_arguments_are_accepted_by_the_stages(profile: str) -> None:
     from components.plan.stage import Config as PlanConfig
     from components.train.stage import Config as TrainConfig
-    from pi_behavior.config import model_config
 
     given = load_profile(profile).arguments
     names = ("validation_instances", "reported_instances", "workers", "execute", "compress_from", "num_steps")

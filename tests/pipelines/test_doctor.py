@@ -294,13 +294,33 @@ def test_s3_is_written_read_and_left_as_it_was(bucket: Any, monkeypatch: pytest.
 
 
 def test_this_machine_runs_the_demo(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    assert doctor.run(Options(profile="laptop")) == 0
+    assert doctor.run(Options(profile="laptop", workspace=tmp_path / "not" / "made")) == 0
     text = capsys.readouterr().out
-    for check in ("Python", "packages", "EGL", "disk", "memory", "git"):
+    for check in ("Python", "packages", "EGL", "file locks", "disk", "memory", "git"):
         assert check in text
+    assert f"the file system of {tmp_path} has flock" in text
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("locks", "said"),
+    [
+        (lambda _: False, "has no flock"),
+        (lambda folder: (folder / "missing" / "file").touch(), "No such file or directory"),
+    ],
+)
+def test_a_workspace_without_locks_fails(
+    locks: Any, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(doctor, "supports_locks", locks)
+    assert doctor.run(Options(local=True, workspace=tmp_path)) == 1
+    text = capsys.readouterr().out
+    assert said in text
+    assert "1 failed" in text
 
 
 def test_a_machine_without_rendering_or_git_is_told_what_to_install(
@@ -311,5 +331,5 @@ def test_a_machine_without_rendering_or_git_is_told_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert doctor.run(Options(local=True)) == 1
     text = capsys.readouterr().out
-    assert "apt-get install libegl1" in text
+    assert "apt-get install libegl1 libgl1-mesa-dri" in text
     assert "apt-get install git" in text

@@ -7,7 +7,7 @@ import pytest
 
 from components.runtime.errors import UserError
 from pi_behavior.challenge import TASKS
-from pi_behavior.config import model_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.flops import training_flops
 from pipelines.tools.estimate import Options, Row, estimate, parameters, run
 
@@ -20,14 +20,14 @@ def _rows(**options: object) -> dict[str, Row]:
 
 def test_training_follows_from_flops_peak_and_utilisation() -> None:
     row = _rows(set=("steps=100", "batch_size=10"), peak_tflops=500.0, utilisation=0.5)["train, all tasks"]
-    flops = 100 * 10 * training_flops(model_config("full"), 15, 200)
+    flops = 100 * 10 * training_flops(ModelConfig.presets["full"], 15, 200)
     assert row.amount == pytest.approx(flops / (500e12 * 0.5) / 3600)
     assert row.hours == pytest.approx(row.amount / 8)
 
 
 def test_default_utilisation_is_that_of_the_report() -> None:
     """Two epochs of 1.19e8 frames in a month on 8 H200."""
-    flops = 2 * 1.19e8 * training_flops(model_config("full"), 15, 200)
+    flops = 2 * 1.19e8 * training_flops(ModelConfig.presets["full"], 15, 200)
     assert Options().utilisation == pytest.approx(flops / (30 * 86400 * 8 * 989e12), abs=0.01)
 
 
@@ -50,7 +50,7 @@ def test_rollouts_are_those_of_the_plan() -> None:
 
 
 def test_parameters_are_counted_on_the_network() -> None:
-    trained, frozen = parameters(model_config("full"))
+    trained, frozen = parameters(ModelConfig.presets["full"])
     assert (trained + frozen) / 1e6 == pytest.approx(3404.5, abs=0.1)
     assert 390e6 < frozen < 430e6
 

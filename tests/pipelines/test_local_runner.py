@@ -8,13 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from components.runtime.errors import UserError
-from pipelines.definitions import compiling
+from components.settings.sections import DECLARATIONS, PIPELINES
+from pipelines.definitions.compiling import BUILDERS
 from pipelines.local import run as local
 from pipelines.local.records import Run, load_runs
 
@@ -23,9 +24,8 @@ DRIVER = """
     import sys
     from pathlib import Path
     import small_stage
-    from pipelines.definitions import compiling
     from pipelines.local import run as local
-    compiling.BUILDERS["small"] = small_stage.build
+    small_stage.register()
     resume = "--resume" in sys.argv
     options = local.Options(profile="smoke", pipeline="small", workspace=Path(sys.argv[1]), resume=resume)
     sys.exit(local.run(options))
@@ -33,19 +33,29 @@ DRIVER = """
 
 
 @pytest.fixture(autouse=True)
-def _small_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
+def _small_pipeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     spec = importlib.util.spec_from_file_location("small_stage", HERE / "small_stage.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "small_stage", module)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(compiling.BUILDERS, "small", module.build)
-    monkeypatch.setitem(compiling.BUILDERS, "branching", module.build_branching)
+    before = [(known, dict(known)) for known in (BUILDERS, PIPELINES, DECLARATIONS)]
+    module.register()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    yield
+    for known, content in before:
+        known.clear()
+        known.update(content)
 
 
 def _run(workspace: Path, *settings: str, resume: bool = False, pipeline: str = "small") -> int:
     return local.run(
-        local.Options(profile="smoke", pipeline=pipeline, workspace=workspace, set=settings, resume=resume)
+        local.Options(
+            profile="smoke",
+            pipeline=pipeline,
+            workspace=workspace,
+            set=(settings,) if settings else (),
+            resume=resume,
+        )
     )
 
 
@@ -82,12 +92,12 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
 ) -> None:
     assert _run(tmp_path, "number=7") == 0
     # parameters, items of the loop and collected artifacts each reach the right task, in order
-    assert _text(tmp_path, "last") == "last1(left7ab(first7()) right7c(first7()))"
+    assert _text(tmp_path, "last") == "last7(left7ab(first7()) right7c(first7()))"
     shown = capsys.readouterr().out
     for line in ("First: done", "Middle / left: done", "Middle / right: done", "Last: done"):
         assert line in shown
     run = _last(tmp_path)
-    assert (run.status, run.arguments["number"]) == ("succeeded", 7)
+    assert (run.status, run.arguments) == ("succeeded", {"settings": {"small": {"number": 7}}})
     assert run.seconds.keys() == {"first", "middle", "last"}
     lines = (run.folder(tmp_path) / "events-1.jsonl").read_text().splitlines()
     events = [json.loads(line) for line in lines]
@@ -98,6 +108,7 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
         "last",
     }
 
+    assert (tmp_path / "runs" / "latest").readlink() == Path(run.id)
     assert _run(tmp_path, "number=7") == 0
     assert "First: cached" in capsys.readouterr().out
     assert _calls(tmp_path) == {"first": 1, "left": 1, "right": 1, "last": 1}
@@ -106,13 +117,13 @@ def test_values_pass_as_on_a_cluster_and_a_second_run_is_cached(
 def test_a_pipeline_inside_a_condition_runs_on_yes_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert _run(tmp_path, "answer=no", pipeline="branching") == 0
+    assert _run(tmp_path, "reply=no", pipeline="branching") == 0
     assert _calls(tmp_path) == {"ask": 1}
     assert _last(tmp_path).outputs.keys() == {"ask"}
     assert "Ask: done" in capsys.readouterr().out
-    assert _run(tmp_path, "answer=yes", "number=7", pipeline="branching") == 0
-    # an upstream parameter of outside, and a pipeline input inside the inner loop, keep their values
-    assert _text(tmp_path, "last") == "last1w(left7ab(first7()) right7c(first7()))"
+    assert _run(tmp_path, "reply=yes", "number=7", pipeline="branching") == 0
+    # a pipeline input keeps its value inside the inner loop
+    assert _text(tmp_path, "last") == "last7(left7ab(first7()) right7c(first7()))"
     assert "Middle / left: done" in capsys.readouterr().out
 
 
@@ -137,7 +148,7 @@ def test_a_failed_stage_is_shown_and_the_run_continues_after_it(
 
     monkeypatch.delenv(how)
     assert _run(tmp_path, resume=True) == 0
-    assert _text(tmp_path, "last") == "last1(left3ab(first3()) right3c(first3()))"
+    assert _text(tmp_path, "last") == "last3(left3ab(first3()) right3c(first3()))"
     assert _calls(tmp_path) == {"first": 1, "left": 1, "right": 2, "last": 1}
     run = _last(tmp_path)
     assert (run.status, run.attempts, len(load_runs(tmp_path))) == ("succeeded", 2, 1)
@@ -206,5 +217,5 @@ def test_resuming_needs_a_run_that_did_not_finish(tmp_path: Path) -> None:
 
 
 def test_required_inputs_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="needs repository; give --set repository="):
+    with pytest.raises(UserError, match="repository is empty"):
         local.run(local.Options(profile="smoke", workspace=tmp_path))

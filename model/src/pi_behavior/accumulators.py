@@ -1,6 +1,7 @@
 """Streaming accumulators in double precision: second moments, quantiles, and the pass over a dataset.
 
-Accumulators of parts of the data merge into that of the whole, so the pass may be split in any way.
+Accumulators of parts of the data merge into that of the whole, so the pass may be split in any way. The same
+pass gives the same bits on every machine.
 """
 
 from collections.abc import Mapping
@@ -10,9 +11,9 @@ from jaxtyping import Float
 
 from pi_behavior.correlation import EPSILON, correlation_matrix
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HORIZON, DELTA_DIMS
+from pi_behavior.reproducible import cholesky, gram
 from pi_behavior.statistics import Normalisation, Statistics, closed_grippers, stage_of_frame
 
-_BINS_PER_OCTAVE = 256
 _MANTISSA_SHIFT = 23 - 8
 _SMALLEST, _LARGEST = 2.0**-14, 2.0**8
 _LOW_CODE = int(np.float32(_SMALLEST).view(np.int32)) >> _MANTISSA_SHIFT
@@ -41,12 +42,11 @@ class Moments:
         part = Moments(values.shape[1])
         part.count = len(values)
         part.mean = values.mean(axis=0, dtype=np.float64)
-        centred = values - part.mean
-        part.scatter = centred.T @ centred
+        part.scatter = gram(values - part.mean)
         self.merge(part)
 
     def merge(self, other: "Moments") -> None:
-        """Add what another accumulator has seen."""
+        """Add the data of another accumulator."""
         total = self.count + other.count
         if not other.count:
             return
@@ -96,7 +96,7 @@ class QuantileHistogram:
         np.add.at(self.counts.reshape(-1), place.reshape(-1), 1)
 
     def merge(self, other: "QuantileHistogram") -> None:
-        """Add what another histogram has seen."""
+        """Add the data of another histogram."""
         self.counts += other.counts
         self.low = np.minimum(self.low, other.low)
         self.high = np.maximum(self.high, other.high)
@@ -176,7 +176,7 @@ class DatasetAccumulator:
         self.human_counts[task_name] = self.human_counts.get(task_name, 0) + 1
 
     def merge(self, other: "DatasetAccumulator") -> None:
-        """Add what another accumulator has seen."""
+        """Add the data of another accumulator."""
         self.state.merge(other.state)
         self.state_histogram.merge(other.state_histogram)
         self.chunks.merge(other.chunks)
@@ -190,7 +190,7 @@ class DatasetAccumulator:
             self.human_counts[name] = self.human_counts.get(name, 0) + other.human_counts[name]
 
     def finish(self, *, normalisation: Normalisation = "report") -> Statistics:
-        """The statistics of everything seen.
+        """The statistics of all demonstrations.
 
         Args:
             normalisation: per_step gives every dimension mean, deviation and quantiles of its own at each
@@ -238,7 +238,7 @@ class DatasetAccumulator:
         }
         return Statistics(
             **arrays,
-            correlation_cholesky=np.linalg.cholesky(correlation).astype(np.float32),
+            correlation_cholesky=cholesky(correlation).astype(np.float32),
             normalisation=normalisation,
             absolute_actions=self.absolute_actions,
             human={

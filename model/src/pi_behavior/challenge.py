@@ -4,7 +4,7 @@ Sources: the challenge's rules of 2025 and 2026; report, section 8.1.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
@@ -89,3 +89,14 @@ def task(name: str) -> Task:
             f"unknown task {name!r}: expected one of the challenge's {len(TASKS)} task names{hint}"
         )
     return TASKS[name]
+
+
+def check_tasks(names: Iterable[str]) -> list[tuple[bool, str]]:
+    """Requirements of a configuration (see `config.require`): all names are tasks of the challenge."""
+    checked = []
+    for name in names:
+        try:
+            task(name)
+        except ValueError as error:
+            checked.append((False, f"tasks: {error}"))
+    return checked

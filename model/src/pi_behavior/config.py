@@ -1,19 +1,78 @@
-"""Configuration of the network and of a training run. Sizes: report, section 4 and appendices B, C."""
+"""Configuration of the network. Sizes: report, section 4 and appendices B, C."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from typing import Any, Literal, get_args, get_type_hints
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, TypeVar
+
+import msgspec
 
 from pi_behavior.challenge import MAX_STAGES, STAGE_COUNTS
 from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
 
+T = TypeVar("T")
 StateEncoding = Literal["digitised", "projected"]
 Prediction = Literal["velocity", "clean"]
 KVSource = Literal["layerwise", "last", "lower_half"]
 Rematerialise = Literal["none", "dots", "all"]
 AttentionKind = Literal["auto", "xla", "cudnn"]
 STAGE_TOKENS = 4
+OPERATIONAL: Mapping[str, bool] = MappingProxyType({"operational": True})
+"""Metadata of a field that changes how a run works, not what comes out of it: a changed value makes no other
+artifact."""
+
+
+def require(*requirements: tuple[bool, str]) -> None:
+    """Check a configuration, and name everything that is wrong with it at once.
+
+    Args:
+        requirements: whether it holds, and what to say if not: the value, and what was expected.
+
+    Raises:
+        ValueError: some do not hold; one line for each.
+    """
+    broken = [message for holds, message in requirements if not holds]
+    if broken:
+        raise ValueError("\n".join(broken))
+
+
+def from_document(kind: type[T], document: Mapping[str, Any]) -> T:
+    """Make a configuration from its JSON document. Fields that the document lacks have their defaults.
+
+    Raises:
+        ValueError: a field is unknown, as one of a later version is, or its value does not fit.
+    """
+    try:
+        config = msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    if unknown := sorted(_unknown(document, msgspec.to_builtins(config))):
+        raise ValueError(f"{kind.__name__} has no {', '.join(unknown)}; it may be of another version")
+    return config
+
+
+def _unknown(document: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in document.items():
+        if name not in known:
+            yield prefix + name
+        elif isinstance(value, Mapping):
+            yield from _unknown(value, known[name], f"{prefix}{name}.")
+
+
+def _positive(config: object, *names: str) -> list[tuple[bool, str]]:
+    """Requirements: fields of at least 1."""
+    return [(getattr(config, n) >= 1, f"{n} is {getattr(config, n)}; expected at least 1") for n in names]
+
+
+def _multiple(config: object, *pairs: tuple[str, str]) -> list[tuple[bool, str]]:
+    """Requirements: the first field of a pair is a multiple of the second."""
+    return [
+        (
+            getattr(config, unit) >= 1 and getattr(config, name) % getattr(config, unit) == 0,
+            f"{name} is {getattr(config, name)}; expected a multiple of {unit} {getattr(config, unit)}",
+        )
+        for name, unit in pairs
+    ]
 
 
 @dataclass(frozen=True)
@@ -25,9 +84,13 @@ class VisionConfig:
     patch: int = 14
     """Height and width of a patch, in pixels."""
     width: int = 1152
+    """Width of the transformer."""
     depth: int = 27
+    """Layers."""
     heads: int = 16
+    """Attention heads."""
     mlp: int = 4304
+    """Hidden width of the feed-forward layers."""
 
     @property
     def tokens(self) -> int:
@@ -36,31 +99,41 @@ class VisionConfig:
 
     def __post_init__(self) -> None:
         """Check that sizes divide."""
-        if self.image_size % self.patch:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch {self.patch}")
-        if self.width % self.heads:
-            raise ValueError(f"vision width {self.width} is not a multiple of heads {self.heads}")
+        require(
+            *_positive(self, "image_size", "patch", "width", "depth", "heads", "mlp"),
+            *_multiple(self, ("image_size", "patch"), ("width", "heads")),
+        )
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The whole network. The defaults are the published policy's, 3,404.5 M parameters."""
 
+    presets: ClassVar[Mapping[str, "ModelConfig"]]
+    """Configurations by name: tiny, small, full. Values given besides a name change its fields."""
+
     vision: VisionConfig = VisionConfig()
+    """The transformer that encodes the cameras' images."""
     width: int = 2048
     """Width of the prefix transformer (Gemma 2B)."""
     mlp: int = 16384
+    """Hidden width of the prefix transformer's feed-forward layers."""
     depth: int = 18
     """Layers of the prefix transformer and of the action expert."""
     heads: int = 8
+    """Attention heads of the prefix transformer and of the action expert."""
     kv_heads: int = 1
+    """Heads of keys and values, each shared by several heads of queries."""
     head_dim: int = 256
+    """Width of an attention head."""
     expert_width: int = 1024
     """Width of the action expert (Gemma 300M)."""
     expert_mlp: int = 4096
+    """Hidden width of the action expert's feed-forward layers."""
     vocabulary: int = 257_152
     """Rows of the token embedding; the state's 256 bins use the first 256."""
     fast_vocabulary: int = 1024
+    """Most tokens of the FAST tokenizer."""
     stage_counts: tuple[int, ...] = STAGE_COUNTS
     """Stages per task; its length is the number of task embeddings."""
     state_encoding: StateEncoding = "digitised"
@@ -128,14 +201,20 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Check that sizes fit each other."""
-        if ACTION_HORIZON % self.steps_per_token:
-            raise ValueError(f"steps_per_token {self.steps_per_token} does not divide {ACTION_HORIZON}")
-        if self.heads % self.kv_heads:
-            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
-        if max(self.stage_counts) > MAX_STAGES:
-            raise ValueError(f"a task has {max(self.stage_counts)} stages; at most {MAX_STAGES}")
-        if not 0.0 <= self.noise_beta <= 1.0:
-            raise ValueError(f"noise_beta {self.noise_beta} is outside [0, 1]")
+        require(
+            *_positive(self, "width", "mlp", "depth", "heads", "kv_heads", "head_dim", "expert_width"),
+            *_positive(self, "expert_mlp", "vocabulary", "fast_vocabulary", "steps_per_token"),
+            *_multiple(self, ("heads", "kv_heads")),
+            (
+                self.steps_per_token > 0 and ACTION_HORIZON % self.steps_per_token == 0,
+                f"steps_per_token is {self.steps_per_token}; expected a divisor of {ACTION_HORIZON}",
+            ),
+            (
+                max(self.stage_counts) <= MAX_STAGES,
+                f"a task has {max(self.stage_counts)} stages; expected at most {MAX_STAGES}",
+            ),
+            (0.0 <= self.noise_beta <= 1.0, f"noise_beta is {self.noise_beta}; expected 0 to 1"),
+        )
 
 
 def _tiny() -> ModelConfig:
@@ -177,97 +256,4 @@ def _small() -> ModelConfig:
     )
 
 
-SIZES = {"tiny": _tiny(), "small": _small(), "full": ModelConfig()}
-"""Configurations by name."""
-
-
-def model_config(size: str, changes: Sequence[str] = ()) -> ModelConfig:
-    """Look a configuration up by name, and change fields of it.
-
-    Args:
-        size: tiny, small or full.
-        changes: fields of ModelConfig as name=value, such as noise_beta=0 or kv_mix=last.
-
-    Raises:
-        ValueError: a name is unknown (the message suggests the closest one), or a value does not fit.
-    """
-    if size not in SIZES:
-        raise ValueError(
-            f"unknown model size {size!r}: expected one of {', '.join(SIZES)}{_closest(size, SIZES)}"
-        )
-    config = SIZES[size]
-    kinds = get_type_hints(ModelConfig)
-    names = [f.name for f in fields(ModelConfig) if isinstance(getattr(config, f.name), str | int | float)]
-    values = {}
-    for change in changes:
-        name, separator, text = change.partition("=")
-        if not separator or name not in names:
-            raise ValueError(
-                f"{change!r} changes no field of the network: expected name=value with one of "
-                f"{', '.join(names)}{_closest(name, names)}"
-            )
-        values[name] = _parse(name, text, kinds[name])
-    return replace(config, **values)
-
-
-def _closest(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _parse(name: str, text: str, kind: Any) -> Any:
-    """A field's value from text; Literal fields are texts of which only some are allowed."""
-    known: Mapping[str, Any] = {str(value): value for part in get_args(kind) for value in _values(part)}
-    if kind is bool:
-        known = {"true": True, "false": False}
-    if known:
-        if text.lower() not in known:
-            raise ValueError(f"{name} is {text!r}; expected one of {', '.join(known)}")
-        return known[text.lower()]
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{name} is {text!r}; expected a number ({kind.__name__})") from None
-
-
-def _values(part: Any) -> tuple[Any, ...]:
-    """The values of a Literal, also inside of a union."""
-    return get_args(part) or (part,)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run. The defaults are the report's (8 x H200, 15 days)."""
-
-    steps: int = 20_000
-    batch_size: int = 2048
-    """Observations per step, over all devices."""
-    flow_samples: int = 15
-    """(time, noise) pairs per observation, on one prefix pass (report, section 6.2)."""
-    peak_learning_rate: float = 1e-4
-    final_learning_rate: float = 1e-5
-    warmup_steps: int = 1000
-    weight_decay: float = 1e-10
-    clip_norm: float = 1.0
-    """Largest global norm of the gradient."""
-    ema_decay: float = 0.99
-    """Decay of the exponential moving average of the weights; 0 turns it off."""
-    stage_weight: float = 0.1
-    """Weight of the stage loss (report, section 6.3.2)."""
-    fast_weight: float = 0.05
-    """Weight of the FAST loss (report, section 6.3.3)."""
-    augment: bool = True
-    """Augment images: crop, rotate, colour."""
-    fsdp: int = 1
-    """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
-    save_every: int = 1000
-    log_every: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("batch_size", "flow_samples", "save_every", "log_every", "fsdp"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.steps < 0 or self.warmup_steps < 0:
-            raise ValueError(f"steps {self.steps} and warmup_steps {self.warmup_steps} may not be negative")
+ModelConfig.presets = MappingProxyType({"tiny": _tiny(), "small": _small(), "full": ModelConfig()})

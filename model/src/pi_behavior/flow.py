@@ -19,12 +19,12 @@ FLAT = ACTION_HORIZON * MODEL_DIM
 INPAINT_UNTIL = 0.3
 """Inpainting corrects at every step whose new time is above this (report, section 7.1.3)."""
 LARGEST_CORRECTION = 1.0
-"""Above this, in normalised units, a correction of the free entries is not believed and left out."""
+"""A correction of the free entries that is larger than this, in normalised units, is left out."""
 
 
 @struct.dataclass
 class Correlation:
-    """What the sampler and the loss need of the actions' correlation."""
+    """Matrices that follow from the correlation of the actions, for the sampler."""
 
     cholesky: Float[Array, "960 960"]
     """Lower factor of the shrunk covariance beta Sigma + (1 - beta) I."""
@@ -67,8 +67,8 @@ def flow_loss(
 ) -> Float[Array, "b 30 32"]:
     """Squared error of the prediction per step and dimension, mean over the flow samples.
 
-    The target is the velocity noise - actions, padding included (its noise is live), or the clean chunk for
-    a network that predicts that.
+    The target is the velocity noise - actions, or the clean chunk for a network that predicts that. Padding
+    counts too: its actions are 0, its noise is not.
     """
     weight = time[..., None, None]
     noisy = weight * noise + (1.0 - weight) * actions[:, None]
@@ -101,7 +101,7 @@ def sample(
         prefix: the prefix pass of the observations.
         noise: the start.
         steps: Euler steps; the network sees the time before each step.
-        inpainting: actions that the first steps should almost meet.
+        inpainting: actions that the first steps should be close to.
         correction: the correction matrix, with inpainting.
 
     Returns:
@@ -133,7 +133,7 @@ def _inpaint(
 ) -> Float[Array, "b 30 32"]:
     """Put the constrained entries where the flow should have them, and let the free ones follow.
 
-    The guard against large corrections works per sample: one strange session must not change the others.
+    Too large corrections are left out per sample, so that one session does not change the others.
     """
     keep = inpainting.actions.shape[1]
     constrained, free = constrained_entries(keep), free_entries(keep)

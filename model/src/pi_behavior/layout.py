@@ -1,4 +1,4 @@
-"""The R1Pro robot as numbers: action and proprioception slices, limits, cameras, and data keys.
+"""The R1Pro robot: slices of actions and proprioception, limits, cameras, and data keys.
 
 Sources: the BEHAVIOR challenge's robot definition; report, appendix B. Every string key of a dataset,
 a message or an observation that more than one module uses is a constant here.

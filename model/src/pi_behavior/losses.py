@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from pi_behavior.config import TrainConfig
 from pi_behavior.flow import correlated_noise, flow_loss, sample_time
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS
 from pi_behavior.network import PiBehavior
 from pi_behavior.observation import FastTokens, Observation
+from pi_behavior.training.config import TrainConfig
 
 
 def stage_loss(logits: Float[Array, "b 15"], stage: Int[Array, " b"]) -> Float[Array, " b"]:

@@ -1,4 +1,4 @@
-"""Observation and actions as the network sees them: the one boundary between raw data and typed arrays.
+"""Observations and FAST tokens as the network sees them; resizing and augmentation of images.
 
 Axes: b batch, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST tokens.
 """

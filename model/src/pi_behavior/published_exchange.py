@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from pi_behavior import checkpoint
-from pi_behavior.checkpoint import CheckpointError, check_tensors
+from pi_behavior.checkpoint_description import PARAMETERS, CheckpointError, read_config
 from pi_behavior.config import ModelConfig
 from pi_behavior.network import PiBehavior
 from pi_behavior.published_layout import (
@@ -29,7 +29,9 @@ from pi_behavior.published_layout import (
     infer_config,
     published_shapes,
 )
-from pi_behavior.statistics import NORM_STATS, Statistics
+from pi_behavior.statistics import Statistics
+from pi_behavior.statistics_files import NORM_STATS
+from pi_behavior.tensors import check_tensors, flat_parameters, tensor_metadata, write_tensors
 
 Kind = Literal["policy", "base"]
 ASSET_ID = "behavior-1k/2025-challenge-demos"
@@ -70,7 +72,7 @@ def open_tensors(source: Path) -> Tensors:
     if not source.is_dir():
         raise CheckpointError(f"{source} is not a folder; expected one of a published checkpoint")
     folder = source / _ROOT if (source / _ROOT).is_dir() else source
-    tree = checkpoint.tensor_metadata(folder)
+    tree = tensor_metadata(folder)
     flat: dict[_Path, Any] = {
         tuple(map(str, path)): leaf for path, leaf in traverse_util.flatten_dict(tree).items()
     }
@@ -144,18 +146,18 @@ def export_published(path: Path, out: Path, *, asset_id: str = ASSET_ID) -> None
     place = Path(asset_id)
     if not asset_id or place.is_absolute() or ".." in place.parts:
         raise CheckpointError(f"the asset id is {asset_id!r}; expected a relative path such as {ASSET_ID}")
-    config, _ = checkpoint.read_config(path)
+    config, _ = read_config(path)
     shapes = published_shapes(config)
     statistics = checkpoint.read_statistics(path)
-    folder = path / checkpoint.PARAMETERS
-    metadata = checkpoint.tensor_metadata(folder)
+    folder = path / PARAMETERS
+    metadata = tensor_metadata(folder)
     check_tensors({ours: shapes[name] for ours, name in NAMES.items()}, metadata)
     tensors = Tensors(folder, metadata, {ours: (ours,) for ours in NAMES})
     flat = {tuple(name.split("/")): _read(tensors, ours) for ours, name in NAMES.items()}
     aside = out.with_name(f".{out.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    checkpoint.write_tensors(aside / _ROOT, {_ROOT: traverse_util.unflatten_dict(flat)})
+    write_tensors(aside / _ROOT, {_ROOT: traverse_util.unflatten_dict(flat)})
     statistics.save(aside / "assets" / place)
     os.sync()
     aside.rename(out)
@@ -207,7 +209,7 @@ def _initialise(config: ModelConfig, seed: int, paths: set[str]) -> dict[str, np
         return {}
 
     def create() -> dict[str, jax.Array]:
-        flat = checkpoint.flat_parameters(nnx.state(PiBehavior(config, nnx.Rngs(seed)), nnx.Param))
+        flat = flat_parameters(nnx.state(PiBehavior(config, nnx.Rngs(seed)), nnx.Param))
         return {path: flat[path] for path in paths}
 
     return {path: np.asarray(array) for path, array in jax.jit(create)().items()}

@@ -10,9 +10,10 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from pi_behavior.checkpoint import CheckpointError, check_tensors, flat_parameters, update_parameters
+from pi_behavior.checkpoint_description import CheckpointError
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network import PiBehavior
+from pi_behavior.tensors import check_tensors, flat_parameters, update_parameters
 
 _BLOCK = "PaliGemma/img/Transformer/encoderblock"
 _ATTENTION = f"{_BLOCK}/MultiHeadDotProductAttention_0"

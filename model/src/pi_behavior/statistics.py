@@ -1,34 +1,26 @@
 """Statistics of the demonstrations: delta actions, normalisation, correlation, and tables for the policy.
 
-Everything about the data that a policy needs besides its weights. `norm_stats.json` has the published
-layout, so statistics that come with published checkpoints load too. Source: report, sections 4.5 and 5.
+Everything about the data that a policy needs besides its weights. Source: report, sections 4.5 and 5.
 
 Units: states and absolute actions as in layout.py (rad, m/s, grippers in [-1, 1]); normalised values have
 none.
 """
 
-import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
-from pi_behavior.correlation import EPSILON, FLAT_DIM, PADDED_DIM, REAL, pad_correlation, shrunk_covariance
-from pi_behavior.correlation import correction_matrix as correction_matrix
-from pi_behavior.fast import FOLDER as FAST_FOLDER
+from pi_behavior import statistics_files
+from pi_behavior.correlation import EPSILON, correction_matrix, pad_correlation, shrunk_covariance
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, DELTA_DIMS, GRIPPERS, MODEL_DIM
 
 CLOSED_GRIPPER = -0.98
 """A gripper below this is closed."""
-NORM_STATS = "norm_stats.json"
-HUMAN = "human.json"
-CLOSURE = "closure.json"
 Normalisation = Literal["report", "per_step", "global"]
 Vector = Float32[np.ndarray, "23"]
 PerStep = Float32[np.ndarray, "30 23"]
@@ -157,72 +149,17 @@ class Statistics:
         return correction_matrix(self.covariance(beta), keep)
 
     def save(self, folder: Path) -> None:
-        """Write `norm_stats.json`, `human.json`, `closure.json` and, where there is one, `fast_tokenizer/`.
-
-        Each appears whole or not at all.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        stats = {
-            "state": _group(self, "state", ""),
-            "actions": {
-                **_group(self, "action", ""),
-                **_group(self, "action_step", "per_timestamp_"),
-                "action_correlation_cholesky": _numbers(self.correlation_cholesky),
-            },
-        }
-        record = {name: getattr(self, name) for name in _RECORDED}
-        _write(folder / NORM_STATS, {"norm_stats": stats, **record})
-        _write(folder / HUMAN, self.human)
-        _write(folder / CLOSURE, self.closure)
-        if self.fast is not None:
-            self.fast.save(folder / FAST_FOLDER)
-        else:
-            shutil.rmtree(folder / FAST_FOLDER, ignore_errors=True)
+        """Write the files of `statistics_files`; each appears whole or not at all."""
+        statistics_files.write(folder, {field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
         """Read what `save` wrote, or a published `norm_stats.json` (the file or its folder).
 
-        A FAST tokenizer in `fast_tokenizer/` beside it is read too.
-
         Raises:
             ValueError: a file cannot be read, or an entry is missing or of the wrong shape.
         """
-        file = path / NORM_STATS if path.is_dir() else path
-        document = _read(file)
-        try:
-            state, actions = document["norm_stats"]["state"], document["norm_stats"]["actions"]
-            arrays: dict[str, Any] = {
-                f"{name}_{kind}": _array(group[prefix + kind], shape, f"{name}_{kind}")
-                for name, group, prefix, shape in (
-                    ("state", state, "", (ACTION_DIM,)),
-                    ("action", actions, "", (ACTION_DIM,)),
-                    ("action_step", actions, "per_timestamp_", (ACTION_HORIZON, ACTION_DIM)),
-                )
-                for kind in _KINDS
-            }
-            cholesky = np.asarray(actions["action_correlation_cholesky"], np.float32)
-            if cholesky.shape == (PADDED_DIM, PADDED_DIM):
-                cholesky = cholesky[np.ix_(REAL, REAL)]
-            arrays["correlation_cholesky"] = _array(cholesky, (FLAT_DIM, FLAT_DIM), "correlation")
-        except KeyError as error:
-            raise ValueError(
-                f"{file} has no entry {error}; expected the layout of published statistics: norm_stats with "
-                "state and actions, and in actions per_timestamp_* and action_correlation_cholesky"
-            ) from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {error}") from error
-        tables: dict[str, Any] = {
-            "human": _read(file.with_name(HUMAN)) if file.with_name(HUMAN).exists() else {},
-            "closure": _read(file.with_name(CLOSURE)) if file.with_name(CLOSURE).exists() else {},
-        }
-        if (fast := file.with_name(FAST_FOLDER)).is_dir():
-            tables["fast"] = FastTokenizer.load(fast)
-        return cls(**arrays, **tables, **{name: document[name] for name in _RECORDED if name in document})
-
-
-_KINDS = ("mean", "std", "q01", "q99")
-_RECORDED = ("normalisation", "absolute_actions", "num_frames", "num_chunks", "horizon")
+        return cls(**statistics_files.read(path))
 
 
 def pad_to_model(values: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 32"]:
@@ -248,41 +185,3 @@ def closed_grippers(state: Float[np.ndarray, "*b 23"]) -> Bool[np.ndarray, "*b 2
 
 def _float32(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, np.float32)
-
-
-def _array(values: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """As float32, cut to the real dimensions where the published file has the padded ones."""
-    array = np.asarray(values, np.float32)
-    if array.ndim != len(shape) or any(have < want for have, want in zip(array.shape, shape, strict=True)):
-        raise ValueError(f"{name} has the shape {array.shape}; expected {shape}")
-    array = array[tuple(slice(n) for n in shape)]
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite")
-    return array
-
-
-def _numbers(array: np.ndarray) -> Any:
-    """Nested lists; nine digits keep a float32 and need half the space of its double."""
-    if array.ndim > 1:
-        return [_numbers(row) for row in array]
-    return [float(f"{value:.9g}") for value in array.tolist()]
-
-
-def _group(statistics: Statistics, name: str, prefix: str) -> dict[str, Any]:
-    return {prefix + kind: _numbers(getattr(statistics, f"{name}_{kind}")) for kind in _KINDS}
-
-
-def _write(path: Path, document: object) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("w") as file:
-        file.write(json.dumps(document))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read statistics from {path}: {error}") from error

@@ -8,6 +8,7 @@ Expected: about 15 days of training (report, section 6), a day of evaluation. No
 
 import dataclasses
 
+from components.settings.checks import Arguments
 from pipelines.definitions.profiles.cluster import (
     DATASET,
     EVALUATOR,
@@ -59,41 +60,34 @@ _EVALUATE = Step(
 PROFILE = Profile(
     name="h200x8",
     summary="the report's run: 8 H200 GPUs to train, OmniGibson on RTX nodes to evaluate; compile only",
-    arguments={
-        "repository": "/dataset/repository",
-        "path": "data",
-        "model": "full",
-        "steps": 20_000,
-        "batch_size": 2048,
-        "flow_samples": 15,
-        "peak_learning_rate": 1e-4,
-        "final_learning_rate": 1e-5,
-        "warmup_steps": 1000,
-        "group_steps": 5_000,
-        "group_peak_learning_rate": 2.5e-5,
-        "group_warmup_steps": 200,
-        "fsdp": 8,
-        "augment": True,
-        "save_every": 500,
-        "log_every": 50,
-        # raw frames of all demonstrations would need tens of terabytes
-        "frame_cache": False,
-        "evaluator": "omnigibson",
-        "edition": "2026",
-        "validation_instances": 10,
-        "reported_instances": 10,
-        "workers": 16,
-        "untrained": False,
-        "image_size": 224,
-        "action_chunk_size": 0,
-        "execute": 20,
-        "compress_from": 26,
-        "num_steps": 20,
-        "workspace": WORKSPACE.path,
-    },
+    values=Arguments(
+        inputs={
+            "repository": "/dataset/repository",
+            "model": "full",
+            "steps": 20_000,
+            "group_steps": 5_000,
+            "batch_size": 2048,
+            "evaluator": "omnigibson",
+            "workers": 16,
+        },
+        settings={
+            "train": {
+                "fsdp": 8,
+                # raw frames of all demonstrations would need tens of terabytes
+                "frame_cache": False,
+                "log_every": 50,
+            },
+            "finetune": {"learning_rate": {"peak": 2.5e-5}, "warmup_steps": 200},
+        },
+    ),
     # less of everything: the policy has seen most of the demonstrations
-    retraining={"steps": 5_000, "peak_learning_rate": 2.5e-5, "warmup_steps": 200},
+    by_pipeline={
+        "retrain": Arguments(
+            {"steps": 5_000}, {"train": {"learning_rate": {"peak": 2.5e-5}, "warmup_steps": 200}}
+        )
+    },
     steps={
+        "settings": _WITH_DATA,
         "news": _WITH_DATA,
         "dataset": dataclasses.replace(_WITH_DATA, cpu="16", memory="64Gi", hours=24 * 3),
         "statistics": toolbox(cpu="16", memory="128Gi", hours=24),
@@ -106,5 +100,5 @@ PROFILE = Profile(
     },
     pull_secret=PULL_SECRET,
     evaluations=16,
-    trainings=1,
+    workspace=WORKSPACE.path,
 )

@@ -5,6 +5,7 @@ Submit with `b1k pipeline submit --profile one_gpu --registry registry.example.o
 
 import dataclasses
 
+from components.settings.checks import Arguments
 from pipelines.definitions.profiles.cluster import RTX_PRODUCTS
 from pipelines.definitions.profiles.h200x8 import PROFILE as H200X8
 
@@ -12,23 +13,29 @@ PROFILE = dataclasses.replace(
     H200X8,
     name="one_gpu",
     summary="the small model and OmniGibson on one RTX GPU of a cluster; compile only",
-    arguments={
-        **H200X8.arguments,
-        "tasks": "turning_on_radio picking_up_trash",
-        "model": "small",
-        "steps": 5000,
-        "batch_size": 64,
-        "group_steps": 1000,
-        "peak_learning_rate": 1e-3,
-        "group_peak_learning_rate": 3e-4,
-        "fsdp": 1,
-        "frame_cache": True,
-        "image_size": 112,
-        "validation_instances": 2,
-        "reported_instances": 5,
-        "workers": 1,
+    values=Arguments(
+        {
+            **H200X8.values.inputs,
+            "tasks": "turning_on_radio picking_up_trash",
+            "model": "small",
+            "steps": 5000,
+            "group_steps": 1000,
+            "batch_size": 64,
+            "validation_instances": 2,
+            "reported_instances": 5,
+            "workers": 1,
+        },
+        {
+            "train": {"learning_rate": {"peak": 1e-3}, "log_every": 50},
+            "finetune": {"learning_rate": {"peak": 3e-4}, "warmup_steps": 200},
+            "plan": {"image_size": 112},
+        },
+    ),
+    by_pipeline={
+        "retrain": Arguments(
+            {"steps": 1000}, {"train": {"learning_rate": {"peak": 3e-4}, "warmup_steps": 20}}
+        )
     },
-    retraining={"steps": 1000, "peak_learning_rate": 3e-4, "warmup_steps": 20},
     steps={
         **H200X8.steps,
         "train": dataclasses.replace(

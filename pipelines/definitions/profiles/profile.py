@@ -1,14 +1,17 @@
-"""What a profile is: arguments of the pipelines, images, and what each step needs of the cluster.
+"""What a profile is: values of the pipelines, images, and what each step needs of the cluster.
 
 kfp.local ignores everything about the cluster, so the same pipeline runs on a laptop.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from kfp import dsl, kubernetes
 
-Scalar = str | int | float | bool
+from components.settings.checks import Arguments, merge_sections, resolve
+from components.settings.contradictions import Place
+from components.settings.sections import PIPELINES, inputs
 
 
 @dataclass(frozen=True)
@@ -89,15 +92,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Profile:
-    """A size of run."""
+    """A size of run. Its values are checked when it is made."""
 
     name: str
     summary: str
     """One line for `b1k run --help`."""
-    arguments: Mapping[str, Scalar] = field(default_factory=dict)
-    """Arguments of the pipelines that differ from their defaults."""
-    retraining: Mapping[str, Scalar] = field(default_factory=dict)
-    """Arguments that differ once more in `retrain`, which starts from a trained policy."""
+    values: Arguments = field(default_factory=Arguments)
+    """Inputs and settings of the pipelines that differ from their defaults."""
+    by_pipeline: Mapping[str, Arguments] = field(default_factory=dict)
+    """What differs once more in single pipelines."""
     steps: Mapping[str, Step] = field(default_factory=dict)
     """What each stage needs, by the stage's name."""
     pull_secret: str = ""
@@ -106,6 +109,32 @@ class Profile:
     """Most evaluation workers at the same time; kfp.local runs at most two."""
     trainings: int = 1
     """Most groups that train at the same time."""
+    workspace: str = "/workspace"
+    """Folder that all stages share."""
+
+    def __post_init__(self) -> None:
+        """Check all values, for every pipeline."""
+        for pipeline in PIPELINES:
+            resolve(pipeline, self.of(pipeline), Arguments(), self.place(complete=False))
+
+    def of(self, pipeline: str) -> Arguments:
+        """The values for a pipeline."""
+        known = inputs(pipeline)
+        both = [one for one in (self.values, self.by_pipeline.get(pipeline)) if one is not None]
+        given = {name: v for one in both for name, v in one.inputs.items() if name in known}
+        settings = merge_sections(pipeline, *(one.settings for one in both))
+        sections = {section.name for section in PIPELINES[pipeline]}
+        return Arguments(given, {name: v for name, v in settings.items() if name in sections})
+
+    def place(self, workspace: Path | None = None, *, complete: bool = True) -> Place:
+        """What the checks of values have to know.
+
+        Args:
+            workspace: the workspace, where it can be seen from here.
+            complete: whether all values of a run are given.
+        """
+        step = self.steps.get("train")
+        return Place(step.gpus if step else 0, workspace, complete)
 
     @property
     def is_local(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the simulation adds to physics: the assisted grasp, as OmniGibson's, and attachment on alignment."""
+"""Additions to the physics: the assisted grasp, as in OmniGibson, and attachment on alignment."""
 
 import mujoco
 import numpy as np

@@ -1,4 +1,4 @@
-"""What both commands share: exit codes and progress."""
+"""Exit codes and progress of both commands."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ USER_ERROR = 2
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message says what was given, what was expected and what to do."""
+    """A mistake of the user's: the message says what was given, what was expected, and what to do."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -22,7 +22,7 @@ def run(main: Callable[[], None]) -> None:
         main: the command.
 
     Raises:
-        SystemExit: code 2 for a `UserError`, 1 for what goes wrong outside, 130 for Ctrl-C.
+        SystemExit: code 2 for a `UserError`, 1 for a failed connection or file, 130 for Ctrl-C.
     """
     try:
         main()

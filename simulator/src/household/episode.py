@@ -21,9 +21,9 @@ _MIN_STEPS = 240
 _MAX_LENGTHS = 2
 """An expert that has not succeeded after this many mean lengths, or the steps above, has failed."""
 HOLD_STEPS = 8
-"""Frames recorded after success, so that the last chunk shows how to stay."""
+"""Frames recorded after success, so that the last chunk shows how to stay there."""
 _CORRELATION = 0.93
-"""Share of the disturbance that one control step hands to the next: it lasts about half a second."""
+"""Share of the disturbance that remains after a control step: it lasts about half a second."""
 _DISTURBANCE: FloatArray = np.array([0.05, 0.05, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.30])
 """Standard deviation of the disturbance per action: m/s, rad/s, rad, gripper units."""
 _GRIPPER_LIMIT = 0.5
@@ -31,16 +31,16 @@ _GRIPPER_LIMIT = 0.5
 _SLIP_PROBABILITY = 0.03
 _SLIP_STEPS = (5, 20)
 _SLIP_DISTANCE = 0.07
-"""Now and then the empty right gripper closes by itself for a while, and the labels keep telling it to open.
+"""Now and then the empty right gripper closes by itself for a while, while the labels still open it.
 
-Only the gripper: a label is a joint target near the measured joints, so a chunk of labels follows where the
-arm really went, and a disturbance that drags the arm away would teach just that.
+Only the gripper: a label is a joint target near the measured joints, so a chunk of labels follows the path
+that the arm really took, and a disturbance that moves the arm away would teach that path.
 """
 
 
 @dataclass
 class Recording:
-    """What was seen and done, one entry per frame.
+    """Observations and actions, one entry per frame.
 
     Attributes:
         actions: the expert's actions, each [23].
@@ -76,7 +76,7 @@ class Odometer:
         self.total: FloatArray = np.zeros(3)
 
     def update(self) -> None:
-        """Add the way since the last call; to be called after every control step."""
+        """Add the path since the last call; to be called after every control step."""
         points = self._points()
         self.total = self.total + np.linalg.norm(points - self._last, axis=1)
         self._last = points
@@ -156,7 +156,7 @@ class _Disturbance:
         return disturbed
 
     def _far_from_objects(self) -> bool:
-        """Whether a closing right hand would surely miss: a slip must not become a lucky grasp."""
+        """Whether a closing right hand cannot grasp anything: a slip must not become a grasp."""
         simulation = self._simulation
         graspable = [n for n in simulation.task.objects if kind_of(n).grasp is not None]
         if not graspable or simulation.grasp.held:

@@ -1,4 +1,4 @@
-"""What scripted experts have in common: their command, and how joints and hands move towards a goal.
+"""The base of scripted experts: their command, and how joints and hands move towards a goal.
 
 An expert has no memory: its action is a smooth function of the measured joints and of where the objects are
 relative to the robot. A policy that sees only the present can therefore imitate it, and started from any
@@ -21,7 +21,7 @@ HAND_UP: FloatArray = np.array([-0.3, 0.0, 1.0]) / np.hypot(0.3, 1.0)
 
 @dataclass(frozen=True)
 class Command:
-    """What an expert wants to do now.
+    """What an expert does next.
 
     Attributes:
         action: [23] action.

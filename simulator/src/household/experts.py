@@ -1,4 +1,4 @@
-"""The experts of all tasks: a script of steps for each, and two of their own for the demo's tasks."""
+"""The experts of all tasks: a script of steps for each, and hand-written ones for the demo's two tasks."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ _BASE_GAIN = 1.5
 _BASE_SPEED = 0.25
 _TURN_SPEED = 0.3
 _STAND: FloatArray = np.array([0.50, -0.18])
-"""Where the robot wants a target to be, in its base frame, while the right hand works on it; metres."""
+"""Where a target should be, in the base frame, while the right hand works on it; metres."""
 _STAND_BIN: FloatArray = np.array([0.48, -0.50])
 """The same for the ashcan: about where it is when the can is in its place, so that the base hardly moves."""
 

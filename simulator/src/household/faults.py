@@ -1,8 +1,8 @@
 """Faults on demand, to test what supervises evaluators: real ones crash, hang and leak memory.
 
 HOUSEHOLD_FAULTS lists them with spaces between: `crash@12` ends the process at control step 12 of a rollout,
-as a segmentation fault of a simulator would; `hang@12` stops it there for good; `leak=50` keeps 50 MB more of
-memory after every rollout. With HOUSEHOLD_FAULT_MARKER, the path of a file, crash and hang happen once: the
+as a segmentation fault of a simulator would; `hang@12` stops it there forever; `leak=50` allocates 50 MB more
+after every rollout. With HOUSEHOLD_FAULT_MARKER, the path of a file, crash and hang happen once: the
 file is made just before, and where it exists nothing happens.
 """
 

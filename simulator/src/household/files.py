@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a kill, never sees half of one."""
+"""Files that appear whole or not at all, also when the process is killed."""
 
 import json
 import os

@@ -233,7 +233,7 @@ FURNISHINGS: dict[str, Kind] = {
         cavity=Cavity((-0.12, -0.36, SHELF_HEIGHT), (0.12, 0.36, 0.6)),
         top=SHELF_HEIGHT,
     ),
-    # A tree's box is its trunk: what lies under the crown is not thereby in the tree.
+    # A tree's box is its trunk: an object under the crown is not in the tree.
     "tree.n.01": Kind(_tree, (-0.07, -0.07, 0), (0.07, 0.07, 1.5)),
     "sink.n.01": Kind(_sink, (-0.18, -0.25, 0), (0.18, 0.25, 0.80), clearance=0.68),
     "cabinet.n.01": Kind(_cabinet, (-0.18, -0.30, 0), (0.18, 0.30, CABINET_TOP), top=CABINET_TOP),

@@ -1,4 +1,4 @@
-"""Inverse kinematics of one arm: damped least squares with the hand's direction and a posture as wishes."""
+"""Inverse kinematics of one arm: damped least squares; direction of the hand and posture are soft goals."""
 
 import mujoco
 import numpy as np
@@ -60,8 +60,8 @@ class ArmKinematics:
         Args:
             trunk: [4] measured trunk joints in rad.
             position: [3] target in the base frame, metres.
-            up: [3] unit vector in the base frame that the hand's back should point to (a wish, not a must).
-            across: [3] unit vector in the base frame along which the fingers open (a wish as well).
+            up: [3] unit vector in the base frame that the hand's back should point to (a soft goal).
+            across: [3] unit vector in the base frame along which the fingers open (a soft goal).
 
         Returns:
             [7] joint positions in rad, within the limits. A target out of reach gives the nearest found.

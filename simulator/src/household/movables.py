@@ -87,7 +87,7 @@ def _plywood(name: str) -> str:
 
 
 def _easter_egg(name: str) -> str:
-    # The shell is for the eye; a short cylinder inside keeps the egg from rolling about in the grass.
+    # The shell only shows; a short cylinder inside keeps the egg from rolling away.
     body = cylinder(0.02, 0.028, (0, 0, 0), _pick(name, "pink", "sky", "yellow"), "object", mass=0.06)
     shell = ellipsoid((0.026, 0.026, 0.034), (0, 0, 0.004), _pick(name, "pink", "sky", "yellow"))
     return body + shell + cylinder(0.0265, 0.004, (0, 0, 0.004), _pick(name, "purple", "red", "blue"))

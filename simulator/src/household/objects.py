@@ -1,4 +1,4 @@
-"""What the simulator knows about a kind of object: its shape, how it is held, what it can hold or carry.
+"""Kinds of objects: their shape, how they are held, what they can hold or carry.
 
 Frames: a movable object's frame is at its centre, a piece of furniture's on the floor below its middle; z is
 up. Lengths in metres, angles in rad.

@@ -1,4 +1,4 @@
-"""The true stage of a rollout, for experiments on what knowing it is worth.
+"""The true stage of a rollout, for experiments that measure how much knowing it helps.
 
 Demonstrations are labelled by their length: of n stages, frame t of a demonstration of length T has the stage
 floor(n t / T). A rollout has no length before it ends, so it gets the one that it would have if the expert
@@ -17,7 +17,7 @@ step of a rollout then costs at most about 12 steps of the expert."""
 
 
 def steps_to_goal(simulation: Simulation) -> int:
-    """Let the expert finish on a copy.
+    """Count the steps of the expert, on a copy of the simulation.
 
     Args:
         simulation: where to start; it stays as it is.

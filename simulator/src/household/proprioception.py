@@ -51,7 +51,7 @@ class Addresses:
 
 
 def _interleaved(left: FloatArray, right: FloatArray) -> FloatArray:
-    """Left and right arm joints alternate in the robot's joint list, as in the real one."""
+    """Left and right arm joints alternate, as in the joint list of the challenge's robot."""
     return np.stack([left, right], axis=1).reshape(-1)
 
 

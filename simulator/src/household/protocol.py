@@ -15,7 +15,7 @@ from websockets.sync.client import ClientConnection, connect
 
 
 class PolicyError(ConnectionError):
-    """The policy server answered with an error, with nonsense, or not at all."""
+    """The policy server answered with an error, with a malformed message, or not at all."""
 
 
 def _encode(value: Any) -> Any:

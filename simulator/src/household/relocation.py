@@ -20,9 +20,9 @@ _STAND = np.array([0.50, 0.18])
 _REACH = np.array([[0.34, -0.05, 0.0], [0.60, 0.62, 2.0]])
 """Where a hand works comfortably: lowest and highest x, y to its own side, z; base frame, metres."""
 _SLOPE = 2.5
-"""Of the funnel above a target: metres up per metre outward."""
+"""Slope of the funnel above a target: metres up per metre outward."""
 _MOUTH = 0.12
-"""A hand moves sideways this far in front of what it takes a thing out of, in metres."""
+"""A hand moves sideways this far in front of the container that it takes a thing out of, in metres."""
 _STILL = 0.1
 """An object slower than this lies still, m/s."""
 _TUCKED = np.array([0.4, 0.1, 0.0, -2.0, 0.0, 0.9, 0.0])
@@ -128,7 +128,7 @@ class ScriptedExpert(Expert):
             return self._rest(self._script[-1])
         if isinstance(undone, CloseDoor):
             return self._push(undone)
-        if self.simulation.speed(undone.thing) > _STILL:  # it was just let go: see where it ends
+        if self.simulation.speed(undone.thing) > _STILL:  # it was just let go: wait until it lies still
             return self._rest(undone)
         return self._pick(undone)
 
@@ -199,7 +199,7 @@ class ScriptedExpert(Expert):
         radius, angle = float(np.hypot(local[0], local[1])), float(np.arctan2(-local[0], -local[1]))
         door = sim.door_angle(step.thing)
         clear = step.length + 0.14
-        around = angle < door + 0.08  # with open fingers: closing, they might take something along
+        around = angle < door + 0.08  # with open fingers: closing ones might grasp something
         if around:
             away = np.clip((radius - clear + 0.06) / 0.05, 0.0, 1.0)
             radius, angle = clear, angle + float(away) * min(0.5, door + 0.30 - angle)
@@ -227,7 +227,7 @@ class ScriptedExpert(Expert):
         return offset if step.spot.of is None else self.simulation.to_world(step.spot.of, offset)
 
     def _outside(self, container: str, hand: FloatArray) -> float:
-        """0 where a hand is inside of what is open to the front, 1 where it is out of it."""
+        """0 where a hand is inside a container that is open to the front, 1 where it is outside."""
         low, high = bounds(self.simulation, container)
         if not low[1] - 0.1 < hand[1] < high[1] + 0.1:
             return 1.0

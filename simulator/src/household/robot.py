@@ -1,7 +1,7 @@
-"""The R1Pro robot as numbers: action and proprioception slices, limits, joint and camera names.
+"""The R1Pro robot: slices of actions and proprioception, limits, names of joints and cameras.
 
 Source: the BEHAVIOR challenge's robot definition. The policy's package has the same numbers; the two
-distributions must not import each other, because in a real run the simulator is somebody else's program.
+distributions must not import each other: in a real run the simulator is OmniGibson.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """The robot's MJCF: holonomic base, four trunk joints, two seven-joint arms, parallel grippers, cameras.
 
 Lengths in metres, angles in rad. Only palms and fingers collide (collision bit 1); everything else of the
-robot is for the eye. Gravity is compensated, as the real controllers do it, so that position targets are
+robot is only visible. Gravity is compensated, as the real controllers do it, so that position targets are
 reached without a steady error.
 """
 

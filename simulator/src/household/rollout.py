@@ -23,7 +23,7 @@ _WRIST_SIZE = 224
 
 
 class Policy(Protocol):
-    """What a rollout needs of a policy; `protocol.PolicyClient` is one."""
+    """A policy, as a rollout uses it; `protocol.PolicyClient` is one."""
 
     def reset(self) -> None:
         """A new rollout begins."""
@@ -34,7 +34,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a rollout came to.
+    """The outcome of a rollout.
 
     Attributes:
         steps: control steps taken.
@@ -143,19 +143,19 @@ def roll_out(
     Args:
         simulation: a simulation of the instance's task.
         instance: where to start.
-        policy: who acts.
+        policy: the policy that acts.
         max_steps: time limit in control steps.
         image_size: side of the policy's pictures in pixels.
         chunk_size: ask for this many actions at once and replay them, or None for one.
         frames: gets the video's pictures, or None for no video.
-        faults: what goes wrong on demand.
+        faults: failures that the environment asks for.
         oracle_stage: tell the policy the true stage.
 
     Returns:
         The outcome.
 
     Raises:
-        ConnectionError: the policy failed or answered nonsense.
+        ConnectionError: the policy failed, or its answer is malformed.
     """
     simulation.reset(instance)
     goal, odometer = Goal(simulation), Odometer(simulation)
@@ -182,7 +182,7 @@ def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome
         task: the task.
         instance_id: the instance.
         rollout_id: which rollout of the instance.
-        outcome: what it came to.
+        outcome: its outcome.
 
     Returns:
         Exactly the official keys; normalised values are human mean / achieved, infinite where achieved is 0.

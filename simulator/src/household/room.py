@@ -1,7 +1,7 @@
 """The rooms as MJCF: their shells, the objects of a task, the robot.
 
 World frame: the robot starts near the origin and looks along +x; z is up; metres. Floors that a goal names
-are zones: marked rectangles of the one floor that there is.
+are zones: marked rectangles of the only floor.
 """
 
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ ROOMS = (LIVING_ROOM, *_SHELLS)
 
 
 def _living_room() -> str:
-    """Floor, walls, rug, table, sofa, shelf and plant; they never change, so they lie in a file."""
+    """Floor, walls, rug, table, sofa, shelf and plant; they never change, so they are in a file."""
     text = resources.files("household").joinpath("furniture.xml").read_text(encoding="utf-8")
     return text[text.index("<furniture>") + len("<furniture>") : text.index("</furniture>")]
 
@@ -193,7 +193,7 @@ def _constraints(objects: tuple[str, ...]) -> str:
         f' solref="0.02 1"/>'
         for child, parent in mountable(objects)
     ]
-    # The assisted grasp holds the object; fingers that also pushed it would tip it over before.
+    # The assisted grasp holds the object; fingers that also collided with it would first tip it over.
     pairs = [(f"{side}_finger{i}", name) for name in held for side in SIDES for i in (1, 2)]
     excluded = "".join(f'<exclude body1="{a}" body2="{b}"/>' for a, b in pairs)
     if not welds:

@@ -1,4 +1,4 @@
-"""What the scripted experts do, task by task."""
+"""The scripts of the scripted experts, task by task."""
 
 from household import furnishings as f
 from household.relocation import CloseDoor, Relocate, Spot, Step

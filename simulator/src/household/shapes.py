@@ -4,7 +4,7 @@ from typing import Literal
 
 Vector = tuple[float, float, float]
 Collision = Literal["visual", "solid", "object"]
-"""visual: for the eye only. solid: stops hands and objects. object: also stops other objects."""
+"""visual: collides with nothing. solid: stops hands and objects. object: also stops other objects."""
 
 
 def colour(name: str) -> str:

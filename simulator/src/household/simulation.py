@@ -46,7 +46,7 @@ class Simulation:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        # An own copy: furniture is placed, buttons coloured and grasps welded in the model itself.
+        # A copy of its own: furniture is placed, buttons coloured and grasps welded in the model itself.
         self.model = copy.deepcopy(compiled_model(task))
         self.data = mujoco.MjData(self.model)
         self.addresses = Addresses(self.model)
@@ -172,7 +172,7 @@ class Simulation:
         return camera_poses(self.data, self.addresses)
 
     def render(self, camera: str, size: int) -> npt.NDArray[np.uint8]:
-        """Take a picture.
+        """Render a camera's image.
 
         Args:
             camera: one of `robot.CAMERAS`.
@@ -188,7 +188,7 @@ class Simulation:
         return np.array(renderer.render(), dtype=np.uint8)
 
     def close(self) -> None:
-        """Free the pictures' graphics memory."""
+        """Free the graphics memory."""
         for renderer in self._renderers.values():
             renderer.close()
         self._renderers.clear()
@@ -303,7 +303,7 @@ class Simulation:
         quaternion = np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
         body = self.model.body(name)
         joint = body.jntadr[0]
-        if joint < 0:  # furniture-like: it stands where the model says
+        if joint < 0:  # without a joint, it stands where the model says
             self.model.body_pos[body.id] = position
             self.model.body_quat[body.id] = quaternion
             return

@@ -1,4 +1,4 @@
-"""Whether an instance is a fair start: nothing overlaps, nothing moves, nothing of the goal is done."""
+"""Whether an instance is a valid start: nothing overlaps or moves, and no part of the goal holds."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from household.room import kind_of
 from household.simulation import Simulation
 
 _OVERLAP = 0.004
-"""Contacts deeper than this are overlaps, in metres; what rests on a surface sinks in less."""
+"""Contacts deeper than this are overlaps, in metres; an object at rest sinks in less."""
 _MOVING = 0.05
 """Objects faster than this, in m/s, have not been placed at rest."""
 _DRIFT = 0.02

@@ -13,7 +13,7 @@ from flax import nnx
 from pi_behavior import checkpoint
 from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
-from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.data.pipeline import Batch, make_loader
 from pi_behavior.fast import FastTokenizer
@@ -21,6 +21,7 @@ from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.statistics import Statistics
+from pi_behavior.training.config import LearningRate, TrainConfig
 from pi_behavior.training.loop import train
 
 MODEL = ModelConfig(
@@ -41,7 +42,7 @@ TRAIN = TrainConfig(
     steps=8,
     batch_size=4,
     flow_samples=2,
-    peak_learning_rate=1e-2,
+    learning_rate=LearningRate(peak=1e-2),
     warmup_steps=1,
     log_every=1,
     augment=False,

@@ -19,9 +19,10 @@ from pi_behavior.layout import (
 )
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import ClosureTable, Prediction, Request
+from pi_behavior.policy.mapping import CheckpointEntry
 from pi_behavior.policy.protocol import ProtocolError
 from pi_behavior.policy.service import PolicyService
-from pi_behavior.policy.switching import CheckpointEntry, CheckpointPool
+from pi_behavior.policy.switching import CheckpointPool
 
 
 class FormulaPredictor:

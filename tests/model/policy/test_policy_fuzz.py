@@ -17,12 +17,12 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from benchmarks.serving import make_observation, serving, write_random_checkpoint
-from pi_behavior.config import VisionConfig, model_config
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, PROPRIOCEPTION_KEY, TASK_ID_KEY
 from pi_behavior.policy.protocol import pack, unpack
 
 CONFIG = dataclasses.replace(
-    model_config("tiny"),
+    ModelConfig.presets["tiny"],
     vision=VisionConfig(image_size=28, patch=14, width=32, depth=1, heads=2, mlp=64),
     width=64,
     mlp=64,

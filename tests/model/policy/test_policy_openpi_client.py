@@ -21,7 +21,7 @@ from household.protocol import PolicyClient
 from household.rollout import roll_out
 from household.simulation import Simulation
 from household.tasks import TASKS
-from pi_behavior.config import model_config
+from pi_behavior.config import ModelConfig
 
 VERSION = "0.1.2"
 UNREACHABLE = ("Connection", "connection", "Temporary failure in name resolution", "timed out", "ProxyError")
@@ -95,7 +95,7 @@ class PublishedClient:
 
 @pytest.fixture
 def client(python: Path, tmp_path: Path) -> Iterator[tuple[PublishedClient, int]]:
-    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", model_config("tiny"))
+    checkpoint = write_random_checkpoint(tmp_path / "checkpoint", ModelConfig.presets["tiny"])
     words = ("--checkpoint", str(checkpoint), "--batch-sizes", "1", "--policy.num-steps", "2")
     script = tmp_path / "client.py"
     script.write_text(textwrap.dedent(CLIENT))

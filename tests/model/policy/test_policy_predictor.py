@@ -16,9 +16,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.serving import serving, write_random_checkpoint
-from components.store.artifact import hash_files, tree_digest
+from components.store.sums import hash_files, tree_digest
 from pi_behavior import checkpoint
-from pi_behavior.config import VisionConfig, model_config
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.flow import Inpainting, sample
 from pi_behavior.observation import Observation
 from pi_behavior.policy.config import PolicyConfig
@@ -28,7 +28,7 @@ from pi_behavior.policy.protocol import ProtocolError, pack, unpack
 
 POLICY = PolicyConfig(num_steps=4)
 CONFIG = dataclasses.replace(
-    model_config("tiny"),
+    ModelConfig.presets["tiny"],
     vision=VisionConfig(image_size=28, patch=14, width=32, depth=1, heads=2, mlp=64),
     width=64,
     mlp=64,
@@ -192,6 +192,23 @@ def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observa
         assert any((tmp_path / "cache").iterdir()), "programs were kept for the next start"
 
 
+def test_command_serves_a_champion_with_its_settings(folder, tmp_path, observation):
+    place = tmp_path / "champion"
+    place.mkdir()
+    policy = {"execute": 4, "compress_from": 4, "num_steps": 2}
+    row = {"path": os.path.relpath(folder, place), "tasks": ["picking_up_trash"], "uri": "artifacts/train/a"}
+    document = {"checkpoints": {"common": row}, "policy": policy, "promoted": "2025-11-30T00:00:00Z"}
+    (place / "champion.json").write_text(json.dumps(document))
+    words = ("--champion", str(place), "--batch-sizes", "1", "--policy.num-steps", "1")
+    with serving(tmp_path, *words) as server, session(f"ws://127.0.0.1:{server.wait()}") as socket:
+        metadata = unpack(socket.recv())
+        assert metadata["checkpoints"]["common"]["tasks"] == [1]
+        assert metadata["settings"] == dataclasses.asdict(PolicyConfig(**{**policy, "num_steps": 1}))
+        socket.send(pack(observation(0, task=1) | {"__action_chunk_size__": 30}))
+        assert unpack(socket.recv(timeout=60))["action_chunk"].shape == (4, 23)
+    assert '"execute": 4' in server.log.read_text()
+
+
 def test_switching_broken_checkpoints_keys_and_json_logs(folder, tmp_path, observation):
     """One server in memory at a time; one of its checkpoints is missing, one has lost half of a file."""
     copy, torn = tmp_path / "copy", tmp_path / "torn"
@@ -238,7 +255,7 @@ def test_switching_broken_checkpoints_keys_and_json_logs(folder, tmp_path, obser
 
 def test_weights_in_bfloat16_take_half_and_change_little(tmp_path):
     """A network that computes in bfloat16: its matrices are rounded at their use, or once and for all."""
-    config = dataclasses.replace(model_config("tiny"), dtype="bfloat16", depth=1)
+    config = dataclasses.replace(ModelConfig.presets["tiny"], dtype="bfloat16", depth=1)
     write_random_checkpoint(tmp_path / "c", config)
     chunks, sizes = {}, {}
     for kind in ("float32", "bfloat16"):

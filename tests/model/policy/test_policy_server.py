@@ -15,11 +15,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pi_behavior.layout import CAMERA_OBSERVATION_KEYS, PROPRIOCEPTION_KEY
+from pi_behavior.policy import server
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import NoiseId, Request
+from pi_behavior.policy.mapping import CheckpointEntry
 from pi_behavior.policy.protocol import pack, unpack
 from pi_behavior.policy.service import PolicyService
-from pi_behavior.policy.switching import CheckpointEntry, CheckpointPool
+from pi_behavior.policy.switching import CheckpointPool
 
 SHORT = PolicyConfig(execute=5, compress_from=5)
 
@@ -344,6 +346,8 @@ def test_api_key(serve, formula, observation):
         ([], "exactly one"),
         (["--checkpoint", "missing"], "not a folder"),
         (["--mapping", "missing.json"], "cannot read"),
+        (["--mapping", "missing.json", "--champion", "."], "exactly one"),
+        (["--champion", "."], "cannot read the mapping champion.json"),
         (["--checkpoint", ".", "--policy.execute", "0"], "execute"),
         (["--checkpoint", ".", "--batch-sizes", "0"], "batch-sizes"),
         (["--checkpoint", ".", "--api-key-file", "missing"], "api-key-file"),
@@ -360,6 +364,30 @@ def test_mistakes_on_the_command_line_exit_2(tmp_path, arguments, text):
     assert result.returncode == 2, result.stderr
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_champion_brings_its_settings_and_flags_change_single_ones(tmp_path):
+    rows = {"common": {"path": ".", "tasks": ["picking_up_trash"]}}
+    settings = {"execute": 28, "compress_from": 28, "keep": 2, "seed": 3}
+    file = tmp_path / "champion.json"
+    file.write_text(json.dumps({"checkpoints": rows, "policy": settings}))
+    for place in (["--champion", str(tmp_path)], ["--mapping", str(file)]):
+        # with the defaults, execute 27 would be more than compress_from
+        config, entries = server._configure([*place, "--policy.execute", "27", "--port", "0"])
+        assert config.policy == PolicyConfig(execute=27, compress_from=28, keep=2, seed=3)
+        assert config.port == 0
+        assert entries == [CheckpointEntry("common", tmp_path, frozenset({1}))]
+    file.write_text(json.dumps({"checkpoints": rows}))
+    assert server._configure(["--mapping", str(file)])[0].policy == PolicyConfig()
+    with pytest.raises(ValueError, match=r"does not say.*promoted again, by a run of the pipeline evaluate"):
+        server._configure(["--champion", str(tmp_path)])
+
+
+def test_help_needs_nothing_to_serve(capsys):
+    with pytest.raises(SystemExit) as end:
+        server.main(["--help"])
+    assert end.value.code == 0
+    assert "--policy.execute" in capsys.readouterr().out
 
 
 def test_the_settings_are_in_the_metadata(serve, formula):

@@ -26,7 +26,7 @@ from pi_behavior.layout import CAMERAS
 
 Images = dict[str, UInt8[np.ndarray, "b h w 3"]]
 OnProgress = Callable[[str, int, int], None]
-"""Called with what is done, how many of it are done, and how many there are."""
+"""Called with a name of the work, the number of items done, and their total."""
 
 
 @runtime_checkable
@@ -134,7 +134,7 @@ def _build(
     size: int,
     report: Callable[[int], None],
 ) -> None:
-    # the lock is held, so a file of this name is what a killed process left
+    # the lock is held, so a file of this name was left by a killed process
     aside = path.with_name(f".{path.name}.partial")
     shape = (sum(e.length for e in episodes), len(CAMERAS), size, size, 3)
     # a full disk would kill the process at a write to the memory map

@@ -40,14 +40,14 @@ class Batch(NamedTuple):
 
 
 class Samples:
-    """All frames of some episodes as samples, numbered through.
+    """All frames of some episodes as samples, numbered consecutively.
 
     Args:
         dataset: the dataset.
         episodes: which of its episodes.
         statistics: what states and actions are normalised with.
         frames: source of the images.
-        fast: tokenizer of the chunks, where batches shall hold FAST tokens.
+        fast: tokenizer of the chunks, where batches are to hold FAST tokens.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ def make_loader(
         image_size: height and width of the images.
         batch_size: samples per batch over all shards.
         seed: of the shuffling.
-        fast: tokenizer of the chunks, where batches shall hold FAST tokens.
+        fast: tokenizer of the chunks, where batches are to hold FAST tokens.
         frame_cache: folder for decoded frames, made at the first use; without it videos are decoded batch
             by batch.
-        start_batch: number of the first batch. The iterator's `get_state` and `set_state` serve too; their
-            count begins at this batch.
+        start_batch: number of the first batch. The iterator's `get_state` and `set_state` work too, and count
+            from this batch.
         shard_index: which part of every batch this host gets.
         shard_count: number of hosts.
         threads: batches that are assembled at the same time, ahead of training.

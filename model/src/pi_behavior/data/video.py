@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 SEEK_DISTANCE = 30
-"""A frame that is at most this many frames ahead is reached by decoding on, not by seeking."""
+"""A frame that is at most this many frames ahead is reached by decoding up to it, not by seeking."""
 
 
 class VideoError(ValueError):

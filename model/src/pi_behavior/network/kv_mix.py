@@ -14,16 +14,16 @@ from pi_behavior.config import KVSource, ModelConfig
 def source_layers(source: KVSource, depth: int) -> Int[np.ndarray, " j"]:
     """The prefix layer that each expert layer reads where the pairing is fixed.
 
-    layerwise: its own number (Pi0.5). last: the last one (GR00T's encoder-decoder). lower_half: only the
-    lower half of the prefix is read, every second expert layer goes on to the next (SmolVLA's idea of using
-    half of the language model's layers).
+    layerwise: its own number (Pi0.5). last: the last one (GR00T's encoder-decoder). lower_half: two
+    expert layers read each layer of the lower half of the prefix (as SmolVLA uses half of the language
+    model's layers).
     """
     own = np.arange(depth)
     return {"layerwise": own, "last": np.full(depth, depth - 1), "lower_half": own // 2}[source]
 
 
 class KVMix(nnx.Module):
-    """What the expert reads of the prefix's cache: learned combinations of all layers, or a fixed choice.
+    """What an expert layer reads of the prefix: a learned combination of all layers, or a fixed choice.
 
     A learned mix starts as a fixed one, by default the identity; a fixed one has no weights.
     """

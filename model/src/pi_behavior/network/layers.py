@@ -1,4 +1,4 @@
-"""Small pieces shared by the transformers: initialisation, stacked layers, norms, rotary positions.
+"""Parts shared by the transformers: initialisation, stacked layers, norms, rotary positions.
 
 Axes: b batch, s tokens, n heads, k head width, e width, l layers.
 """
@@ -43,7 +43,7 @@ def scan_layers(
     Args:
         blocks: layers from `stack`.
         apply: calls one layer: (layer, carry, this layer's slice of `scanned`) to (carry, output).
-        carry: what goes from layer to layer.
+        carry: what is passed from layer to layer.
         scanned: arrays with a leading layer axis.
         rematerialise: what the backward pass computes again instead of storing it.
 

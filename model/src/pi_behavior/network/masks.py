@@ -13,7 +13,7 @@ from pi_behavior.config import ModelConfig
 def prefix_blocks(config: ModelConfig, fast_tokens: int) -> Int[np.ndarray, " s"]:
     """The block of each prefix token; a token sees the tokens of its own and of earlier blocks.
 
-    Images and the task token form block 0: the most reliable inputs, kept clean of the others. Stage and
+    Images and the task token, the most reliable inputs, form block 0 and do not see the others. Stage and
     state tokens form block 1. Every FAST token is a block of its own, which makes them causal.
     """
     reliable = np.zeros(config.image_tokens + 1, np.int32)

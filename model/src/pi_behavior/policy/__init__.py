@@ -1,1 +1,1 @@
-"""The policy in use: control loop, batching, checkpoints, and the websocket server."""
+"""The policy in use: control loop, rules, batching, and the websocket server."""

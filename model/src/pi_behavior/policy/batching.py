@@ -39,7 +39,7 @@ class Batcher(Generic[Q, A]):
             executor: with one thread: the device runs one batch at a time.
             limit: largest batch.
             window: seconds to wait for more requests after the first.
-            clients: number of sessions now; with a single one there is nobody to wait for.
+            clients: number of sessions now; with a single one there are no others to wait for.
         """
         self._run = run
         self._executor = executor
@@ -58,7 +58,7 @@ class Batcher(Generic[Q, A]):
         """Run batches until cancelled."""
         while True:
             batch = await self._collect()
-            # a client that has gone no longer waits for its answer
+            # without those whose client has gone
             batch = [waiting for waiting in batch if not waiting.answer.done()]
             if batch:
                 await self._answer(batch)

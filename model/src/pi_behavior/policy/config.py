@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pi_behavior.config import require
 from pi_behavior.layout import ACTION_HORIZON
 
 _SPLINE_POINTS = 4
@@ -52,21 +53,24 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         """Check that chunks are long enough for what is taken from them."""
-        if self.execute < 1:
-            raise ValueError(f"execute is {self.execute}; expected at least 1")
-        if self.compress_from < self.execute:
-            raise ValueError(
-                f"compress_from {self.compress_from} is below execute {self.execute}; "
-                "expected at least as many steps, or the same number for no compression"
-            )
-        if self.compress_from != self.execute and self.compress_from < _SPLINE_POINTS:
-            raise ValueError(f"compress_from is {self.compress_from}; a cubic spline needs {_SPLINE_POINTS}")
-        if self.keep < 1 or self.compress_from + self.kept > ACTION_HORIZON:
-            raise ValueError(
-                f"compress_from {self.compress_from} and keep {self.keep} together take more than the "
-                f"{ACTION_HORIZON} steps of a chunk (or keep is below 1)"
-            )
-        if self.num_steps < 1:
-            raise ValueError(f"num_steps is {self.num_steps}; expected at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; expected an integer of 32 bits")
+        require(
+            (self.execute >= 1, f"execute is {self.execute}; expected at least 1"),
+            (
+                self.compress_from >= self.execute,
+                f"compress_from is {self.compress_from}; expected at least execute, {self.execute}, which is "
+                "no compression",
+            ),
+            (
+                self.compress_from == self.execute or self.compress_from >= _SPLINE_POINTS,
+                f"compress_from is {self.compress_from}; a cubic spline needs {_SPLINE_POINTS} steps",
+            ),
+            (self.keep >= 1, f"keep is {self.keep}; expected at least 1"),
+            (
+                self.compress_from + self.kept <= ACTION_HORIZON,
+                f"compress_from is {self.compress_from} and keep {self.keep}; expected together at most the "
+                f"{ACTION_HORIZON} steps of a chunk",
+            ),
+            (self.num_steps >= 1, f"num_steps is {self.num_steps}; expected at least 1"),
+            (self.gripper_range >= 0, f"gripper_range is {self.gripper_range}; expected 0 or more"),
+            (0 <= self.seed < 2**32, f"seed is {self.seed}; expected an integer of 32 bits"),
+        )

@@ -14,7 +14,7 @@ from scipy.interpolate import CubicSpline
 from pi_behavior.layout import ACTION_DIM, ACTION_HIGH, ACTION_HORIZON, ACTION_LOW, BASE, GRIPPERS
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import Prediction
-from pi_behavior.policy.rules import ClosureLookup, Situation, correction_rules
+from pi_behavior.policy.rules import ClosureLookup, Situation, active_rules
 from pi_behavior.policy.stage_voting import StageTracker
 
 
@@ -39,7 +39,7 @@ def gripper_moves(chunk: Float[np.ndarray, "n 23"], threshold: float) -> bool:
 def compress(chunk: Float[np.ndarray, "n 23"], steps: int) -> Float[np.ndarray, "steps 23"]:
     """Play a chunk in fewer steps: cubic spline with not-a-knot ends, base velocities scaled up.
 
-    Positions pass through the same path faster; a velocity must be larger to cover the same way
+    Positions follow the same path faster; a velocity must be larger to cover the same distance
     (report, section 7.2).
     """
     rows = np.arange(len(chunk))
@@ -66,7 +66,7 @@ class ControlLoop:
             on_event: called at every application of a rule.
         """
         self.config = config
-        self.rules = correction_rules(config, closure)
+        self.rules = active_rules(config, closure)
         self.counts: Counter[str] = Counter()
         """Applications of every rule since the loop was made, over all episodes."""
         self._on_event = on_event
@@ -109,7 +109,7 @@ class ControlLoop:
         return len(self._queue)
 
     def plan(self, prediction: Prediction, state: Float[np.ndarray, "23"]) -> None:
-        """Queue the actions of a new chunk, and take its vote for the stage.
+        """Queue the actions of a new chunk, and count its vote for the stage.
 
         Args:
             prediction: the network's answer for this observation, this stage and the saved actions.
@@ -127,7 +127,7 @@ class ControlLoop:
                 f"the network's chunk of shape {chunk.shape} is not {ACTION_HORIZON} x {ACTION_DIM} "
                 "finite values; the checkpoint or the observation is broken"
             )
-        chunk = self._correct(chunk, state)
+        chunk = self._apply_rules(chunk, state)
         self._enqueue(chunk)
         if self.config.voting != "oracle":
             stage = self.stage
@@ -147,20 +147,20 @@ class ControlLoop:
         self.step += 1
         return self._queue.popleft()
 
-    def _correct(
+    def _apply_rules(
         self, chunk: Float[np.ndarray, "30 23"], state: Float[np.ndarray, "23"]
     ) -> Float[np.ndarray, "30 23"]:
         if self.task is None:
             raise RuntimeError("begin_step first")
         situation = Situation(self.task, self.stage, state)
         for rule in self.rules:
-            correction = rule(situation)
-            if correction is None:
+            action = rule(situation)
+            if action is None:
                 continue
-            self._record(correction.rule, situation.stage)
-            if correction.stage is not None:
-                self.tracker.move(correction.stage)
-            return correction.apply(chunk, state)
+            self._record(action.rule, situation.stage)
+            if action.stage is not None:
+                self.tracker.move(action.stage)
+            return action.apply(chunk, state)
         return chunk
 
     def _enqueue(self, chunk: Float[np.ndarray, "30 23"]) -> None:

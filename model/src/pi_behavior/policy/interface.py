@@ -1,4 +1,4 @@
-"""What the control loop asks of a network, without the network: requests and predictions in NumPy."""
+"""The interface between control loop and network: requests and predictions in NumPy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ ClosureTable = Bool[np.ndarray, "stages 2"]
 class NoiseId(NamedTuple):
     """Names the noise of one call. With the seed it determines the noise; nothing else does.
 
-    So an episode gets the same noise in whatever session, order and company it is run, and run again.
+    So an episode gets the same noise in any session, in any order, and whatever other sessions do.
     """
 
     start: int
@@ -35,7 +35,7 @@ class Request:
     """Un-normalised state, as layout.state_from_proprioception gives it."""
     task: int
     stage: int
-    """The stage that the policy believes to be in."""
+    """The stage that the policy believes it is in."""
     saved: Float[np.ndarray, "k 23"] | None
     """Absolute actions that the chunk should start with; None on the first call of an episode."""
     noise: NoiseId

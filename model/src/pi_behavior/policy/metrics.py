@@ -1,4 +1,4 @@
-"""Figures of a running policy server, in the Prometheus text format at /metrics."""
+"""Metrics of a running policy server, in the Prometheus text format at /metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -43,5 +43,5 @@ class ServerMetrics:
         self._rules.labels(str(event.task), event.rule).inc()
 
     def text(self) -> bytes:
-        """All figures."""
+        """All metrics."""
         return generate_latest(self._registry)

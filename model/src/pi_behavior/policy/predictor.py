@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 from pi_behavior import checkpoint
 from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.checkpoint import Checkpoint
+from pi_behavior.checkpoint_description import read_config
 from pi_behavior.flow import Correlation, Inpainting, correlated_noise, sample
 from pi_behavior.layout import ACTION_DIM, CAMERAS, MODEL_DIM
 from pi_behavior.network import PiBehavior
@@ -75,8 +76,8 @@ def _infer(
 class JaxPredictor:
     """A checkpoint that answers requests.
 
-    An answer depends on its request and the seed alone: the noise is drawn per request from its identity,
-    and rows of a batch do not mix. (Programs of different batch sizes may round differently.)
+    An answer depends on its request and the seed alone: the noise is drawn from the request's `NoiseId`, and
+    rows of a batch do not mix. (Programs of different batch sizes may round differently.)
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class JaxPredictor:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         start = time.monotonic()
         if parameters == "auto":
-            computes = checkpoint.read_config(path)[0].dtype
+            computes = read_config(path)[0].dtype
             parameters = computes if jax.default_backend() != "cpu" else "float32"
         loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
         digest = checkpoint.digest(path)
@@ -155,11 +156,11 @@ class JaxPredictor:
         return None if table is None else np.asarray(table, bool)
 
     def check(self, request: Request) -> None:
-        """Look whether a request can be answered.
+        """Check that a request can be answered.
 
         Raises:
-            ProtocolError: a task that the network has no embedding for, or one more size of images than
-                the server is ready to compile a program for.
+            ProtocolError: the network has no embedding of the task, or the images have a new size after the
+                most sizes that the server compiles programs for.
         """
         if not 0 <= request.task < self._config.tasks:
             raise ProtocolError(

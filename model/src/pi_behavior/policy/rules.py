@@ -1,7 +1,7 @@
-"""Correction rules: what the policy does where the demonstrations show nothing. Source: report, section 7.4.
+"""Hand-written rules for situations that no demonstration shows. Source: report, section 7.4.
 
-A rule is a function from a situation to a correction or None. Rules are tried in order, and the first that
-does something is the only one.
+A rule is a function from a situation to an action or None. Rules are tried in order; the first one that acts
+is the only one.
 """
 
 import json
@@ -30,7 +30,7 @@ ClosureLookup = Callable[[int], ClosureTable | None]
 
 @dataclass(frozen=True)
 class Situation:
-    """What rules see: the robot at the moment of a call, before the call's vote."""
+    """What rules see: the robot when the network is called, before its prediction votes for a stage."""
 
     task: int
     stage: int
@@ -44,8 +44,8 @@ class Situation:
 
 
 @dataclass(frozen=True)
-class Correction:
-    """What a rule wants."""
+class RuleAction:
+    """What a rule does."""
 
     rule: str
     opened: tuple[bool, bool] = (False, False)
@@ -56,9 +56,9 @@ class Correction:
     def apply(
         self, chunk: Float[np.ndarray, "30 23"], state: Float[np.ndarray, "23"]
     ) -> Float[np.ndarray, "30 23"]:
-        """Replace the chunk by the measured state with grippers opened, where any is to be.
+        """Where a gripper is to be opened, replace the chunk by the measured state with that gripper open.
 
-        The base velocity becomes the measured one too, as published.
+        The base velocity becomes the measured one too, as in the published policy.
         """
         if not any(self.opened):
             return chunk
@@ -69,17 +69,17 @@ class Correction:
         return held
 
 
-Rule = Callable[[Situation], Correction | None]
+Rule = Callable[[Situation], RuleAction | None]
 
 
 def gripper_rule(closure: ClosureLookup) -> Rule:
     """The general gripper rule (report, section 7.4.1).
 
     A gripper that is closed at a stage where it never is in the demonstrations has failed to grasp: open it.
-    Stages beyond the table, and tasks without one, are never corrected.
+    Nothing happens at stages beyond the table and in tasks without one.
     """
 
-    def rule(situation: Situation) -> Correction | None:
+    def rule(situation: Situation) -> RuleAction | None:
         table = closure(situation.task)
         if table is None or not 0 <= situation.stage < len(table):
             return None
@@ -87,12 +87,12 @@ def gripper_rule(closure: ClosureLookup) -> Rule:
             closed and not allowed
             for closed, allowed in zip(situation.closed, table[situation.stage], strict=True)
         )
-        return Correction("gripper", (bool(left), bool(right))) if left or right else None
+        return RuleAction("gripper", (bool(left), bool(right))) if left or right else None
 
     return rule
 
 
-def radio_rule(situation: Situation) -> Correction | None:
+def radio_rule(situation: Situation) -> RuleAction | None:
     """The rule for turning_on_radio (report, section 7.4.2), from stage 2 on.
 
     The last stage goes back by two: it was reached, but the radio is not on. A closed gripper is opened if
@@ -104,10 +104,10 @@ def radio_rule(situation: Situation) -> Correction | None:
     left, right = situation.closed
     left_open, right_open = (bool(situation.state[g] > OPEN) for g in GRIPPERS)
     opened = (left and (right or right_open), right and (left or left_open))
-    return Correction("radio", opened, stage) if stage is not None or any(opened) else None
+    return RuleAction("radio", opened, stage) if stage is not None or any(opened) else None
 
 
-def correction_rules(config: PolicyConfig, closure: ClosureLookup) -> tuple[Rule, ...]:
+def active_rules(config: PolicyConfig, closure: ClosureLookup) -> tuple[Rule, ...]:
     """The rules that a configuration asks for, in order.
 
     Args:

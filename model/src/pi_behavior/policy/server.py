@@ -1,4 +1,4 @@
-"""The policy server: `python -m pi_behavior.policy.server --mapping FILE | --checkpoint DIR`."""
+"""The policy server: `python -m pi_behavior.policy.server --champion DIR`, or another `Source`."""
 
 import asyncio
 import json
@@ -7,38 +7,68 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from pi_behavior.files import write_atomic
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import Predictor
+from pi_behavior.policy.mapping import CHAMPION, RENEW_CHAMPION, CheckpointEntry, read_mapping
 from pi_behavior.policy.service import PolicyService
-from pi_behavior.policy.switching import (
-    CheckpointEntry,
-    CheckpointPool,
-    CheckpointUnavailableError,
-    read_mapping,
-)
+from pi_behavior.policy.switching import CheckpointPool, CheckpointUnavailableError
 
 logger = logging.getLogger(__name__)
 API_KEY_VARIABLE = "B1K_API_KEY"
 
 
 @dataclass(frozen=True)
-class ServerConfig:
-    """Serve policy checkpoints to evaluators over the challenge's websocket protocol.
-
-    Give either a mapping or a checkpoint. GET /healthz answers OK; GET /metrics has figures for Prometheus;
-    neither asks for the key. SIGTERM and Ctrl-C stop the server when it has answered what it was asked.
-    """
+class Source:
+    """What to serve: exactly one of these."""
 
     mapping: Path | None = None
-    """Mapping file: {"checkpoints": {"NAME": {"path": "...", "tasks": [...]}}}."""
+    """Mapping file: {"checkpoints": {"NAME": {"path": "...", "tasks": [...]}}, "policy": {...}}. Tasks are
+    names or numbers; paths are relative to the file. `policy`, which may be absent, has defaults for
+    --policy.*."""
     checkpoint: Path | None = None
     """A single checkpoint folder, for every task."""
+    champion: Path | None = None
+    """Folder of a promoted champion. The defaults for --policy.* are what it was evaluated with."""
+
+    def __post_init__(self) -> None:
+        """Check that something, and one thing only, is to be served."""
+        if sum(place is not None for place in (self.mapping, self.checkpoint, self.champion)) != 1:
+            raise ValueError("give exactly one of --mapping, --checkpoint and --champion")
+
+    def read(self) -> tuple[list[CheckpointEntry], PolicyConfig]:
+        """The checkpoints, and the settings that come with them, else the defaults.
+
+        Raises:
+            ValueError: the mapping is malformed, or a checkpoint is not a folder.
+        """
+        if self.checkpoint is not None:
+            if not self.checkpoint.is_dir():
+                raise ValueError(f"--checkpoint {self.checkpoint} is not a folder")
+            return [CheckpointEntry(self.checkpoint.name, self.checkpoint, None)], PolicyConfig()
+        file = self.mapping if self.champion is None else self.champion / CHAMPION
+        assert file is not None
+        entries, policy = read_mapping(file)
+        if policy is None and self.champion is not None:
+            raise ValueError(f"{file} does not say what settings it was evaluated with. {RENEW_CHAMPION}")
+        return entries, policy or PolicyConfig()
+
+
+@dataclass(frozen=True)
+class ServerConfig(Source):
+    """Serve policy checkpoints to evaluators over the challenge's websocket protocol.
+
+    Give a mapping, a checkpoint or a champion. GET /healthz answers OK; GET /metrics has metrics for
+    Prometheus; neither needs the key. SIGTERM and Ctrl-C stop the server once it has answered the requests
+    that it has received.
+    """
+
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for other machines."""
     port: int = 8000
@@ -54,47 +84,34 @@ class ServerConfig:
     window_ms: float = 5.0
     """How long to wait for requests of other sessions before a batch runs."""
     max_loaded: int = 1
-    """Checkpoints in memory at a time; with more of them, the least recently used one makes room."""
+    """Checkpoints in memory at a time; the least recently used one is removed for another."""
     parameters: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the weights in memory. bfloat16 takes half, and a network that computes in bfloat16 rounds
-    them anyway. auto: bfloat16 for such a network on a GPU, float32 on a CPU."""
+    """Type of the weights in memory. bfloat16 takes half the memory of float32, and a network that computes
+    in bfloat16 rounds them anyway. auto: bfloat16 for such a network on a GPU, float32 on a CPU."""
     json_logs: bool = False
     """Log one JSON object per line; applications of rules have the fields task, stage, step and rule."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
         """Check what types cannot say."""
-        if (self.mapping is None) == (self.checkpoint is None):
-            raise ValueError("give exactly one of --mapping and --checkpoint")
+        super().__post_init__()
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"--batch-sizes is {self.batch_sizes}; expected sizes from 1 up")
         if self.window_ms < 0:
             raise ValueError(f"--window-ms is {self.window_ms}; expected 0 or more")
 
-    def entries(self) -> list[CheckpointEntry]:
-        """The checkpoints to serve.
-
-        Raises:
-            ValueError: the mapping is malformed, or a checkpoint is not a folder.
-        """
-        if self.mapping is not None:
-            return read_mapping(self.mapping)
-        if self.checkpoint is None or not self.checkpoint.is_dir():
-            raise ValueError(f"--checkpoint {self.checkpoint} is not a folder")
-        return [CheckpointEntry(self.checkpoint.name, self.checkpoint, None)]
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the server until it is told to stop. Exit code 2 for a mistake in what was given."""
     try:
-        config = tyro.cli(ServerConfig, args=argv)
+        config, entries = _configure(sys.argv[1:] if argv is None else argv)
         _log_to_stderr(config.json_logs)
-        entries = config.entries()
         key = _api_key(config.api_key_file)
         pool = CheckpointPool(entries, lambda path: _load(path, config), capacity=config.max_loaded)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    logger.info("settings of the policy: %s", json.dumps(asdict(config.policy)))
     service = PolicyService(
         config.policy,
         pool,
@@ -112,6 +129,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(2)
 
 
+def _configure(argv: Sequence[str]) -> tuple[ServerConfig, list[CheckpointEntry]]:
+    """The configuration, whose defaults for the policy are those of what is served; and the checkpoints."""
+    if not {"-h", "--help"}.isdisjoint(argv):
+        tyro.cli(ServerConfig, args=argv)
+    source, _ = tyro.cli(Source, args=argv, return_unknown_args=True)
+    entries, policy = source.read()
+    return tyro.cli(ServerConfig, args=argv, default=ServerConfig(**vars(source), policy=policy)), entries
+
+
 async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerConfig) -> None:
     await pool.warm()
     stop = asyncio.Event()
@@ -122,7 +148,7 @@ async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerCon
     def ready(port: int) -> None:
         logger.info("serving at ws://%s:%d", config.host, port)
         if config.port_file is not None:
-            _write_atomic(config.port_file, f"{port}\n")
+            write_atomic(config.port_file, f"{port}\n")
 
     await service.run(config.host, config.port, ready=ready, stop=stop)
     logger.info("stopped")
@@ -170,16 +196,6 @@ def _api_key(file: Path | None) -> str | None:
     if not key:
         raise ValueError(f"--api-key-file {file} is empty; expected a key")
     return key
-
-
-def _write_atomic(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ class PolicyService:
             pool: the checkpoints.
             max_batch: requests per run of the network, at most.
             window: seconds to wait for requests of other sessions.
-            api_key: what clients must send as `Authorization: Api-Key KEY`; None lets everyone in.
+            api_key: what clients must send as `Authorization: Api-Key KEY`; with None, no key is needed.
         """
         self._config = config
         self._pool = pool
@@ -77,7 +77,8 @@ class PolicyService:
             host: address to listen at.
             port: port; 0 takes a free one.
             ready: called with the bound port when connections are accepted.
-            stop: ends the service: what is being computed is answered, then connections are closed (1001).
+            stop: ends the service: requests that are being computed are answered, then connections are closed
+                (code 1001).
 
         Raises:
             OSError: the address cannot be bound.
@@ -98,7 +99,7 @@ class PolicyService:
                 port,
                 compression=None,
                 max_size=MAX_MESSAGE,
-                max_queue=1,  # a client that answers are due to sends nothing, and should not fill our memory
+                max_queue=1,  # a client that does not wait for its answers must not fill the memory
                 ping_timeout=None,
                 process_request=self._http,
             )
@@ -164,7 +165,7 @@ class PolicyService:
         )
 
     async def _handle(self, connection: ServerConnection) -> None:
-        """One connection from metadata to its end; its errors end nothing but itself."""
+        """Serve one connection to its end; its errors end no other."""
         peer = str(connection.remote_address)
         session = Session(self._config, self._submit, self._pool.closure, partial(self._on_event, peer))
         self._connections += 1

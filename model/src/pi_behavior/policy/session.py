@@ -29,7 +29,7 @@ from pi_behavior.policy.rules import ClosureLookup
 
 MAX_ENVIRONMENTS = 256
 MAX_SIDE = 2048
-"""Pixels of an image's side; larger ones are no camera's."""
+"""Largest height and width of an image, in pixels; no camera has more."""
 Submit = Callable[[Request], Awaitable[Prediction]]
 
 
@@ -78,13 +78,13 @@ class Session:
 
         Args:
             message: the observation: proprioception [256] or [environments, 256], the task id, and images
-                [h, w, 3 or 4], with the same leading axis, where the network is asked. A request for a
-                chunk of K actions in `__action_chunk_size__`.
+                [h, w, 3 or 4], with the same leading axis, where the network is called. With
+                `__action_chunk_size__`, a chunk of so many actions, K, is asked for.
 
         Returns:
             `action` float32 [23] or [environments, 23]; where a chunk was asked for, also `action_chunk`
-            [..., n, 23] with `action` first. n is smaller than K where the network is due earlier, since a
-            replayed chunk must not hide an observation that the policy wants to see.
+            [..., n, 23] with `action` first. n is smaller than K where the network is to be called sooner: a
+            client that replays a chunk would skip the observation for that call.
 
         Raises:
             ProtocolError: something of the observation is missing or has another shape.

@@ -36,7 +36,7 @@ def vote(stage: int, history: list[int]) -> Transition | None:
 
 @dataclass
 class StageTracker:
-    """The stage that the policy believes to be in, and the predictions since it last changed."""
+    """The stage that the policy believes it is in, and the predictions since it last changed."""
 
     voting: bool = True
     """Whether predictions vote; otherwise the stage is the last prediction."""

@@ -1,10 +1,6 @@
-"""Which checkpoint serves which task, and the checkpoints in memory.
-
-Source: the published mapping file; report, section 6.4: several checkpoints, each for a group of tasks.
-"""
+"""The checkpoints in memory, of several that each serve a group of tasks. Source: report, section 6.4."""
 
 import asyncio
-import json
 import logging
 import time
 from collections import OrderedDict
@@ -16,50 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pi_behavior.policy.interface import ClosureTable, Predictor
+from pi_behavior.policy.mapping import CheckpointEntry
 
 logger = logging.getLogger(__name__)
 RETRY_SECONDS = 60.0
 """How long a checkpoint that could not be loaded is not tried again."""
-
-
-@dataclass(frozen=True)
-class CheckpointEntry:
-    """One checkpoint and its tasks."""
-
-    name: str
-    path: Path
-    tasks: frozenset[int] | None
-    """Task indices; None serves every task."""
-
-
-def read_mapping(file: Path) -> list[CheckpointEntry]:
-    """Read a mapping file: {"checkpoints": {"NAME": {"path": "...", "tasks": [...]}}}.
-
-    Relative paths are relative to the file.
-
-    Raises:
-        ValueError: the file is missing or malformed, or a task has two checkpoints.
-    """
-    expected = 'expected {"checkpoints": {"NAME": {"path": "...", "tasks": [...]}}}'
-    try:
-        rows = json.loads(file.read_text())["checkpoints"]
-        entries = [
-            CheckpointEntry(name, file.parent / row["path"], frozenset(map(int, row["tasks"])))
-            for name, row in rows.items()
-        ]
-    except OSError as error:
-        raise ValueError(f"cannot read the mapping {file}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not a mapping ({type(error).__name__}: {error}); {expected}") from error
-    if not entries:
-        raise ValueError(f"{file} has no checkpoints; {expected}")
-    owner: dict[int, str] = {}
-    for entry in entries:
-        for task in entry.tasks or ():
-            if task in owner:
-                raise ValueError(f"{file}: task {task} has two checkpoints, {owner[task]} and {entry.name}")
-            owner[task] = entry.name
-    return entries
 
 
 class UnknownTaskError(LookupError):
@@ -88,10 +45,10 @@ class _Held:
 class CheckpointPool:
     """The most recently used checkpoints, in memory. For one event loop.
 
-    Checkpoints load one after the other in a thread of their own, so sessions with others go on. A
-    checkpoint leaves when nobody waits for its answer, and before the next one is loaded: two networks need
-    not fit where one does. One that cannot be loaded fails those that ask for it, and is tried again after
-    `RETRY_SECONDS` at the earliest.
+    Checkpoints load one after the other in a thread of their own, so that sessions with loaded ones continue.
+    A checkpoint is removed once it has answered its requests, and before the next one is loaded, so there
+    are never more than `capacity` in memory. Requests for one that cannot be loaded fail; loading is tried
+    again after `RETRY_SECONDS` at the earliest.
     """
 
     def __init__(
@@ -195,7 +152,7 @@ class CheckpointPool:
         if held is None:
             held = _Held(asyncio.create_task(self._read(name)))
             held.idle.set()
-            # everyone who waited may have gone: then nobody asks for the error
+            # if all who waited have gone, nobody reads the error, and asyncio would warn
             held.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._held[name] = held
         self._held.move_to_end(name)
@@ -204,7 +161,7 @@ class CheckpointPool:
     async def _read(self, name: str) -> Predictor:
         async with self._one:
             while len(self.loaded) >= self._capacity:
-                # whoever asks for it from now on waits until it is loaded again
+                # requests for it from now on wait until it is loaded again
                 leaving = self._held.pop(self.loaded[0])
                 await leaving.idle.wait()
                 del leaving

@@ -1,47 +1,53 @@
-"""What surrounds the training step: hooks that are called every so many steps."""
+"""Hooks that training calls every `log_every` steps, with metrics."""
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
+
+from pi_behavior.files import write_atomic
 
 
 @runtime_checkable
 class Hook(Protocol):
-    """Called after steps, with the metrics since the last call."""
+    """Called with the mean metrics of the steps since its last call."""
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Take note of the metrics of a step."""
+        """Record metrics, up to and including this step."""
 
 
 class JsonLines:
-    """Appends one line of metrics per call; a resumed run first drops lines from after its step."""
+    """Appends one line of metrics per call.
 
-    def __init__(self, path: Path, start: int) -> None:
+    The first call of a run drops the lines of its step and of later ones: they are from steps that a killed
+    run made after its last saved state, and that this one repeats.
+    """
+
+    def __init__(self, path: Path) -> None:
         self.path = path
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= start:
-                        kept.append(line)
-                except ValueError:  # cut off by a kill
-                    continue
-        aside = path.with_suffix(".partial")
-        aside.write_text("".join(f"{line}\n" for line in kept))
-        aside.replace(path)
+        self._begun = False
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append the metrics."""
+        if not self._begun:
+            write_atomic(self.path, "".join(self._before(step)))
+            self._begun = True
         with self.path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    def _before(self, step: int) -> Iterator[str]:
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            with suppress(ValueError):  # a line that a kill cut off
+                if json.loads(line)["step"] < step:
+                    yield f"{line}\n"
 
 
 class WeightsAndBiases:
     """Logs to Weights & Biases; offline unless WANDB_MODE says otherwise.
 
-    The key comes from the environment (WANDB_API_KEY) and is never written by us.
+    The key comes from the environment (WANDB_API_KEY) and is written nowhere.
     """
 
     def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:

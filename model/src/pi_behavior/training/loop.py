@@ -11,11 +11,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pi_behavior import checkpoint
-from pi_behavior.config import ModelConfig, TrainConfig
+from pi_behavior.config import ModelConfig
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.network.layers import State
 from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.statistics import Statistics
+from pi_behavior.tensors import flat_parameters
+from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.hooks import Hook
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import TrainState, create_state
@@ -26,7 +28,7 @@ Batches = Callable[[int], Iterator[Batch]]
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient is not a number any more."""
+    """The loss or the gradient is not finite."""
 
 
 def train(
@@ -72,9 +74,7 @@ def train(
         state = replace(state, average=jax.tree.map(jnp.copy, state.parameters))
 
     def save(path: Path, parameters: State, step: int) -> None:
-        checkpoint.save(
-            path, checkpoint.flat_parameters(parameters), config=model, statistics=statistics, step=step
-        )
+        checkpoint.save(path, flat_parameters(parameters), config=model, statistics=statistics, step=step)
 
     if keep_initial and not (work / "initial").exists():
         save(work / "initial", state.parameters, 0)

@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh (data, fsdp), of which one device is only a special case."""
+"""Placement of arrays on devices: a mesh (data, fsdp); a single device is the mesh (1, 1)."""
 
 import jax
 import numpy as np

@@ -7,9 +7,10 @@ from flax import nnx, struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
-from pi_behavior.config import ModelConfig, TrainConfig
+from pi_behavior.config import ModelConfig
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
+from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import parameter_sharding
 
 
@@ -27,11 +28,11 @@ class TrainState:
 def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransformation:
     """AdamW with warm-up and cosine decay, clipped by global norm; frozen weights have no moments."""
     schedule = optax.warmup_cosine_decay_schedule(
-        init_value=config.peak_learning_rate / (config.warmup_steps + 1),
-        peak_value=config.peak_learning_rate,
+        init_value=config.learning_rate.peak / (config.warmup_steps + 1),
+        peak_value=config.learning_rate.peak,
         warmup_steps=config.warmup_steps,
         decay_steps=max(config.steps, config.warmup_steps + 1),
-        end_value=config.final_learning_rate,
+        end_value=config.learning_rate.final,
     )
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),

@@ -8,11 +8,12 @@ from flax import nnx, struct
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from pi_behavior.config import ModelConfig, TrainConfig
+from pi_behavior.config import ModelConfig
 from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
 from pi_behavior.observation import FastTokens, Observation, augment
+from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import batch_sharding
 from pi_behavior.training.state import TrainState, optimizer
 

@@ -1,5 +1,4 @@
 import asyncio
-import json
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
@@ -9,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pi_behavior.policy import switching as checkpoints
+from pi_behavior.policy import switching
+from pi_behavior.policy.mapping import CheckpointEntry
 from pi_behavior.policy.switching import (
-    CheckpointEntry,
     CheckpointPool,
     CheckpointUnavailableError,
     UnknownTaskError,
-    read_mapping,
 )
 
 
@@ -148,7 +146,7 @@ def test_a_broken_checkpoint_fails_only_those_who_need_it(loader, monkeypatch):
                 await name_for(pool, 2)
             assert await name_for(pool, 1) == "a"
         assert loader.loads == ["a", "b"], "it is not tried again at once"
-        monkeypatch.setattr(checkpoints, "RETRY_SECONDS", 0.0)
+        monkeypatch.setattr(switching, "RETRY_SECONDS", 0.0)
         loader.broken = set()
         assert await name_for(pool, 2) == "b"
 
@@ -219,37 +217,3 @@ def test_unknown_task(loader):
         run(pool, lambda: name_for(pool, 7))
     with pytest.raises(ValueError, match="capacity"):
         pool_of(loader, 0, a=None)
-
-
-def test_mapping_file(tmp_path):
-    (tmp_path / "x").mkdir()
-    file = tmp_path / "mapping.json"
-    rows = {"one": {"path": "x", "tasks": [0, 3]}, "two": {"path": str(tmp_path / "x"), "tasks": []}}
-    file.write_text(json.dumps({"checkpoints": rows}))
-    assert read_mapping(file) == [
-        CheckpointEntry("one", tmp_path / "x", frozenset({0, 3})),
-        CheckpointEntry("two", tmp_path / "x", frozenset()),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("document", "message"),
-    [
-        ("{", "not a mapping"),
-        ("[]", "not a mapping"),
-        ('{"checkpoints": {}}', "no checkpoints"),
-        ('{"checkpoints": {"a": {"path": "."}}}', "not a mapping"),
-        ('{"checkpoints": {"a": {"path": ".", "tasks": 3}}}', "not a mapping"),
-        (
-            '{"checkpoints": {"a": {"path": ".", "tasks": [1]}, "b": {"path": ".", "tasks": [1]}}}',
-            "two checkpoints",
-        ),
-    ],
-)
-def test_bad_mappings(tmp_path, document, message):
-    file = tmp_path / "mapping.json"
-    file.write_text(document)
-    with pytest.raises(ValueError, match=message):
-        read_mapping(file)
-    with pytest.raises(ValueError, match="cannot read"):
-        read_mapping(tmp_path / "missing.json")

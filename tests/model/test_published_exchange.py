@@ -17,8 +17,8 @@ import pytest
 from flax import nnx, traverse_util
 
 from pi_behavior import checkpoint
-from pi_behavior.checkpoint import CheckpointError
-from pi_behavior.config import ModelConfig, TrainConfig, VisionConfig, model_config
+from pi_behavior.checkpoint_description import CheckpointError, read_config
+from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.correlation import correlation_matrix
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.policy.config import PolicyConfig
@@ -27,6 +27,8 @@ from pi_behavior.policy.predictor import JaxPredictor
 from pi_behavior.published_exchange import export_published, import_published, open_tensors
 from pi_behavior.published_layout import BASE_NAMES, NAMES, infer_config, published_shapes
 from pi_behavior.statistics import Statistics
+from pi_behavior.tensors import flat_parameters
+from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import make_mesh
 from pi_behavior.training.state import create_state
 
@@ -153,7 +155,7 @@ def test_a_policy_is_imported_whole(tmp_path: Path, wrapped: bool, dtype) -> Non
         np.testing.assert_array_equal(ours[path], tensors[name].astype(dtype).astype(np.float32))
         assert ours[path].dtype == np.float32
     assert same_statistics(checkpoint.read_statistics(tmp_path / "out"), STATISTICS)
-    assert checkpoint.read_config(tmp_path / "out") == (MICRO, 0)
+    assert read_config(tmp_path / "out") == (MICRO, 0)
 
 
 def test_an_imported_policy_is_served(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_the_base_gets_new_parameters_as_training_makes_them(tmp_path: Path) -> 
     for path, name in BASE_NAMES.items():
         np.testing.assert_array_equal(ours[path], tensors[name])
     state = create_state(config, TrainConfig(seed=7), make_mesh(1, jax.devices()[:1]))[1]
-    fresh = checkpoint.flat_parameters(state.parameters)
+    fresh = flat_parameters(state.parameters)
     for path in made.initialised:
         np.testing.assert_allclose(ours[path], fresh[path], rtol=1e-5, atol=1e-7, err_msg=path)
     assert np.ptp(ours["task_embeddings"]) > 0
@@ -223,7 +225,7 @@ def test_the_base_gets_new_parameters_as_training_makes_them(tmp_path: Path) -> 
         export_published(tmp_path / "out", tmp_path / "published")
     target = nnx.split(nnx.eval_shape(lambda: checkpoint.PiBehavior(config, nnx.Rngs(0))))[1]
     checkpoint.restore_parameters(tmp_path / "out", target)
-    np.testing.assert_array_equal(checkpoint.flat_parameters(target)["time_in.bias"], ours["time_in.bias"])
+    np.testing.assert_array_equal(flat_parameters(target)["time_in.bias"], ours["time_in.bias"])
 
 
 def test_all_differences_are_in_one_error(tmp_path: Path) -> None:
@@ -306,10 +308,8 @@ def test_a_damaged_folder_is_named(tmp_path: Path, damage: str) -> None:
 
 
 def test_only_published_networks_are_exported(tmp_path: Path) -> None:
-    config = model_config("tiny")
-    shapes = checkpoint.flat_parameters(
-        nnx.split(nnx.eval_shape(lambda: checkpoint.PiBehavior(config, nnx.Rngs(0))))[1]
-    )
+    config = ModelConfig.presets["tiny"]
+    shapes = flat_parameters(nnx.split(nnx.eval_shape(lambda: checkpoint.PiBehavior(config, nnx.Rngs(0))))[1])
     zeros = {path: np.zeros(leaf.shape, np.float32) for path, leaf in shapes.items()}
     checkpoint.save(tmp_path / "tiny", zeros, config=config, statistics=STATISTICS, step=1)
     with pytest.raises(CheckpointError) as error:

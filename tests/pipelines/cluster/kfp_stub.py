@@ -6,9 +6,9 @@ answers is taken from its source (backend/src/apiserver of kubeflow/pipelines).
 
 import json
 import re
+import ssl
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -32,8 +32,9 @@ class RefusedError(Exception):
 class Stub:
     """The server's state, and what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.token = ""
+        self.multi_user = False
         self.experiments: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
@@ -41,9 +42,10 @@ class Stub:
         self.snapshots: list[dict[str, Any]] = []
         """What a run is at the next looks at it; the last one stays."""
         self.requests: list[tuple[str, str]] = []
-        self.queries: list[dict[str, str]] = []
-        self.troubles: list[tuple[str, Callable[[BaseHTTPRequestHandler], None]]] = []
-        """What to answer instead, once each, to `METHOD /path` that the pattern matches."""
+        self.bodies: list[bytes] = []
+        self.troubles: list[tuple[str, Any]] = []
+        """What to answer instead, once each, to `METHOD /path` that the pattern matches: a function, or the
+        arguments of `send`."""
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -57,48 +59,54 @@ class Stub:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.host = f"http://127.0.0.1:{self._server.server_port}"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.host = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 
-    def trouble(self, pattern: str, answer: Callable[[BaseHTTPRequestHandler], None], times: int = 1) -> None:
+    def trouble(self, pattern: str, answer: Any, times: int = 1) -> None:
         self.troubles += [(pattern, answer)] * times
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         url = urlsplit(handler.path)
         self.requests.append((handler.command, url.path))
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        for trouble in self.troubles:
-            if re.search(trouble[0], f"{handler.command} {url.path}"):
-                self.troubles.remove(trouble)
-                trouble[1](handler)
+        self.bodies.append(body)
+        for pattern, instead in self.troubles:
+            if re.search(pattern, f"{handler.command} {url.path}"):
+                self.troubles.remove((pattern, instead))
+                if callable(instead):
+                    instead(handler)
+                else:
+                    send(handler, *instead)
                 return
         try:
             if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
                 raise RefusedError(401, "Unauthenticated: there is no user identity header")
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
-            self.queries.append(query)
             answer = self._answer(handler.command, url.path, query, body)
         except RefusedError as error:
             document = {"error": str(error), "code": error.code, "message": str(error), "details": []}
             send(handler, error.code, json.dumps(document))
             return
         text = answer if isinstance(answer, str) else json.dumps(answer)
-        send(handler, 200, text, "text/plain" if isinstance(answer, str) else "application/json")
+        send(handler, 200, text, kind="text/plain" if isinstance(answer, str) else "application/json")
 
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
         log = re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path)
         if log and method == "GET":
-            return self._one(self.logs, log[2], "log")
+            # with status 200, as the real one
+            return self.logs.get(log[2]) or {"error_message": f"NotFound: no log of {log[2]}"}
         found = re.fullmatch(r"/apis/v2beta1/(\w+)(?:/([^/:]+))?(?::(\w+))?", path)
         if found is None:
             raise RefusedError(404, "Not Found")
         match (method, *found.groups()):
             case ("GET", "healthz", None, None):
-                return {"multi_user": False}
+                return {"multi_user": self.multi_user}
             case ("GET", "experiments", None, None):
                 rows = [e for e in self.experiments.values() if e["namespace"] == query.get("namespace", "")]
                 return page(rows, "experiments", query)
@@ -229,7 +237,7 @@ def page(rows: list[dict[str, Any]], key: str, query: dict[str, str]) -> dict[st
 
 
 def send(
-    handler: BaseHTTPRequestHandler, code: int, text: str, kind: str = "application/json", wait: float = 0.0
+    handler: BaseHTTPRequestHandler, code: int, text: str, wait: float = 0.0, kind: str = "application/json"
 ) -> None:
     """Answer a request."""
     time.sleep(wait)

@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.rules import (
-    Correction,
+    RuleAction,
     Situation,
-    correction_rules,
+    active_rules,
     gripper_rule,
     published_closure,
     radio_rule,
@@ -22,34 +22,34 @@ def situation(left: float, right: float, task: int = 0, stage: int = 0) -> Situa
 
 def test_gripper_rule_opens_what_the_table_forbids():
     rule = gripper_rule({3: np.array([[False, True], [True, True]])}.get)
-    assert rule(situation(-0.99, -0.99, task=3, stage=0)) == Correction("gripper", (True, False))
+    assert rule(situation(-0.99, -0.99, task=3, stage=0)) == RuleAction("gripper", (True, False))
     assert rule(situation(-0.99, -0.99, task=3, stage=1)) is None
     assert rule(situation(-0.97, -0.97, task=3, stage=0)) is None
     assert rule(situation(-1.0, -1.0, task=3, stage=2)) is None, "beyond the table"
     assert rule(situation(-1.0, -1.0, task=4, stage=0)) is None, "no table"
 
 
-def test_correction_holds_the_robot_and_opens():
+def test_an_action_holds_the_robot_and_opens():
     state = situation(-1.0, 0.3).state
     chunk = np.zeros((30, 23), np.float32)
-    held = Correction("gripper", (True, False)).apply(chunk, state)
+    held = RuleAction("gripper", (True, False)).apply(chunk, state)
     expected = state.copy()
     expected[14] = 1.0
     np.testing.assert_array_equal(held, np.tile(expected, (30, 1)))
-    assert Correction("radio", stage=2).apply(chunk, state) is chunk
+    assert RuleAction("radio", stage=2).apply(chunk, state) is chunk
 
 
 @pytest.mark.parametrize(
     ("stage", "left", "right", "expected"),
     [
         (1, -1.0, 1.0, None),
-        (2, -1.0, 0.95, Correction("radio", (True, False))),
-        (2, 0.95, -1.0, Correction("radio", (False, True))),
-        (2, -1.0, -1.0, Correction("radio", (True, True))),
+        (2, -1.0, 0.95, RuleAction("radio", (True, False))),
+        (2, 0.95, -1.0, RuleAction("radio", (False, True))),
+        (2, -1.0, -1.0, RuleAction("radio", (True, True))),
         (2, -1.0, 0.0, None),
         (3, 1.0, 1.0, None),
-        (4, 0.0, 0.0, Correction("radio", (False, False), 2)),
-        (4, -1.0, 0.95, Correction("radio", (True, False), 2)),
+        (4, 0.0, 0.0, RuleAction("radio", (False, False), 2)),
+        (4, -1.0, 0.95, RuleAction("radio", (True, False), 2)),
     ],
 )
 def test_radio_rule(stage, left, right, expected):
@@ -113,12 +113,12 @@ def test_published_rules_open_what_the_table_forbids_and_nothing_else(task, stag
     ],
 )
 def test_configuration_chooses_rules(config, count):
-    assert len(correction_rules(config, lambda _: None)) == count
+    assert len(active_rules(config, lambda _: None)) == count
 
 
 def test_data_table_comes_from_the_statistics_not_from_the_file():
     closed = situation(-1.0, 1.0, task=5)
-    (data,) = correction_rules(PolicyConfig(gripper="data"), {5: np.ones((15, 2), bool)}.get)
-    (published,) = correction_rules(PolicyConfig(gripper="published"), {5: np.ones((15, 2), bool)}.get)
+    (data,) = active_rules(PolicyConfig(gripper="data"), {5: np.ones((15, 2), bool)}.get)
+    (published,) = active_rules(PolicyConfig(gripper="published"), {5: np.ones((15, 2), bool)}.get)
     assert data(closed) is None
-    assert published(closed) == Correction("gripper", (True, False))
+    assert published(closed) == RuleAction("gripper", (True, False))

@@ -1,0 +1,246 @@
+"""What stages write down for each other about an evaluation, as typed records in JSON files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from components.runtime.errors import UserError
+from components.store.files import write_atomic
+from pi_behavior.policy.config import PolicyConfig
+
+T = TypeVar("T")
+TRAIN_RECORD = "record.json"
+TASK_GROUPS = "groups.json"
+SCORES = "scores.json"
+CHAMPION = "champion.json"
+FORMER_CHAMPIONS = "history.jsonl"
+"""Beside `champion.json`: the former champions, one per line, oldest first."""
+
+
+def write(path: Path, value: object) -> None:
+    """Write a record."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+
+
+def read(path: Path, kind: type[T], remedy: str) -> T:
+    """Read a record.
+
+    Args:
+        path: its file.
+        kind: its type.
+        remedy: what to do if it cannot be read, for the message.
+
+    Raises:
+        UserError: it is missing, damaged, or of another version.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}; {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged or of another version ({error}); {remedy}") from error
+
+
+@dataclass(frozen=True)
+class Renormalised:
+    """Dimensions that a fine-tuning normalises by its own demonstrations, as they never moved before."""
+
+    state: tuple[int, ...] = ()
+    action: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What a trained policy is."""
+
+    name: str
+    """common, or the task group that it was fine-tuned for."""
+    tasks: tuple[str, ...]
+    """Tasks that it was trained on; none means all of the dataset."""
+    statistics_of: Literal["demonstrations", "initial"]
+    """Where its normalisation, correlation and tokenizer come from: the demonstrations that it was trained
+    on, or the policy that it started from."""
+    renormalised: Renormalised = Renormalised()
+
+    @classmethod
+    def load(cls, folder: Path) -> "TrainRecord":
+        """Read it from an artifact of the stage train."""
+        return read(folder / TRAIN_RECORD, cls, "give an artifact of the stage train")
+
+
+@dataclass(frozen=True)
+class TaskGroup:
+    """Tasks that share a fine-tuned policy."""
+
+    name: str
+    tasks: tuple[str, ...]
+    q: Mapping[str, float]
+    """Mean validation q of the common policy by task."""
+
+
+@dataclass(frozen=True)
+class TaskGroups:
+    """How the tasks were split."""
+
+    rule: Literal["thresholds", "rank"]
+    groups: tuple[TaskGroup, ...]
+    episodes: Mapping[str, int]
+    """Validation rollouts by task."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The score of one policy on a task's rollouts of one split."""
+
+    q: float
+    """Mean q; a rollout that never finished counts as 0."""
+    low: float
+    """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores."""
+    high: float
+    n: int
+    """Prescribed rollouts."""
+    unfinished: int
+    """Of these, never finished."""
+    success: float
+    """Share of rollouts with q = 1."""
+    success_low: float
+    """Clopper-Pearson interval of the success rate, 95 %."""
+    success_high: float
+    bootstrap_low: float
+    """Percentile bootstrap interval of q, 95 %."""
+    bootstrap_high: float
+    time: float | None
+    """Mean of 2 - time taken / human time over successful rollouts (not ranked); None without success."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The mean of task scores, each task weighing the same."""
+
+    q: float
+    low: float
+    """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores. It takes the rollouts of
+    all tasks for one sample, which makes it wider, not narrower, where tasks differ (Hoeffding 1956)."""
+    high: float
+    success: float
+    bootstrap_low: float
+    """Percentile bootstrap interval of q, 95 %, resampled within tasks."""
+    bootstrap_high: float
+    tasks: int
+    n: int
+    """Prescribed rollouts."""
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """The scores of one task."""
+
+    chosen: str
+    """Policy that was chosen on validation."""
+    policies: Mapping[str, Mapping[str, Score]]
+    """By policy and split."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A leaderboard."""
+
+    overall: Overall
+    """Of the chosen policies on the reported instances."""
+    policies: Mapping[str, Overall]
+    """Of policies that ran the reported instances of all tasks."""
+    tasks: Mapping[str, TaskScores]
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Chosen policy by task."""
+        return {task: scores.chosen for task, scores in self.tasks.items()}
+
+    @classmethod
+    def load(cls, folder: Path) -> "Scores":
+        """Read them from an artifact of the stage leaderboard."""
+        return read(folder / SCORES, cls, "give an artifact of the stage leaderboard, or make it anew")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An artifact of the workspace."""
+
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class ServedPolicy:
+    """A policy of the champion."""
+
+    path: str
+    """Its checkpoint, relative to the champion's folder where that lies in the workspace."""
+    tasks: tuple[str, ...]
+    """Tasks that it was chosen for."""
+    uri: str
+    """Its artifact, relative to the workspace."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The promoted policies. The file is also a mapping that the policy server reads."""
+
+    edition: str
+    evaluator: str
+    leaderboard: Reference
+    checkpoints: Mapping[str, ServedPolicy]
+    policy: PolicyConfig
+    """How chunks were executed in the evaluation that it was promoted on."""
+    episodes: Mapping[str, Mapping[str, float]]
+    """Reported q of the chosen policies by task and rollout (INDEX_ROLLOUT), for the next comparison."""
+    promoted: str
+    """When, ISO 8601 in UTC."""
+    format: Literal[2] = field(kw_only=True)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Champion | None":
+        """Read the record in a champion's folder; None where there is none.
+
+        Raises:
+            UserError: it is damaged, or was written by a version that did not record how it was evaluated.
+        """
+        path = folder / CHAMPION
+        if not path.exists():
+            return None
+        return read(
+            path,
+            cls,
+            "evaluate its policies again with `b1k run --pipeline evaluate` into a new champion's folder "
+            "(promote.champion), or move the file away: the next run then promotes a first champion",
+        )
+
+    @classmethod
+    def former(cls, folder: Path) -> "list[Champion]":
+        """Read the champions that were replaced in a champion's folder, oldest first.
+
+        Raises:
+            UserError: their file is damaged.
+        """
+        path = folder / FORMER_CHAMPIONS
+        try:
+            return msgspec.json.Decoder(cls).decode_lines(path.read_bytes()) if path.exists() else []
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}); move it away to begin a new history") from error
+
+    def replace(self, old: "Champion | None", folder: Path) -> None:
+        """Take the place of a champion, which enters the history once, however often this is begun again.
+
+        Args:
+            old: the champion until now, as it was read.
+            folder: the champion's folder; the caller holds its lock.
+        """
+        former = self.former(folder)
+        if old is not None and old not in former:
+            lines = msgspec.json.Encoder().encode_lines([*former, old])
+            write_atomic(folder / FORMER_CHAMPIONS, lines)
+        write(folder / CHAMPION, self)

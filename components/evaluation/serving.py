@@ -1,0 +1,64 @@
+"""The policy server in evaluations: its command line, and which policy serves which task."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.evaluation.plan import COMMON, Plan
+from components.evaluation.records import ServedPolicy
+from components.runtime.errors import UserError
+from pi_behavior.policy.config import PolicyConfig
+
+SERVER = "pi_behavior.policy.server"
+
+
+def server_options(
+    mapping: Path | str, host: str, port: int, policy: PolicyConfig, *, every: bool
+) -> list[str]:
+    """Module and options of the policy server.
+
+    Args:
+        mapping: file that says which checkpoint serves which tasks.
+        host: address to listen at.
+        port: port to listen at; 0 takes a free one.
+        policy: how chunks are executed.
+        every: give all fields of it, instead of those that differ from the defaults.
+    """
+    words = [SERVER, "--mapping", str(mapping), "--host", host, "--port", str(port), "--batch-sizes", "1"]
+    default = PolicyConfig()
+    for field in dataclasses.fields(policy):
+        name, value = field.name.replace("_", "-"), getattr(policy, field.name)
+        if not every and value == getattr(default, field.name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--policy.{name}" if value else f"--policy.no-{name}")
+        else:
+            words += [f"--policy.{name}", str(value)]
+    return words
+
+
+def served_policies(plan: Plan, chosen: Mapping[str, str], workspace: str) -> dict[str, ServedPolicy]:
+    """The common policy, and the policies that were chosen for tasks: entries of the server's mapping.
+
+    Args:
+        plan: the evaluation.
+        chosen: name of the chosen policy by task.
+        workspace: the workspace's path, absolute or relative to the mapping's folder.
+
+    Raises:
+        UserError: a chosen policy is not in the plan.
+    """
+    unknown = set(chosen.values()) - plan.policies.keys()
+    if unknown:
+        raise UserError(
+            f"the plan has no policy {', '.join(sorted(unknown))}, which was chosen; expected the plan of "
+            "these rollouts"
+        )
+    served = {}
+    for name, policy in plan.policies.items():
+        tasks = tuple(sorted(task for task, best in chosen.items() if best == name))
+        if tasks or name == COMMON:
+            path = os.path.join(workspace, policy.checkpoint)
+            served[name] = ServedPolicy(path, tasks, policy.artifact, policy.digest)
+    return served

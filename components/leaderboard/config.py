@@ -1,0 +1,68 @@
+"""What the stage leaderboard takes and makes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from components.runtime.declaration import Declaration
+from components.store.artifact import Artifact
+from pi_behavior.config import require
+
+
+@dataclass(frozen=True)
+class Config:
+    """A leaderboard and its submission."""
+
+    team: str = "team"
+    """Name of the team in the submission."""
+    affiliation: str = "independent"
+    """Affiliation of the team in the submission."""
+    track: Literal["standard", "privileged"] = "standard"
+    """Track of the submission."""
+    testset: Literal["public", "hidden"] = "public"
+    """Test set of the submission."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    wrapper: str = ""
+    """Environment wrapper (.py) to put into the submission; none means the evaluator's default was used."""
+    robot_config: str = ""
+    """Robot configuration to put into the submission; none means the evaluator's default was used."""
+
+    def __post_init__(self) -> None:
+        """Check that the parts of the submission's name can be told apart in it."""
+        require(
+            *(
+                (
+                    bool(getattr(self, name)) and not set(getattr(self, name)) & set("./\\"),
+                    f"{name} is {getattr(self, name)!r}; expected a name without dots and slashes",
+                )
+                for name in ("team", "affiliation")
+            ),
+            (self.seed >= 0, f"seed is {self.seed}; expected 0 or more"),
+        )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Further files of the submission, by the names of their fields."""
+        given = {"wrapper": self.wrapper, "robot_config": self.robot_config}
+        return {name: Path(path).resolve() for name, path in given.items() if path}
+
+    def submission(self, date: str) -> str:
+        """Name of the submission's folder for a date (YYYY-MM-DD), spaces as underscores."""
+        parts = (self.track, self.testset, self.team, self.affiliation, date)
+        return ".".join(parts).replace(" ", "_")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the leaderboard reads."""
+
+    plan: Artifact
+    """The plan of the reported evaluation; its policies' training curves are shown."""
+    evaluations: tuple[Artifact, ...]
+    """Its evaluations, one per worker."""
+    validation: tuple[Artifact, ...] = ()
+    """Earlier evaluations with the common policy's validation."""
+
+
+DECLARATION = Declaration("leaderboard", Config, Inputs, page=True)

@@ -1,0 +1,94 @@
+"""What the stage plan takes and makes."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from components.evaluation.evaluators import EVALUATORS, Edition, find_evaluator
+from components.evaluation.plan import REPORTED, VALIDATION, Split
+from components.runtime.declaration import LOOP, Declaration
+from components.runtime.values import PER_TASK
+from components.store.artifact import Artifact
+from pi_behavior.challenge import check_tasks
+from pi_behavior.config import require
+from pi_behavior.policy.config import PolicyConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """An evaluation."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks to evaluate; none means the tasks that the common policy was trained on."""
+    edition: Edition = "2026"
+    """Edition of the challenge: its rules count, its evaluator runs."""
+    evaluator: Literal["household", "omnigibson"] = "household"
+    """Simulator: the small house of this project, or the challenge's own."""
+    splits: tuple[Split, ...] = field(default=(VALIDATION, REPORTED), metadata=PER_TASK)
+    """Which instances: validation, reported or both."""
+    validation_instances: int = 10
+    """Validation instances per task: policies are chosen on them."""
+    reported_instances: int = 10
+    """Reported instances per task: scores are computed on them."""
+    rollouts: int = 1
+    """Rollouts per instance."""
+    workers: int = 1
+    """Most evaluation workers."""
+    untrained: bool = False
+    """Also run the reported instances with the parameters of step 0, for comparison."""
+    videos: int = 2
+    """Videos per task and policy, of the first reported instances."""
+    image_size: int = 224
+    """Side of the policy's pictures in pixels, where the evaluator lets us choose it."""
+    action_chunk_size: int = 0
+    """Actions per request, where the evaluator lets us choose it; 0 asks for one."""
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    """How the network's chunks are executed."""
+    trained: str = field(default="", metadata=PER_TASK)
+    """Folder of the policy to evaluate, an artifact of the stage train, where none is given as `common`."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, names, and what the evaluator can do."""
+        positive = ("validation_instances", "reported_instances", "rollouts", "workers", "image_size")
+        evaluator = find_evaluator(self.evaluator, self.edition)
+        able = ", ".join(name for name in EVALUATORS if find_evaluator(name, self.edition).oracle)
+        counts = {split: getattr(self, f"{split}_instances") for split in self.splits}
+        require(
+            *((getattr(self, n) >= 1, f"{n} is {getattr(self, n)}; expected at least 1") for n in positive),
+            *(
+                (getattr(self, n) >= 0, f"{n} is {getattr(self, n)}; expected 0 or more")
+                for n in ("videos", "action_chunk_size")
+            ),
+            (bool(self.splits), f"splits is empty; expected {VALIDATION}, {REPORTED} or both"),
+            (
+                self.policy.voting != "oracle" or evaluator.oracle,
+                f"policy.voting is oracle, but the evaluator {self.evaluator} cannot tell the true stage; "
+                f"expected the evaluator {able} or another voting",
+            ),
+            *(
+                (
+                    count <= evaluator.count(split),
+                    f"{split}_instances is {count}; expected at most {evaluator.count(split)}, the {split} "
+                    f"instances of the evaluator {self.evaluator} in {self.edition}",
+                )
+                for split, count in counts.items()
+            ),
+            (
+                self.rollouts == 1 or evaluator.repeats,
+                f"rollouts is {self.rollouts}; expected 1: the evaluator {self.evaluator} of {self.edition} "
+                "rolls each instance out once",
+            ),
+            *check_tasks(self.tasks),
+        )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a plan is made from."""
+
+    common: Artifact | None = None
+    """The policy that was trained on all tasks."""
+    groups: tuple[Artifact, ...] = ()
+    """Policies that were fine-tuned for groups of tasks."""
+
+
+DECLARATION = Declaration("plan", Config, Inputs, outputs={LOOP: list})

@@ -1,0 +1,1 @@
+"""The settings stage: checks all values of a run together, before anything else runs."""

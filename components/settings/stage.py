@@ -1,0 +1,29 @@
+"""Check all values of a run before anything else runs, and write down what they come to.
+
+The first task of every pipeline, also of runs that were started from the Kubeflow UI, where nothing was
+checked before.
+"""
+
+import dataclasses
+import json
+
+from components.runtime.stage import Result, Stage, Work
+from components.runtime.values import mapping
+from components.settings.checks import Arguments, resolve
+from components.settings.config import DECLARATION, Config, Inputs
+from components.settings.contradictions import Place
+from components.store.files import write_atomic
+
+
+def run(config: Config, inputs: Inputs, work: Work) -> Result:
+    """Write `settings.json`: the whole configuration of every stage."""
+    given = Arguments(dict(mapping(config.inputs)), dict(mapping(config.settings)))
+    profile = Arguments(settings=dict(mapping(config.profile)))
+    place = Place(train_gpus=config.train_gpus, workspace=work.workspace)
+    found = resolve(config.pipeline, profile, given, place)
+    whole = {name: dataclasses.asdict(one) for name, one in found.items()}
+    write_atomic(work.path / "settings.json", json.dumps(whole, indent=2) + "\n")
+    return Result(metadata={"pipeline": config.pipeline})
+
+
+STAGE = Stage(DECLARATION, run)

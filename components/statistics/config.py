@@ -1,0 +1,40 @@
+"""What the stage statistics takes and makes."""
+
+from dataclasses import dataclass
+
+from components.runtime.declaration import Declaration
+from components.store.artifact import Artifact
+from pi_behavior.challenge import check_tasks
+from pi_behavior.config import require
+from pi_behavior.statistics import Normalisation
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the statistics cover."""
+
+    tasks: tuple[str, ...] = ()
+    """Names of the tasks; none means all tasks of the dataset."""
+    normalisation: Normalisation = "report"
+    """Mean and deviation of actions: per_step (of each step of a chunk, as the published code has it), report
+    (the same at all steps for base velocity and grippers, as the report has it) or global (for all)."""
+    absolute_actions: bool = False
+    """Leave actions absolute instead of making joints relative to the state at the chunk's first step."""
+    fast_vocabulary: int = 1024
+    """Tokens of the FAST tokenizer; 0 trains none."""
+
+    def __post_init__(self) -> None:
+        """Check ranges and names."""
+        tokens = self.fast_vocabulary
+        require(*check_tasks(self.tasks), (tokens >= 0, f"fast_vocabulary is {tokens}; expected 0 or more"))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the pass reads."""
+
+    dataset: Artifact
+    """The checked demonstrations."""
+
+
+DECLARATION = Declaration("statistics", Config, Inputs, page=True)

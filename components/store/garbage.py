@@ -1,0 +1,211 @@
+"""Garbage of a workspace: artifacts that nothing needs any more, and what killed work left."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from components.runtime.errors import UserError
+from components.store.artifact import is_artifact
+from components.store.champion import artifacts_of
+from components.store.files import is_leftover, sync
+from components.store.lineage import UNREADABLE, Node
+from components.store.making import exclusive, is_held, lock_of
+
+_REMOVED = ".removed"
+_MARGIN = 60.0
+"""Seconds: stages mark their inputs as used before they take their lock, and clocks of nodes differ."""
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """One folder that nothing needs."""
+
+    path: Path
+    size: int
+    """In bytes."""
+    reason: str
+    inputs: tuple[Path, ...] = ()
+    """The artifacts of the workspace that it was made from."""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What can go from a workspace, artifacts before what they were made from."""
+
+    garbage: tuple[Garbage, ...]
+    kept: Counter[str]
+    """Number of artifacts that stay, by reason."""
+    since: float
+    """What was used or made since then stays; POSIX time."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An artifact that lies in the workspace."""
+
+    used: float
+    """When it was last used or made."""
+    inputs: tuple[Path, ...] | None = None
+    """None where its lineage is damaged, so that nobody knows."""
+    digest: str = ""
+    champion: str | None = None
+    """Of a promotion: with which champion it compared, as its configuration says."""
+
+    @classmethod
+    def read(cls, path: Path) -> "_Entry":
+        used = path.stat().st_mtime
+        try:
+            node = Node.read(path)
+            used = max(used, datetime.fromisoformat(node.run["finishedOn"]).timestamp())
+            champion = node.parameters.get("champion", "") if path.parent.name == "promote" else None
+            return cls(used, tuple(place for _, place in node.inputs()), node.digest, champion)
+        except UNREADABLE:
+            return cls(used)
+
+
+def survey(
+    workspace: Path, now: float, *, days: float, champions: int, running_since: float | None = None
+) -> Survey:
+    """Find what nothing in a workspace needs: no champion, no recent run, no running one, no kept artifact.
+
+    Args:
+        workspace: the folder shared by all stages. What other workspaces use of it is not known here.
+        now: POSIX time.
+        days: what was used or made in so many days stays.
+        champions: former champions whose artifacts stay.
+        running_since: when the oldest running run on the cluster began, POSIX time; runs on this file system
+            are known by their locks.
+
+    Raises:
+        UserError: there is no workspace, or it cannot be known what is needed.
+    """
+    workspace = workspace.resolve()
+    if not (workspace / "artifacts").is_dir():
+        raise UserError(f"{workspace} has no artifacts; give the --workspace of stages that ran")
+    begun = [lock.stat().st_mtime for lock in _locks(workspace) if is_held(lock)]
+    begun += [running_since] if running_since is not None else []
+    since = min([now - days * 86400, *(time - _MARGIN for time in begun)])
+    entries = {path: _Entry.read(path) for path in workspace.glob("artifacts/*/*") if is_artifact(path)}
+    kept = _needed(workspace, entries, since, champions)
+    gone = {path: entry.inputs or () for path, entry in entries.items() if path not in kept}
+    garbage = [
+        Garbage(path, _measure(path)[0], f"last used {_date(entries[path].used)}", gone[path])
+        for path in reversed([*TopologicalSorter(gone).static_order()])
+        if path in gone
+    ]
+    digests = {entries[path].digest[:16] for path in kept}
+    return Survey((*garbage, *_others(workspace, digests, since)), Counter(kept.values()), since)
+
+
+def remove(survey: Survey) -> Iterator[tuple[Garbage, bool]]:
+    """Remove what a survey found, and say what was removed: not what has come into use since then.
+
+    Killed at any moment, it leaves every artifact whole or gone.
+    """
+    spared: set[Path] = set()
+    for item in survey.garbage:
+        removed = item.path not in spared and _remove(item.path, survey.since)
+        if not removed and item.path.exists():
+            spared.update(item.inputs)
+        yield item, removed
+
+
+def _locks(workspace: Path) -> list[Path]:
+    return [*workspace.glob("artifacts/*/*.lock"), *workspace.glob(".lock")]
+
+
+def _needed(workspace: Path, entries: dict[Path, _Entry], since: float, champions: int) -> dict[Path, str]:
+    """The artifacts that stay, and why."""
+    wanted = {path: f"used or made since {_date(since)}" for path, e in entries.items() if e.used >= since}
+    wanted |= dict.fromkeys(_of_runs(workspace, since), "of a run since then")
+    # the last promotion tells which demonstrations were judged
+    last = {e.champion: path for path, e in sorted(entries.items(), key=lambda item: item[1].used)}
+    last.pop(None, None)
+    wanted |= dict.fromkeys(last.values(), "the last comparison with a champion")
+    names = {"champion", *(name for name in last if name)}
+    for folder in sorted({root / name for name in names for root in (workspace, Path.cwd())}):
+        wanted |= dict.fromkeys(artifacts_of(folder, workspace, champions), "a champion's")
+    kept = {path: why for path, why in wanted.items() if path in entries}
+    waiting = list(kept)
+    while waiting:
+        path = waiting.pop()
+        inputs = entries[path].inputs
+        if inputs is None:
+            raise UserError(
+                f"{path} is needed ({kept[path]}), but its lineage is damaged: what it was made from is not "
+                f"known. Nothing was removed. `b1k lineage verify {path}` names what changed"
+            )
+        new = [one for one in inputs if one in entries and one not in kept]
+        kept |= dict.fromkeys(new, "what those were made from")
+        waiting += new
+    return kept
+
+
+def _of_runs(workspace: Path, since: float) -> Iterator[Path]:
+    """What recent runs on this machine made or used; their records are written at their start and end."""
+    for path in workspace.glob("runs/*/run.json"):
+        if path.stat().st_mtime >= since:
+            yield from (workspace / uri for uri in json.loads(path.read_text()).get("outputs", {}).values())
+
+
+def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:
+    """Folders of killed work, and decoded frames of datasets that go or are gone.
+
+    Args:
+        workspace: the workspace.
+        digests: beginnings of the digests of the artifacts that stay, which name their frames.
+        since: what changed since then stays; POSIX time.
+    """
+    killed = [path for path in workspace.glob("artifacts/*/*") if is_leftover(path)]
+    frames = [path for path in workspace.glob("frames/*") if path.name not in digests]
+    for path in (*killed, *frames):
+        if not path.is_dir() or is_held(_lock(path)):
+            continue
+        size, changed = _measure(path)
+        if changed < since or path.suffix == _REMOVED:
+            reason = "left by killed work" if path in killed else "decoded frames of a dataset that is gone"
+            yield Garbage(path, size, reason)
+
+
+def _lock(path: Path) -> Path:
+    """The lock of an artifact, also for its folder under construction or in removal."""
+    return lock_of(path.with_name(path.name.removeprefix(".")))
+
+
+def _remove(path: Path, since: float) -> bool:
+    """Remove a folder, unless it is in use or was used since a time."""
+    lock = _lock(path)
+    aside = path.with_name(f".{lock.stem}{_REMOVED}")
+    with exclusive(lock, None) as is_free:
+        if not is_free or not path.is_dir() or (path != aside and path.stat().st_mtime >= since):
+            return False
+        if path != aside:
+            shutil.rmtree(aside, ignore_errors=True)  # of a removal that was killed
+            path.rename(aside)
+            sync(path.parent)
+        shutil.rmtree(aside)
+        lock.unlink()
+    return True
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Bytes of a folder's files, and the last time at which something in it changed."""
+    size, changed = 0, folder.stat().st_mtime
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            with suppress(FileNotFoundError):  # somebody removes it now
+                status = os.lstat(os.path.join(parent, name))
+                size += status.st_size if name in names else 0
+                changed = max(changed, status.st_mtime)
+    return size, changed
+
+
+def _date(time: float) -> str:
+    return datetime.fromtimestamp(time).astimezone().isoformat(sep=" ", timespec="minutes")

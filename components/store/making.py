@@ -1,0 +1,128 @@
+"""Making an artifact: one process at a time, in a folder aside, which gets its name when it is whole."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from components.runtime.errors import UserError
+from components.store.files import remove_leftovers, sync, sync_tree, write_atomic
+from components.store.sums import LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
+
+PARTIAL = ".partial"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+
+def partial_of(final: Path) -> Path:
+    """The folder in which an artifact is under construction. It survives a kill."""
+    return final.with_suffix(PARTIAL)
+
+
+def lock_of(final: Path) -> Path:
+    """The lock file of whoever makes or removes an artifact."""
+    return final.with_suffix(".lock")
+
+
+def supports_locks(folder: Path) -> bool:
+    """Whether the file system of a folder knows file locks (flock)."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            return _take(file, folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except UserError:
+            return False
+
+
+@contextmanager
+def exclusive(lock: Path, waiting: str | None) -> Iterator[bool]:
+    """Hold a file lock, on whatever node of a shared file system; the kernel frees it when we end.
+
+    Args:
+        lock: the lock file. It says who holds it: host, process and time. Its modification time is the time
+            at which it was last taken.
+        waiting: what to print before waiting for another holder; None: do not wait.
+
+    Yields:
+        Whether we hold it: always, unless we do not wait.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("a+"))
+            if not _take(file, lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if waiting is None:
+                    yield False
+                    return
+                file.seek(0)
+                print(f"{waiting} (held by {file.read().strip() or 'unknown'})", flush=True)
+                _take(file, lock, fcntl.LOCK_EX)
+            if _is_still(lock, file):
+                break
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
+        file.truncate(0)
+        file.write(json.dumps(holder) + "\n")
+        file.flush()
+        yield True
+
+
+def is_held(lock: Path) -> bool:
+    """Whether somebody holds a lock now."""
+    if not lock.exists():
+        return False
+    with lock.open() as file:
+        return not _take(file, lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _take(file: IO[Any], lock: Path, how: int) -> bool:
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise UserError(
+            f"the file system of {lock.parent} has no file locks ({error.strerror}), without which two runs "
+            "could write the same folder. Mount it with locks: NFS as version 4, or as version 3 with a lock "
+            "service, or with local_lock=flock where one node alone uses it. `b1k doctor` checks it"
+        ) from error
+    return True
+
+
+def _is_still(lock: Path, file: IO[str]) -> bool:
+    """Whether the file that we locked is still the lock file: who held it may have removed it."""
+    try:
+        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def publish(partial: Path, final: Path, statement: Callable[[str], dict[str, Any]]) -> None:
+    """Make a finished partial folder the artifact.
+
+    Killed at any moment, it leaves the artifact or a partial folder from which it can be called again.
+
+    Args:
+        partial: the content; what unfinished writers left in it is removed.
+        final: the artifact's folder; the caller holds its lock.
+        statement: makes the lineage statement from the hex tree digest of the content.
+    """
+    remove_leftovers(partial)
+    (partial / LINEAGE).unlink(missing_ok=True)  # of an attempt that was killed here
+    sums = hash_files(partial)
+    text = json.dumps(statement(tree_digest(sums)), indent=2) + "\n"
+    write_atomic(partial / LINEAGE, text)
+    sums[LINEAGE] = sha256_file(partial / LINEAGE)
+    write_atomic(partial / SUMS, format_sums(sums))
+    sync_tree(partial)
+    partial.rename(final)
+    sync(final.parent)

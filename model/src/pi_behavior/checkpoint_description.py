@@ -1,0 +1,48 @@
+"""What a checkpoint says of itself, `checkpoint.json`: the network's configuration and the training step.
+
+Reads without JAX, so that a checkpoint can be checked in a moment.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pi_behavior.config import ModelConfig, from_document
+
+DESCRIPTION = "checkpoint.json"
+PARAMETERS = "params"
+STATISTICS = "statistics"
+
+
+class CheckpointError(ValueError):
+    """A folder is not the checkpoint that was expected; the message says why, and what to do."""
+
+
+class _Description(msgspec.Struct):
+    step: int
+    model: dict[str, Any]
+
+
+def write_config(path: Path, config: ModelConfig, step: int) -> None:
+    """Write the description into a checkpoint's folder."""
+    text = json.dumps({"step": step, "model": asdict(config)}, indent=2)
+    (path / DESCRIPTION).write_text(text + "\n")
+
+
+def read_config(path: Path) -> tuple[ModelConfig, int]:
+    """Read a checkpoint's configuration and step.
+
+    Raises:
+        CheckpointError: the folder is not a checkpoint, or of another version.
+    """
+    try:
+        description = msgspec.json.decode((path / DESCRIPTION).read_bytes(), type=_Description)
+        return from_document(ModelConfig, description.model), description.step
+    except (OSError, msgspec.MsgspecError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is not a policy checkpoint: {error}. Expected a folder with {DESCRIPTION}, "
+            f"{PARAMETERS}/ and {STATISTICS}/, as the train stage writes it"
+        ) from error

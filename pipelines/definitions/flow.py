@@ -1,0 +1,108 @@
+"""What the pipelines are written with: tasks by the names of their stages."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kfp import dsl
+
+from components.runtime.declaration import Declaration
+from components.runtime.executor import PROFILE, RUN_ID, SECTIONS, TASK_ID
+from components.settings.config import DECLARATION as CHECK
+from components.settings.sections import DECLARATIONS
+from pipelines.definitions.component import (
+    component,
+    pipeline_documentation,
+    pipeline_inputs,
+    settings_component,
+)
+from pipelines.definitions.profiles.profile import Profile
+
+
+class Flow:
+    """A pipeline under construction.
+
+    Args:
+        pipeline: its name, as `b1k` has it.
+        profile: images, resources, parallelism and values.
+        checked: whether another pipeline that contains this one has checked the values.
+    """
+
+    def __init__(self, pipeline: str, profile: Profile, *, checked: bool = False) -> None:
+        self.profile = profile
+        self.pipeline = pipeline
+        self.given: dict[str, Any] = {}
+        """The pipeline's inputs, while its body runs."""
+        self._values = profile.of(pipeline)
+        self._checked = checked
+        self._check: Any = None
+
+    def pipeline_of(
+        self, body: Callable[[], None], name: str, label: str, summary: str
+    ) -> dsl.graph_component.GraphComponent:
+        """Make the pipeline.
+
+        Args:
+            body: makes the tasks, by `task`.
+            name: the pipeline's name in Kubeflow, which none of its stages may have.
+            label: its name in the UI.
+            summary: what it does, in a sentence.
+        """
+        parameters = pipeline_inputs(self.pipeline, self._values.inputs)
+
+        def build(*values: Any) -> None:
+            self.given = {one.name: value for one, value in zip(parameters, values, strict=True)}
+            if not self._checked:
+                self._check_values()
+            body()
+
+        build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        build.__doc__ = summary if self._checked else pipeline_documentation(self.pipeline, summary)
+        return dsl.pipeline(name=name, display_name=label, description=summary)(build)
+
+    def task(
+        self, stage: str, label: str, *, sections: tuple[str, ...] = (), **given: Any
+    ) -> dsl.PipelineTask:
+        """Add a task.
+
+        Args:
+            stage: name of its stage.
+            label: its name in the UI and in our own display.
+            sections: sections of the settings that are its, when they are not the one of the stage's name.
+            given: its artifacts, what is different from the pipeline's inputs, and fields of this task alone.
+        """
+        declaration = DECLARATIONS[stage]
+        made = component(declaration, self.profile.workspace)
+        sections = sections or (stage,)
+        known = {
+            **self.given,
+            PROFILE: {name: v for name in sections if (v := self._values.settings.get(name))},
+            SECTIONS: " ".join(sections),
+            **given,
+        }
+        return self._add(made, declaration, label, known)
+
+    def _check_values(self) -> None:
+        made = settings_component(self.pipeline, self.profile.workspace)
+        step = self.profile.steps.get("train")
+        known = {
+            **self.given,
+            "pipeline": self.pipeline,
+            "train_gpus": step.gpus if step else 0,
+            PROFILE: dict(self._values.settings),
+            SECTIONS: "",
+        }
+        self._check = self._add(made, CHECK, "Settings", known)
+
+    def _add(
+        self, made: Any, declaration: Declaration[Any, Any], label: str, known: Mapping[str, Any]
+    ) -> dsl.PipelineTask:
+        # as constant inputs the placeholders are replaced on a cluster, inside of arguments they are not
+        ids = {RUN_ID: dsl.PIPELINE_JOB_ID_PLACEHOLDER, TASK_ID: dsl.PIPELINE_TASK_ID_PLACEHOLDER}
+        takes = made.component_spec.inputs or {}
+        takes_artifacts = any(name in known for name in declaration.artifacts())
+        task: dsl.PipelineTask = made(**{name: v for name, v in {**known, **ids}.items() if name in takes})
+        self.profile.apply(task, declaration.name, label)
+        if self._check is not None and not takes_artifacts:
+            task.after(self._check)  # the others wait for tasks that wait for it
+        return task
