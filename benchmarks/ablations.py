@@ -22,6 +22,7 @@ import tyro
 
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.repository import version_dataset
+from components.errors import UserError
 from components.evaluate.config import Config as Worker
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.intervals import Comparison, compare
@@ -29,7 +30,6 @@ from components.evaluation.plan import REPORTED
 from components.evaluation.rollouts import ROLLOUTS, load
 from components.plan.stage import STAGE as PLAN
 from components.runtime.declaration import LOOP
-from components.runtime.errors import UserError
 from components.runtime.stage import Made, Stage
 from components.settings.checks import Arguments, merge_sections, resolve
 from components.statistics.stage import STAGE as STATISTICS

@@ -18,6 +18,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from pi_behavior.correlation import correction_matrix
 from pi_behavior.flow import Inpainting, flow_loss, sample
 from pi_behavior.layout import CAMERA_CHECKPOINT_KEYS, CAMERAS
 from pi_behavior.losses import fast_loss
@@ -25,7 +26,6 @@ from pi_behavior.network import PiBehavior
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.published_layout import infer_config, load_published
-from pi_behavior.correlation import correction_matrix
 
 TOLERANCES = {
     **dict.fromkeys(("stage_sincos", "stage_fusion", "prefix_tokens"), 2e-3),

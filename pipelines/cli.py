@@ -10,7 +10,7 @@ from typing import Any
 
 import tyro
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 
 COMMANDS = {
     "demo": ("run the whole pipeline on this machine, from demonstrations to leaderboard", "tools.demo"),

@@ -54,9 +54,9 @@ def check_complete(dataset: LeRobotDataset) -> None:
     if missing:
         tasks = ", ".join(dict.fromkeys(files[path] for path in missing))
         raise DatasetError(
-            f"{len(missing)} of {len(files)} files are missing, such as {missing[0].relative_to(dataset.root)}; "
-            f"they are of the tasks {tasks}. Download them, or take the lines of their episodes out of "
-            "meta/episodes.jsonl"
+            f"{len(missing)} of {len(files)} files are missing, such as "
+            f"{missing[0].relative_to(dataset.root)}; they are of the tasks {tasks}. Download them, or take "
+            "the lines of their episodes out of meta/episodes.jsonl"
         )
 
 

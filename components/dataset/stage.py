@@ -18,7 +18,7 @@ from components.demonstrations.versions import (
     open_version,
     resolve_revision,
 )
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.store.files import write_atomic
 from pi_behavior.data.lerobot import DatasetError, LeRobotDataset

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.demonstrations.repository import dvc_environment, git, succeeds
 from components.demonstrations.versions import Version, absolute, open_version, resolve_revision
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pi_behavior.challenge import TASKS_BY_INDEX
 
 _EPISODE = re.compile(r"data/task-(\d+)/episode_(\d+)\.parquet")

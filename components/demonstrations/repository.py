@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.files import write_atomic
 
 _IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")

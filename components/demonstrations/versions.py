@@ -11,7 +11,7 @@ from typing import Any
 
 from components.demonstrations.repository import git
 from components.demonstrations.repository import md5 as file_md5
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.lineage import Dependency
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -106,6 +106,7 @@ def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Versi
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
+    from dvc_data.index import DataIndexDirError
 
     options: dict[str, Any] = {}
     if "/" in remote:
@@ -119,6 +120,11 @@ def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Versi
     except FileNotFoundError as error:
         raise UserError(
             f"{repository} at {rev} has no {path!r} under DVC; expected the dataset's folder"
+        ) from error
+    except DataIndexDirError as error:
+        raise UserError(
+            f"the list of files of {path!r} at {rev} is neither in the DVC cache nor in the remote; was the "
+            f"version pushed ('dvc push'), and can the remote be reached? {error.__cause__}"
         ) from error
     except (DvcException, SCMError) as error:
         raise UserError(f"cannot open {path!r} of {repository} at {rev}: {error}") from error

@@ -17,11 +17,11 @@ from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
+from components.errors import UserError
 from components.evaluate.server import HOST, PolicyServer, ServerCommand, log_file
 from components.evaluation.evaluator import Evaluator, Order
 from components.evaluation.plan import Job, Plan
 from components.evaluation.rollouts import Outcome, Rollout, RolloutKey
-from components.runtime.errors import UserError
 from components.runtime.processes import Child, ChildError, describe_exit
 from components.runtime.progress import Progress, TaskProgress
 from components.store.files import write_atomic

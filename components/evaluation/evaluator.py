@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pi_behavior.challenge import task as find_task
 
 _FIRST_INSTANCE = {"public_test": 301, "hidden_test": 321, "all_test": 301, "train": 1}

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.evaluators import Edition, Name
-from components.runtime.errors import UserError
 from components.store.artifact import Artifact
 from pi_behavior.policy.config import PolicyConfig
 

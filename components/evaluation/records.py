@@ -7,7 +7,8 @@ from typing import Literal, TypeVar
 
 import msgspec
 
-from components.runtime.errors import UserError
+from components.errors import UserError
+from components.store.champion import CHAMPION, FORMER_CHAMPIONS
 from components.store.files import write_atomic
 from pi_behavior.policy.config import PolicyConfig
 
@@ -15,9 +16,6 @@ T = TypeVar("T")
 TRAIN_RECORD = "record.json"
 TASK_GROUPS = "groups.json"
 SCORES = "scores.json"
-CHAMPION = "champion.json"
-FORMER_CHAMPIONS = "history.jsonl"
-"""Beside `champion.json`: the former champions, one per line, oldest first."""
 
 
 def write(path: Path, value: object) -> None:

@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.errors import UserError
 from components.evaluation.plan import COMMON, Plan
 from components.evaluation.records import ServedPolicy
-from components.runtime.errors import UserError
 from pi_behavior.policy.config import PolicyConfig
 
 SERVER = "pi_behavior.policy.server"

@@ -7,13 +7,13 @@ tasks into fewer groups than `minimum`, the tasks are split by rank into that ma
 from collections import defaultdict
 from collections.abc import Mapping
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.plan import COMMON, VALIDATION
 from components.evaluation.records import TASK_GROUPS, TaskGroup, TaskGroups
 from components.evaluation.rollouts import ROLLOUTS, load
 from components.group.config import DECLARATION, GROUPS, Config, Inputs
 from components.runtime.declaration import LOOP
-from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 
 

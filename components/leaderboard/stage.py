@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.plan import REPORTED, Plan
 from components.evaluation.records import SCORES
@@ -16,7 +17,6 @@ from components.leaderboard.config import DECLARATION, Config, Inputs
 from components.leaderboard.curves import Curve, draw, read_metrics
 from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
-from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.store.files import write_atomic
 from components.store.lineage import Dependency

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.demonstrations.versions import DEMONSTRATIONS
+from components.errors import UserError
 from components.evaluation.plan import COMMON
-from components.evaluation.records import CHAMPION
 from components.evaluation.records import Champion as Record
-from components.runtime.errors import UserError
 from components.store import lineage
 from components.store.artifact import LINEAGE, Artifact
+from components.store.champion import CHAMPION
 
 _PROMOTE = "promote"
 """Name of the stage that judges challengers."""

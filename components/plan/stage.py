@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import (
     COMMON,
@@ -27,7 +28,6 @@ from components.evaluation.records import TrainRecord
 from components.plan.config import DECLARATION, Config, Inputs
 from components.plan.shards import Unit, shard
 from components.runtime.declaration import LOOP
-from components.runtime.errors import UserError
 from components.runtime.progress import format_seconds
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact

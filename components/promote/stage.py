@@ -5,22 +5,24 @@ difference in q, over the rollouts that both have done, that lies wholly above 0
 test that agrees. A tie changes nothing.
 """
 
+import dataclasses
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.intervals import Comparison, compare
 from components.evaluation.plan import REPORTED, UNTRAINED, Plan
-from components.evaluation.records import CHAMPION, Champion, Reference, Scores
+from components.evaluation.records import Champion, Reference, Scores
 from components.evaluation.rollouts import EPISODES, Rollout, load
 from components.evaluation.serving import served_policies
 from components.promote.config import DECLARATION, Config, Inputs
-from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
+from components.store.champion import CHAMPION
 from components.store.making import exclusive
 
 DECISION = "decision.json"
@@ -41,7 +43,7 @@ class Decision:
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `decision.json`, and `champion.json` in the champion's folder if the challenger is promoted."""
-    folder = Path(config.champion).resolve() if config.champion else work.workspace / "champion"
+    folder = Path(config.champion)
     file = work.path / DECISION
     with exclusive(folder / ".lock", "promote: another challenger is being compared; waiting for it"):
         champion = Champion.load(folder)
@@ -139,4 +141,9 @@ def _record(inputs: Inputs, folder: Path, workspace: Path) -> Champion:
     )
 
 
-STAGE = Stage(DECLARATION, run)
+def _resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
+    folder = Path(config.champion).resolve() if config.champion else workspace / "champion"
+    return dataclasses.replace(config, champion=str(folder))
+
+
+STAGE = Stage(DECLARATION, run, _resolve)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
 from components.runtime.declaration import ARTIFACT, METRICS, PAGE, C, Declaration, In
-from components.runtime.errors import UserError
 from components.runtime.values import build, fields, mapping, merge, spread
 from components.store.artifact import Artifact
 from components.store.files import write_atomic

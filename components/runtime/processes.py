@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -176,5 +175,5 @@ def is_healthy(host: str, port: int, path: str = "/healthz") -> bool:
     try:
         with urllib.request.urlopen(f"http://{host}:{port}{path}", timeout=2.0) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:  # URLError and HTTPError are of this kind
         return False

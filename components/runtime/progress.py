@@ -1,13 +1,10 @@
 """Progress of long work: a rich bar on a terminal, plain lines elsewhere, events for whoever started us.
 
-A stage does not know who looks at it. A person at a terminal gets a bar. A log file gets a line now and then.
-The local runner (``b1k run``) names a file in ``B1K_EVENTS`` and gets one JSON line per update, from which it
-draws its live tree of tasks::
+A person at a terminal gets a bar, a log file a line now and then. The local runner (`b1k run`) names a file
+in `B1K_EVENTS` and gets a JSON line per update, from which it draws its live tree of tasks:
 
     {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "left": 80.0,
      "note": ""}
-
-Lines are appended with ``O_APPEND`` in one ``write``, so several processes may share the file.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO, TypeVar
@@ -40,12 +37,7 @@ TASK_VARIABLE = "B1K_TASK"
 
 
 def append_json_line(path: Path, value: object) -> None:
-    """Appends one JSON line in a single ``write``: whole even when several processes write to the file.
-
-    Args:
-        path: The file; it is made when missing, its folder is not.
-        value: Anything that ``json`` can write.
-    """
+    """Append a JSON line in a single write: whole even when several processes write to the file."""
     line = (json.dumps(value, allow_nan=False) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -55,14 +47,14 @@ def append_json_line(path: Path, value: object) -> None:
 
 
 class TaskProgress:
-    """One line of progress; made by `Progress.task`. Safe to call from several threads.
+    """One line of progress, made by `Progress.task`. Safe to call from several threads.
 
     Use it as a context manager or call `close`; the last state is always shown.
     """
 
     def __init__(self, owner: Progress, description: str, total: float | None) -> None:
         self._owner = owner
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._shown = float("-inf")
         self._reported = float("-inf")
         self._closed = False
@@ -75,11 +67,9 @@ class TaskProgress:
         self._publish(last=False)
 
     def advance(self, count: float = 1, note: str | None = None) -> None:
-        """Adds ``count`` to what is done, and replaces the note when one is given."""
+        """Add to what is done, and replace the note where one is given."""
         with self._lock:
-            self.completed += count
-            self.note = self.note if note is None else note
-            self._publish(last=False)
+            self.update(self.completed + count, note)
 
     def update(
         self, completed: float | None = None, note: str | None = None, total: float | None = None
@@ -92,7 +82,7 @@ class TaskProgress:
             self._publish(last=False)
 
     def close(self) -> None:
-        """Shows the last state and takes the bar down; further calls do nothing."""
+        """Show the last state and take the bar down; further calls do nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -109,7 +99,7 @@ class TaskProgress:
         self.close()
 
     def line(self) -> str:
-        """The state in one plain line, such as ``steps 120/900 (13 %), 3:20 left, loss 0.41``."""
+        """The state in one plain line, such as `steps 120/900 (13%), 3:20 left, loss 0.41`."""
         parts = [f"{self.description} {format_count(self.completed)}"]
         if self.total:
             share = min(1.0, self.completed / self.total)
@@ -143,30 +133,25 @@ class TaskProgress:
 
 
 class Progress:
-    """Shows the progress of long work; see the module's text.
+    """Shows the progress of long work.
 
     Args:
-        stream: Where bars or lines go; the standard error stream when None.
-        events: The file for JSON events; the value of ``B1K_EVENTS`` when None.
-        task: The name of the pipeline task in the events; the value of ``B1K_TASK`` when None.
-        line_interval: Least seconds between two plain lines of one task.
-        event_interval: Least seconds between two events of one task.
-        clock: A monotonic clock in seconds; tests give their own.
+        stream: where bars or lines go; the standard error stream when None.
+        line_interval: least seconds between two plain lines of one task.
+        event_interval: least seconds between two events of one task.
+        clock: a monotonic clock in seconds.
     """
 
     def __init__(
         self,
         stream: TextIO | None = None,
         *,
-        events: Path | None = None,
-        task: str | None = None,
         line_interval: float = 10.0,
         event_interval: float = 0.5,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        named = os.environ.get(EVENTS_VARIABLE)
-        self._events = events if events is not None else (Path(named) if named else None)
-        self._task = task if task is not None else os.environ.get(TASK_VARIABLE, "")
+        self._events = os.environ.get(EVENTS_VARIABLE)
+        self._task = os.environ.get(TASK_VARIABLE, "")
         self._stream = sys.stderr if stream is None else stream
         self._lock = threading.RLock()
         self._rich: RichProgress | None = None
@@ -176,34 +161,26 @@ class Progress:
         self.clock = clock
 
     def task(self, description: str, total: float | None = None) -> TaskProgress:
-        """Begins one line of progress.
+        """Begin one line of progress.
 
         Args:
-            description: A few words, such as ``"decode videos"``.
-            total: How much there is to do, in the unit that `TaskProgress.advance` counts; None when unknown.
+            description: a few words, such as "decode videos".
+            total: how much there is to do, in the unit that `TaskProgress.advance` counts; None when unknown.
         """
         return TaskProgress(self, description, total)
 
-    def track(self, iterable: Iterable[T], description: str, total: float | None = None) -> Iterator[T]:
-        """Yields the items of ``iterable``, one unit of progress each.
-
-        Args:
-            iterable: What to go through.
-            description: A few words for what is done with each item.
-            total: The number of items; taken from ``len`` when the iterable has one.
-        """
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
-        with self.task(description, total) as handle:
-            for item in iterable:
+    def track(self, items: Collection[T], description: str) -> Iterator[T]:
+        """Go through items, one unit of progress each."""
+        with self.task(description, len(items)) as handle:
+            for item in items:
                 yield item
                 handle.advance()
 
     def _write_event(self, task: TaskProgress) -> None:
-        if self._events is None:
+        if not self._events:
             return
         append_json_line(
-            self._events,
+            Path(self._events),
             {
                 "time": time.time(),
                 "task": self._task,
@@ -249,19 +226,19 @@ class Progress:
             if self._rich is None:
                 return
             self._rich.stop_task(bar)
-            # The live display ends with its last open task, so that nothing printed later is drawn over.
+            # ends with its last open task, so that nothing printed later is drawn over
             if all(task.stop_time is not None for task in self._rich.tasks):
                 self._rich.stop()
                 self._rich = None
 
 
 def format_count(value: float) -> str:
-    """A count without needless decimals: ``120``, ``12,000``, ``0.5``."""
+    """A count without needless decimals: `120`, `12,000`, `0.5`."""
     return f"{int(value):,}" if float(value).is_integer() else f"{value:.1f}"
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration for people: ``0:07``, ``3:20``, ``1:02:03``."""
+    """A duration for people: `0:07`, `3:20`, `1:02:03`."""
     whole = round(seconds)
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)

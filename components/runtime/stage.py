@@ -19,8 +19,8 @@ from typing import Annotated, Any, Generic, NoReturn, get_args
 
 import tyro
 
+from components.errors import UserError
 from components.runtime.declaration import C, Declaration, In
-from components.runtime.errors import UserError
 from components.runtime.executor import RUN_ID, TASK_ID, KfpTask
 from components.runtime.progress import Progress
 from components.store import lineage
@@ -28,7 +28,7 @@ from components.store.artifact import RESULT, Artifact
 from components.store.files import write_atomic
 from components.store.identity import code_digest, fingerprint, software
 from components.store.lineage import Dependency
-from components.store.making import exclusive, partial_of, publish
+from components.store.making import exclusive, lock_of, partial_of, publish
 
 SUMMARY = "summary.html"
 
@@ -221,17 +221,17 @@ class Stage(Generic[C, In]):
         config = self.resolve(config, inputs, workspace)
         external = self.external(config, inputs, workspace)
         final = self.place(config, inputs, workspace, external)
-        for _, group in _artifacts(inputs):
-            for artifact in group:
-                artifact.touch()
-        final.parent.mkdir(parents=True, exist_ok=True)
+        used = [artifact for _, group in _artifacts(inputs) for artifact in group]
+        used += [Artifact.load(workspace / one.uri) for one in external if one.uri.startswith("artifacts/")]
         waiting = f"{self.name}: another process makes the same artifact; waiting for it"
-        with exclusive(final.with_suffix(".lock"), waiting):
+        with exclusive(lock_of(final), waiting):
+            for artifact in used:  # `b1k gc` leaves alone what was used after the lock was taken
+                artifact.touch()
             cached = final.is_dir()
             if not cached:
                 self._make(final, config, inputs, external, workspace, invocation or Invocation())
-        artifact = Artifact.load(final)
-        artifact.touch()
+            artifact = Artifact.load(final)
+            artifact.touch()
         return Made(artifact, Result(**json.loads((final / RESULT).read_text())), cached, config)
 
     def work_on(self, config: C, inputs: In, work: Work) -> Result:

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import msgspec
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 
 C = TypeVar("C")
 Values = Mapping[str, Any]
@@ -197,7 +197,7 @@ def _build(kind: type[C], base: C, values: Values, where: str, mistakes: list[st
             if value not in presets:
                 mistakes.append(f"{where[:-1]} is {value!r}; expected {_one_of(presets or names, value)}")
         elif name not in names:
-            mistakes.append(f"there is no {path}; expected {_one_of(names, name)}")
+            mistakes.append(f"{path} does not exist; expected {_one_of(names, name)}")
         elif not dataclasses.is_dataclass(hints[name]):
             try:
                 changes[name] = convert(hints[name], value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.values import (
     Field,
     InvalidValuesError,
@@ -135,6 +135,7 @@ def resolve(
     mistakes = [*mistakes, *_unknown(pipeline, values, given.settings)]
     configs: dict[str, Any] = {}
     layers: dict[str, dict[str, Any]] = {}
+    wrong: dict[str, set[str]] = {}
     for section in PIPELINES[pipeline]:
         kind = section.declaration.config
         own = {name: values[name] for name in values if _feeds(pipeline, section, name)}
@@ -147,9 +148,10 @@ def resolve(
         try:
             configs[section.name] = build(kind, layers[section.name], f"{section.name}.")
         except InvalidValuesError as error:
-            lines = [_by_input(pipeline, section, line) for line in error.lines]
-            before = {line.replace(section.over, section.name, 1) for line in mistakes if section.over}
-            mistakes += [line for line in lines if line not in before]
+            wrong[section.name] = {line.removeprefix(f"{section.name}.") for line in error.lines}
+            known = wrong.get(section.over, set())
+            new = [line for line in error.lines if line.removeprefix(f"{section.name}.") not in known]
+            mistakes += [_by_input(pipeline, section, line) for line in new]
     if len(configs) == len(PIPELINES[pipeline]):
         mistakes += contradictions(configs, place)
     if mistakes:

@@ -7,7 +7,7 @@ displacements per task), `closure.json` (whether each gripper was ever closed, p
 
 from dataclasses import asdict, replace
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.statistics.config import DECLARATION, Config, Inputs
 from components.statistics.summary import summary_page

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.files import is_leftover, write_atomic
 from components.store.sums import LINEAGE, SUMS, sha256_file
 

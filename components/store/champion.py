@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.lineage import UNREADABLE, locate
 
 CHAMPION = "champion.json"

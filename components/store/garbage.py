@@ -11,7 +11,7 @@ from datetime import datetime
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.artifact import is_artifact
 from components.store.champion import artifacts_of
 from components.store.files import is_leftover, sync
@@ -129,8 +129,8 @@ def _needed(workspace: Path, entries: dict[Path, _Entry], since: float, champion
     last = {e.champion: path for path, e in sorted(entries.items(), key=lambda item: item[1].used)}
     last.pop(None, None)
     wanted |= dict.fromkeys(last.values(), "the last comparison with a champion")
-    names = {"champion", *(name for name in last if name)}
-    for folder in sorted({root / name for name in names for root in (workspace, Path.cwd())}):
+    named = {root / name for name in last if name for root in (workspace, Path.cwd())}
+    for folder in (workspace / "champion", *sorted(named)):
         wanted |= dict.fromkeys(artifacts_of(folder, workspace, champions), "a champion's")
     kept = {path: why for path, why in wanted.items() if path in entries}
     waiting = list(kept)

@@ -156,9 +156,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
     """Names that may be modules, of all import statements of a module in a package."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name
-                yield from _above(alias.name)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield base

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.files import remove_leftovers, sync, sync_tree, write_atomic
 from components.store.sums import LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
 

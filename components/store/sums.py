@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.files import THREADS, files_below
 
 SUMS = "SHA256SUMS"

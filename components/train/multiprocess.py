@@ -17,8 +17,8 @@ from typing import NoReturn
 
 import numpy as np
 
+from components.errors import UserError
 from components.runtime.declaration import C, In
-from components.runtime.errors import UserError
 from components.runtime.progress import Progress
 from components.runtime.stage import Result, Stage, Work
 from components.store.making import partial_of

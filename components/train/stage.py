@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.records import TRAIN_RECORD, TrainRecord
-from components.runtime.errors import UserError
 from components.runtime.progress import Progress, TaskProgress
 from components.runtime.stage import Result, Work
 from components.store.lineage import Dependency

@@ -5,22 +5,22 @@ import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-import yaml
-from rich.console import Console
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.settings.checks import Arguments
-from pipelines.cluster import run_state, watching
-from pipelines.cluster.server import Connection, Job, Server
+from pipelines.cluster import schedules, versions, watching
+from pipelines.cluster.connection import Connection
+from pipelines.cluster.logs import Kubeconfig
+from pipelines.cluster.printing import print_logs
+from pipelines.cluster.run_state import ENDED
+from pipelines.cluster.schedules import six_fields
+from pipelines.cluster.server import Job, Server
 from pipelines.definitions.compiling import Set, choose, compile_pipeline
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
-from pipelines.display import Display
-
-_CRON_WORDS = ("@yearly", "@monthly", "@weekly", "@daily", "@hourly")
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,24 @@ class Compile(Pipeline):
 
 
 @dataclass(frozen=True)
+class Upload(Pipeline):
+    """Compile a pipeline and upload it as a version of the pipeline of its name and profile; prints both.
+
+    Nothing is uploaded if it is there already. Values of --set become defaults of its inputs.
+    """
+
+    connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
+
+
+@dataclass(frozen=True)
 class Waiting:
     """Whether to watch a run."""
 
     wait: bool = False
-    """Show the run's tasks until it ends; exit code 1 if it failed or was cancelled."""
+    """Show the run's tasks until it ends; exit code 1 if it failed, was cancelled or is lost."""
     poll: float = 5.0
     """Seconds between two looks at the run."""
+    place: tyro.conf.OmitArgPrefixes[Kubeconfig] = field(default_factory=Kubeconfig)
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Run(Pipeline):
 
 @dataclass(frozen=True)
 class Submit(Run, Waiting):
-    """Compile a pipeline and start a run of it; prints the run's ID."""
+    """Compile a pipeline, upload it if it is not there, and start a run of it; prints the run's ID."""
 
     run_name: str = ""
     """Name of the run; pipeline, profile and time when not given."""
@@ -77,7 +88,10 @@ class Submit(Run, Waiting):
 
 @dataclass(frozen=True)
 class Schedule(Run):
-    """Run a pipeline regularly: one run at a time, and missed times are not caught up on."""
+    """Run a pipeline regularly: one run at a time, and missed times are not caught up on.
+
+    Prints the schedule's ID.
+    """
 
     pipeline: str = "retrain"
     """Which pipeline: train_and_evaluate, evaluate or retrain."""
@@ -87,18 +101,18 @@ class Schedule(Run):
     name: str = ""
     """Name of the schedule; the pipeline and the profile when not given."""
     replace: bool = False
-    """Delete the schedule of that name first, which ends its runs."""
+    """End the schedule that has the name, but not its run."""
 
 
 @dataclass(frozen=True)
 class Status(Waiting):
     """Show a run's tasks, or without a run the last runs and the schedules of an experiment.
 
-    Exit code 1 if the run failed or was cancelled.
+    Exit code 1 if the run failed, was cancelled or is lost.
     """
 
     run: tyro.conf.Positional[str] = ""
-    """ID of a run."""
+    """ID of a run, or its beginning."""
     experiment: str = "b1k"
     """Experiment whose runs are listed."""
     connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
@@ -106,23 +120,33 @@ class Status(Waiting):
 
 @dataclass(frozen=True)
 class Logs:
-    """Print what the tasks of a run wrote: those that failed, or the given one."""
+    """Print what the tasks of a run wrote: the given one, or those that did not succeed.
+
+    The logs come from the pods where the kubeconfig reaches them, else from the server.
+    """
 
     run: tyro.conf.Positional[str]
-    """ID of the run."""
+    """ID of the run, or its beginning."""
     task: tyro.conf.Positional[str] = ""
-    """Name of the task as `b1k pipeline status` shows it, such as "Train common"."""
+    """Name of the task as `b1k pipeline status` shows it, such as "Train common" or "Evaluate common 12"."""
+    follow: bool = False
+    """Go on until the task ends; without a task, until those end that run now."""
+    poll: float = 5.0
+    """Seconds between two looks at the run."""
+    place: tyro.conf.OmitArgPrefixes[Kubeconfig] = field(default_factory=Kubeconfig)
     connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """End a run, or delete a schedule."""
+    """End a run, or a schedule: it starts no more runs, and is deleted if none of its runs is active."""
 
     run: tyro.conf.Positional[str] = ""
-    """ID of the run."""
+    """ID of the run, or its beginning."""
     schedule: str = ""
-    """Name of a schedule to delete, which ends its runs."""
+    """Name of a schedule."""
+    and_its_runs: bool = False
+    """End the runs of the schedule as well, and delete it."""
     experiment: str = "b1k"
     """Experiment of the schedule."""
     connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
@@ -130,6 +154,7 @@ class Cancel:
 
 Command = (
     Annotated[Compile, tyro.conf.subcommand("compile")]
+    | Annotated[Upload, tyro.conf.subcommand("upload")]
     | Annotated[Submit, tyro.conf.subcommand("submit")]
     | Annotated[Schedule, tyro.conf.subcommand("schedule")]
     | Annotated[Status, tyro.conf.subcommand("status")]
@@ -138,11 +163,11 @@ Command = (
 )
 
 
-def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
+def run(command: Compile | Upload | Submit | Schedule | Status | Logs | Cancel) -> int:
     """Run one of the commands.
 
     Returns:
-        Exit code: 0 done, 1 the run failed or was cancelled, 130 interrupted.
+        Exit code: 0 done, 1 the run failed, was cancelled or is lost, 130 interrupted.
 
     Raises:
         UserError: bad input, or the server does not do what is asked.
@@ -154,6 +179,10 @@ def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
             _compile(command, output, given=given)
             print(output)
             return 0
+        case Upload():
+            given = choose(command.pipeline, command.profile, command.set, complete=False)
+            print(_upload(command, Server(command.connection), given).name)
+            return 0
         case Submit():
             return _submit(command)
         case Schedule():
@@ -161,7 +190,9 @@ def run(command: Compile | Submit | Schedule | Status | Logs | Cancel) -> int:
         case Status():
             return _status(command)
         case Logs():
-            return _logs(command)
+            server, how = Server(command.connection), command.place
+            print_logs(server, command.run, command.task, how, follow=command.follow, poll=command.poll)
+            return 0
         case Cancel():
             return _cancel(command)
 
@@ -176,21 +207,22 @@ def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None)
         )
 
 
-def _package(command: Run, folder: str) -> tuple[Path, dict[str, Any]]:
-    """The compiled pipeline and its arguments, checked before anything is asked of the server."""
-    package = Path(folder) / "pipeline.yaml"
-    given = choose(command.pipeline, command.profile, command.set)
-    _compile(command, package)
-    return package, given.as_dict()
+def _upload(command: Pipeline, server: Server, given: Arguments | None = None) -> versions.Version:
+    """The version of the compiled pipeline on the server."""
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "pipeline.yaml"
+        _compile(command, package, given=given)
+        return versions.ensure(server, command.pipeline, command.profile, package)
 
 
 def _prepare(command: Run, name: str) -> tuple[Server, Job]:
-    with tempfile.TemporaryDirectory() as folder:
-        package, arguments = _package(command, folder)
-        documents = list(yaml.safe_load_all(package.read_text()))
+    # values are checked before anything is asked of the server
+    arguments = choose(command.pipeline, command.profile, command.set).as_dict()
     server = Server(command.connection)
+    version = _upload(command, server)
     experiment = server.experiment(command.experiment, create=True)
-    return server, Job(name, documents, arguments, experiment, command.service_account)
+    account = command.service_account
+    return server, Job(name, version.pipeline, version.id, arguments, experiment, account)
 
 
 def _submit(command: Submit) -> int:
@@ -198,49 +230,15 @@ def _submit(command: Submit) -> int:
     server, job = _prepare(command, name)
     started = server.submit(job)
     print(started, flush=True)
-    return watching.watch(server, started, command.poll) if command.wait else 0
+    return watching.watch(server, started, command.poll, command.place) if command.wait else 0
 
 
 def _schedule(command: Schedule) -> int:
     cron, name = six_fields(command.cron), command.name or f"{command.pipeline} {command.profile}"
     server, job = _prepare(command, name)
-    before = _of_name(server, job.experiment, name)
-    if before and not command.replace:
-        raise UserError(
-            f"there is a schedule {name!r} in {command.experiment}; give --replace, or another --name"
-        )
-    for identity in before:  # the API has no way to change one
-        server.unschedule(identity)
-    try:
-        print(server.schedule(job, cron))
-    except UserError as error:
-        gone = f"; the schedule {name!r} that was there is deleted" if before else ""
-        raise UserError(f"{error}{gone}") from error
+    for said in schedules.create(server, job, cron, replace=command.replace):
+        print(said, flush=True)
     return 0
-
-
-def six_fields(cron: str) -> str:
-    """A cron expression as the server reads it, with seconds first.
-
-    It takes five fields as well, but for seconds to hours: `0 3 * * *` would run every hour.
-
-    Raises:
-        UserError: it has neither five nor six fields.
-    """
-    if cron in _CRON_WORDS:
-        return cron
-    count = len(cron.split())
-    if count not in (5, 6):
-        raise UserError(
-            f"--cron {cron!r} has {count} fields; expected minute, hour, day of month, month, day of week, "
-            f"such as '0 3 * * *' for every night at three, or one of {', '.join(_CRON_WORDS)}"
-        )
-    return " ".join(["0"] * (6 - count) + cron.split())
-
-
-def _of_name(server: Server, experiment: str, name: str) -> list[str]:
-    found = server.schedules(experiment)
-    return [str(one.get("recurring_run_id")) for one in found if one.get("display_name") == name]
 
 
 def _status(command: Status) -> int:
@@ -249,32 +247,8 @@ def _status(command: Status) -> int:
         watching.show_runs(server, command.experiment)
         return 0
     if command.wait:
-        return watching.watch(server, command.run, command.poll)
-    found = server.run(command.run)
-    Console(highlight=False).print(Display(run_state.tree(found), watching.title(found)).render())
-    return watching.conclude(found)
-
-
-def _logs(command: Logs) -> int:
-    server = Server(command.connection)
-    found = server.run(command.run)
-    tree = run_state.tree(found)
-    started = [node for node in tree.leaves() if node.started is not None]
-    wanted = command.task.lower().replace(" ", "_")
-    chosen = [node for node in started if node.name == wanted] if wanted else tree.failures()
-    if not chosen:
-        names = ", ".join(repr(node.label) for node in started) or "none"
-        problem = f"no task {command.task!r} has started" if wanted else "no task has failed; name one"
-        raise UserError(f"in the run {command.run} {problem}; started: {names}")
-    for node in chosen:
-        for pod in run_state.pods(found, node.log):
-            print(f"==> {node.label}, {pod} <==", flush=True)
-            try:
-                print(server.log(command.run, pod).rstrip())
-            except UserError as error:
-                there = f"kubectl logs --selector pipeline/runid={command.run} --container main --prefix"
-                raise UserError(f"{error}. While its pods are there: {there}") from error
-    return 0
+        return watching.watch(server, command.run, command.poll, command.place)
+    return watching.show(server, command.run, command.place)
 
 
 def _cancel(command: Cancel) -> int:
@@ -282,13 +256,17 @@ def _cancel(command: Cancel) -> int:
         raise UserError("give the ID of a run, or the name of a schedule with --schedule")
     server = Server(command.connection)
     if command.run:
-        server.cancel(command.run)
-        print(f"asked to end the run {command.run}")
+        run = server.run(command.run)
+        state = watching.state(server, run)
+        if state in ENDED:
+            raise UserError(f"the run {run['run_id']} cannot be ended: it is {state}")
+        server.cancel(run["run_id"])
+        print(f"asked to end the run {run['run_id']}")
         return 0
-    found = _of_name(server, server.experiment(command.experiment, create=False), command.schedule)
+    experiment = server.experiment(command.experiment, create=False)
+    found = schedules.of_name(server, experiment, command.schedule)
     if not found:
         raise UserError(f"there is no schedule {command.schedule!r} in the experiment {command.experiment}")
-    for identity in found:
-        server.unschedule(identity)
-    print(f"deleted the schedule {command.schedule}")
+    for one in found:
+        print(schedules.end(server, one, and_its_runs=command.and_its_runs))
     return 0

@@ -6,17 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, SSLError
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
 TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - the name of a variable with a path
@@ -102,7 +100,14 @@ class Api:
             token = page.get("next_page_token") or ""
 
     def json(
-        self, what: str, method: str, path: str, required: str = "", *, version: str = "v2beta1", **options: Any
+        self,
+        what: str,
+        method: str,
+        path: str,
+        required: str = "",
+        *,
+        version: str = "v2beta1",
+        **options: Any,
     ) -> dict[str, Any]:
         """The answer to a request, which must be an object and have the required entry."""
         response = self.request(what, method, f"{version}/{path}", **options)
@@ -152,11 +157,8 @@ class Api:
         }
         problem = f"cannot {what}: the server {'failed' if failed else 'refuses'} ({status})"
         advice = "; try again, and see the log of the deployment ml-pipeline" if failed else ""
-        kind = UnavailableError if failed else ExistsError if status == 409 else UserError
-        return kind(problems.get(status, problem + advice) + _message(response))
-
-
-_quoted = partial(quote, safe="")
+        kind = UnavailableError if failed else {404: MissingError, 409: ExistsError}.get(status, UserError)
+        return kind(problems.get(status, problem + advice) + said(response))
 
 
 def _token_file(connection: Connection) -> Path | None:
@@ -178,7 +180,7 @@ def _token(path: Path) -> str:
     return token
 
 
-def _message(response: Any) -> str:
+def said(response: Any) -> str:
     """The server's own words, short and without the token."""
     text = response.text
     with suppress(ValueError, AttributeError):

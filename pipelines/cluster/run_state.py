@@ -1,140 +1,199 @@
-"""A run on a cluster as a tree of tasks, from what the Kubeflow Pipelines API says of it.
+"""A run on a cluster as a tree of tasks, from its workflow.
 
-Some servers list every node of Argo's workflow, with drivers and executors, others their own tasks, and name
-some fields differently. What does not have the name of one of the pipeline's tasks is left out.
+Kubeflow Pipelines makes of a task `train` two steps: `train-driver`, which computes its inputs, and `train`
+with its pod `executor`; of a loop `iteration-driver` and an `iteration-iterations(i:i)` for each item.
+Conditions, nested pipelines and exit handlers are steps around the tasks.
 """
 
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.runtime.errors import UserError
-from pipelines.tree import DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tree
+from pipelines.cluster.workflow import DRIVER, FAILED, SKIPPED, Pod, Step, Workflow
+from pipelines.tree import CACHED, CANCELLED, DONE, FAILURE, STARTED, WAITING, Node, Tasks
+from pipelines.tree import SKIPPED as LEFT_OUT
 
-SUCCEEDED = "SUCCEEDED"
-FAILED = ("FAILED", "CANCELED")
-ENDED = (SUCCEEDED, "SKIPPED", *FAILED)
-_STATES: Mapping[str, str] = {
-    SUCCEEDED: DONE,
-    "CACHED": DONE,
-    "SKIPPED": SKIPPED,
-    "OMITTED": SKIPPED,
-    "FAILED": FAILURE,
-    "ERROR": FAILURE,
-    "CANCELED": FAILURE,
-    "RUNNING": STARTED,
-    "CANCELING": STARTED,
-    "PAUSED": STARTED,
-}
+SUCCEEDED = "succeeded"
+UNSUCCESSFUL = ("failed", "cancelled", "lost")
+ENDED = (SUCCEEDED, "skipped", *UNSUCCESSFUL)
+_WORDS = {"CANCELING": "cancelling", "CANCELED": "cancelled"}
+_STOPPED = re.compile("deadline|terminat|shutdown", re.IGNORECASE)
+"""What Argo says of what it stops when a run is cancelled."""
+_ITEM = re.compile(r"iteration-iterations\((\d+):")
 
 
-def state(run: Mapping[str, Any]) -> str:
-    """The run's state, such as RUNNING; PENDING before the server says one."""
-    return str(run.get("state") or "PENDING")
-
-
-def spec(run: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The compiled pipeline of a run.
-
-    Raises:
-        UserError: the server does not tell it.
-    """
-    found = run.get("pipeline_spec") or {}
-    found = found.get("pipeline_spec", found)
-    if "root" not in found:
-        raise UserError(
-            f"the server does not say which pipeline the run {run.get('run_id')} has; see it in the UI"
-        )
-    return found
-
-
-def tree(run: Mapping[str, Any]) -> Tree:
-    """The tasks of a run."""
-    made = Tree(spec(run))
-    update(made, run)
-    return made
-
-
-def update(tree: Tree, run: Mapping[str, Any]) -> list[Node]:
-    """Bring the tree of a run up to date.
-
-    Returns:
-        The tasks whose state has changed.
-    """
-    changed: list[Node] = []
-    details = sorted(_details(run), key=lambda one: _time(one, "start_time") or float("inf"))
-    for detail in details:
-        node = _node(tree, detail)
-        if node is None:
-            continue
-        before = node.state
-        node.state = _STATES.get(str(detail.get("state") or detail.get("status")).upper(), WAITING)
-        if node.state not in (WAITING, SKIPPED):
-            node.started = _time(detail, "start_time")
-        if node.state in (DONE, FAILURE):
-            node.ended = _time(detail, "end_time")
-        node.log = str(detail.get("task_id") or "")
-        if node.state != before:
-            changed.append(node)
-    tree.roll_up()
-    if state(run) in ENDED:
-        tree.close(_time(run, "finished_at"))
-    return changed
-
-
-def pods(run: Mapping[str, Any], task: str) -> list[str]:
-    """Nodes of a task's main containers, one per attempt, by which the server finds their logs.
+def state(run: Mapping[str, Any], schedules: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The run's state in a word, such as running.
 
     Args:
         run: the run as the server describes it.
-        task: `task_id` of the task.
+        schedules: those of its experiment; with them a run is `lost` whose schedule was deleted while it was
+            active, which deletes its workflow: the server says for ever that it is running.
     """
-    details = _details(run)
-    by_node = {one["pod_name"]: one for one in details if one.get("pod_name")}
+    said = str(run.get("state") or "PENDING")
+    if said == "FAILED" and any(one.get("state") == "CANCELING" for one in run.get("state_history") or []):
+        return "cancelled"
+    word = _WORDS.get(said, said.lower())
+    parent = run.get("recurring_run_id")
+    if parent and schedules is not None and word not in ENDED:
+        return word if any(one.get("recurring_run_id") == parent for one in schedules) else "lost"
+    return word
 
-    def below(detail: Mapping[str, Any]) -> Iterator[str]:
-        for child in detail.get("child_tasks") or []:
-            name = child.get("pod_name")
-            inner = by_node.get(name, {})
-            if not name or (inner and not _name(inner).startswith("executor")):
-                continue
-            if inner.get("child_tasks"):  # a node of Argo for all attempts
-                yield from below(inner)
+
+def tasks(workflow: Workflow | None, run_state: str) -> Tasks:
+    """The tasks of a run.
+
+    Args:
+        workflow: the run's workflow; None before there is one.
+        run_state: the run's state in a word.
+    """
+    found = Tasks()
+    if workflow is None:
+        return found
+    _Reader(run_state).walk(workflow.root.inside(), found.nodes)
+    return found
+
+
+class _Reader:
+    """Makes tasks of steps."""
+
+    def __init__(self, run_state: str) -> None:
+        self.ended = run_state in ENDED
+        self.lost = run_state == "lost"
+        self.cancelled = run_state in ("cancelled", "cancelling")
+
+    def walk(
+        self,
+        steps: Mapping[str, Step],
+        nodes: dict[str, Node],
+        place: str = "",
+        item: str = "",
+        why: str = "",
+    ) -> None:
+        """Add the tasks of steps.
+
+        Args:
+            steps: by name, with their drivers.
+            nodes: what they are added to.
+            place: the beginning of their keys.
+            item: the number of the loop's item that they belong to, after a space.
+            why: why all of them are skipped.
+        """
+        for name, driver, step in _pairs(steps):
+            inner, key = step.inside(), place + name
+            label = f"{_label(name, driver, step)}{item}"
+            if driver.phase in FAILED:
+                self._add(nodes, f"{key}{DRIVER}", f"{label} driver", Step(), driver)
+            if "iteration-driver" in inner or step.template.endswith("-iterator"):
+                nodes[key] = self._loop(key, label, step, why)
+            elif "executor" in inner or not inner:
+                self._add(nodes, key, label, driver, step, why)
             else:
-                yield name
-        yield from (pod["name"] for pod in detail.get("pods") or [] if pod.get("type") == "EXECUTOR")
+                reason = f"condition {label!r} is false" if step.phase == "Skipped" else why
+                self.walk(inner, nodes, place if name == "root" else f"{key}/", item, reason)
 
-    return [name for detail in details if detail.get("task_id") == task for name in below(detail)]
+    def _loop(self, key: str, label: str, step: Step, why: str) -> Node:
+        inner, nodes = step.inside(), dict[str, Node]()
+        driver = inner.get("iteration-driver", Step())
+        if driver.phase in FAILED:
+            self._add(nodes, f"{key}/driver", f"{label} driver", Step(), driver)
+        items = {int(match[1]): inner[name] for name in inner if (match := _ITEM.match(name))}
+        for number in sorted(items):
+            steps = items[number].inside() or {"iteration-item": items[number]}
+            self.walk(steps, nodes, f"{key}/{number}/", f" {number}", why)
+        made: dict[str, Node] = {}
+        loop = self._add(made, key, label, Step(), step, why)
+        loop.is_loop, loop.children, loop.message = True, nodes, "" if nodes else loop.message
+        total = int(driver.parameter("outputs", "iteration-count") or 0) or len(items)
+        if total:
+            loop.count = f"{sum(one.phase == 'Succeeded' for one in items.values())} of {total}"
+        if nodes and all(one.state == CACHED for one in nodes.values()):
+            loop.state = CACHED
+        for one in nodes.values():  # the item's steps have the name of the loop until its task begins
+            one.label = one.label.replace("Iteration item", label)
+        return loop
+
+    def _add(
+        self, nodes: dict[str, Node], key: str, label: str, driver: Step, step: Step, why: str = ""
+    ) -> Node:
+        pods = step.pods
+        node = nodes[key] = Node(key, label, attempt=max(1, len(pods)), pods=pods)
+        node.started = driver.started if step.started is None else step.started
+        node.ended = step.ended
+        if len(pods) > 1:
+            node.message = f"attempt {len(pods) - 1} failed: {pods[-2].message}"
+        phase = step.phase
+        if why or phase in SKIPPED:
+            node.state, node.message = LEFT_OUT, why or _condition(step)
+        elif phase == "Succeeded":
+            node.state = CACHED if _is_cached(driver, step) else DONE
+        elif phase in FAILED:
+            node.message = "; ".join(dict.fromkeys(filter(None, _messages(step))))
+            stopped = self.cancelled and _STOPPED.search(node.message)
+            node.state, node.message = (CANCELLED, "") if stopped else (FAILURE, node.message)
+        elif phase:
+            _run(node, pods)
+        elif driver.phase and driver.phase not in (*FAILED, *SKIPPED):
+            _run(node, driver.pods)
+            node.message = node.message or "its driver"
+        if node.state in (STARTED, WAITING) and self.ended:
+            begun = self.lost and bool(phase or driver.phase)
+            node.state, node.message = (FAILURE, "lost with its workflow") if begun else (LEFT_OUT, "")
+            node.started = None
+        return node
 
 
-def _details(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the server says of each task or node."""
-    return list((run.get("run_details") or {}).get("task_details") or run.get("tasks") or [])
+def _pairs(steps: Mapping[str, Step]) -> list[tuple[str, Step, Step]]:
+    """Names, drivers and steps in the order in which they began; an empty step for what is missing."""
+    drivers = {
+        name.removesuffix(DRIVER): step
+        for name, step in steps.items()
+        if name.endswith(DRIVER) and (name.removesuffix(DRIVER) in steps or step.template.endswith(DRIVER))
+    }
+    drivers.pop("iteration", None)
+    names = dict.fromkeys(name.removesuffix(DRIVER) if _owner(name, drivers) else name for name in steps)
+    pairs = [(name, drivers.get(name, Step()), steps.get(name, Step())) for name in names]
+    return sorted(pairs, key=lambda one: one[1].started or one[2].started or float("inf"))
 
 
-def _name(detail: Mapping[str, Any]) -> str:
-    return str(detail.get("name") or detail.get("display_name") or "")
+def _owner(name: str, drivers: Mapping[str, Step]) -> bool:
+    return name.endswith(DRIVER) and name.removesuffix(DRIVER) in drivers
 
 
-def _node(tree: Tree, detail: Mapping[str, Any]) -> Node | None:
-    name = _name(detail)
-    if name in tree.nodes:
-        node = tree.nodes[name]
-        return None if node.is_loop else node
-    loop = tree.bodies.get(name)
-    if loop is None:
-        return None
-    key = f"{loop.key}/{detail.get('task_id')}"
-    if key not in loop.children:
-        loop.children[key] = Node(key, f"{loop.label} {len(loop.children)}")
-    return loop.children[key]
+def _label(name: str, driver: Step, step: Step) -> str:
+    """The task's name for people; made of its name in the workflow if it has none."""
+    inner = step.inside()
+    of_loop = inner["iteration-driver"].label() if "iteration-driver" in inner else ""
+    label = of_loop or driver.label() or step.label() or name.replace("-", " ").capitalize()
+    is_importer = "importer" in step.template and "import" not in label.lower()
+    return f"{label} importer" if is_importer else label
 
 
-def _time(detail: Mapping[str, Any], key: str) -> float | None:
-    """Seconds since the epoch; None for a time that has not come, which servers write as that of year 1."""
-    text = str(detail.get(key) or "")
-    try:
-        seconds = datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
-    except ValueError:
-        return None
-    return seconds if seconds > 0 else None
+def _condition(step: Step) -> str:
+    return "its condition is false" if step.phase == "Skipped" else ""
+
+
+def _is_cached(driver: Step, step: Step) -> bool:
+    executor = step.inside().get("executor")
+    skipped = executor is not None and executor.phase in SKIPPED
+    return skipped or driver.parameter("outputs", "cached-decision") == "true"
+
+
+def _messages(step: Step) -> Iterator[str]:
+    yield from (pod.message for pod in step.pods[-1:])
+    executor = step.inside().get("executor")
+    if executor is not None:
+        yield executor.message
+    yield step.message
+
+
+def _run(node: Node, pods: Sequence[Pod]) -> None:
+    """The state of what has begun and not ended; a pod that waits says why, such as that no node fits."""
+    node.state = STARTED
+    if not pods:
+        return
+    last = pods[-1]
+    if last.phase == "Pending":
+        node.state, node.message = WAITING, last.message or node.message
+    elif last.phase in FAILED:
+        node.message = f"attempt {len(pods)} failed: {last.message}"

@@ -1,69 +1,30 @@
-"""Client of a Kubeflow Pipelines server (API v2beta1) that says what went wrong and what to do about it."""
+"""What Kubeflow Pipelines has and does: experiments, runs, schedules, pipelines and their versions."""
 
-import logging
-import os
+import json
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
-import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from requests.exceptions import ChunkedEncodingError, SSLError
+from components.errors import UserError
+from pipelines.cluster.connection import Api, Connection, ExistsError, MissingError, said
 
-from components.runtime.errors import UserError
-
-HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"
-TOKEN_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 - the name of a variable with a path
-MOUNTED_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
-"""Where Kubeflow mounts a token for its API into pods."""
-POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where Kubernetes tells a pod its namespace."""
-_PAGE = 50
-_MESSAGE = 300
-"""Characters of the server's own message that are shown."""
-_RUNNING = "is it running, and is `kubectl port-forward` or the ingress in place? See --host"
-
-
-class UnavailableError(UserError):
-    """The server gives no answer, or an error of its own: another try may succeed."""
-
-
-class ExistsError(UserError):
-    """The object to be created exists already."""
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where the Kubeflow Pipelines API is, and how to log in."""
-
-    host: str = ""
-    """URL of the API, such as http://localhost:8888 after `kubectl port-forward`, or
-    http://ml-pipeline.kubeflow.svc:8888 in a pod; KF_PIPELINES_ENDPOINT when not given."""
-    namespace: str = ""
-    """Your profile's namespace on multi-user Kubeflow; in a pod of such a server its own when not given."""
-    token_file: Path | None = None
-    """File with a bearer token, read again for every request; when not given, KF_PIPELINES_SA_TOKEN_PATH, or
-    the service account's token where Kubeflow mounted one."""
-    ca_file: Path | None = None
-    """Certificates (PEM) that the server's is checked against, instead of the public ones."""
-    timeout: int = 30
-    """Seconds to wait for an answer."""
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A compiled pipeline to be run once or regularly."""
+    """What is started, now or by a schedule."""
 
     name: str
     """Display name of the run or recurring run."""
-    documents: Sequence[Mapping[str, Any]]
-    """The compiled pipeline, and its Kubernetes settings if it has any."""
+    pipeline: str
+    """ID of the pipeline."""
+    version: str
+    """ID of the pipeline's version."""
     arguments: Mapping[str, Any]
     experiment: str
     """ID of the experiment."""
@@ -72,16 +33,15 @@ class Job:
 
     def body(self) -> dict[str, Any]:
         """The request's body, as kfp.Client sends it."""
-        spec, *platforms = self.documents
         return {
             "display_name": self.name,
             "experiment_id": self.experiment,
-            "pipeline_spec": {"pipeline_spec": spec, "platform_spec": platforms[0]} if platforms else spec,
+            "pipeline_version_reference": {"pipeline_id": self.pipeline, "pipeline_version_id": self.version},
             "runtime_config": {"parameters": dict(self.arguments)},
         } | ({"service_account": self.account} if self.account else {})
 
 
-class Server:
+class Server(Api):
     """A Kubeflow Pipelines server. Every method may raise UnavailableError and UserError.
 
     Args:
@@ -92,27 +52,8 @@ class Server:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self.host = (connection.host or os.environ.get(HOST_VARIABLE, "")).rstrip("/")
-        if not self.host.startswith(("http://", "https://")):
-            raise UserError(
-                f"--host is {self.host!r}; expected the URL of the Kubeflow Pipelines API, such as "
-                "http://localhost:8888 after `kubectl port-forward --namespace kubeflow svc/ml-pipeline "
-                f"8888`. The variable {HOST_VARIABLE} does as well"
-            )
-        self._token_file = _token_file(connection)
-        self._timeout = connection.timeout
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxies, and no ~/.netrc, which would replace the token
-        self._session.verify = True if connection.ca_file is None else str(connection.ca_file)
-        # Connecting is tried again; a request that was sent is not, since the server may have acted on it.
-        retries = urllib3.Retry(2, read=False, respect_retry_after_header=False, backoff_factor=0.2)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retries))
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of every failed attempt
-        self.namespace = connection.namespace
-        if not self.namespace and self._json("ask the server", "GET", "healthz").get("multi_user"):
-            with suppress(FileNotFoundError):  # not in a pod
-                self.namespace = POD_NAMESPACE.read_text().strip()
+        super().__init__(connection)
+        self._place = {"namespace": self.namespace} if self.namespace else {}
 
     def experiment(self, name: str, *, create: bool) -> str:
         """ID of the experiment of a name.
@@ -122,10 +63,10 @@ class Server:
         """
         known = self._experiments()
         if name not in known and create:
-            body = {"display_name": name} | ({"namespace": self.namespace} if self.namespace else {})
+            body = {"display_name": name, **self._place}
             try:
                 what, key = f"create the experiment {name!r}", "experiment_id"
-                return str(self._json(what, "POST", "experiments", key, json=body)[key])
+                return str(self.json(what, "POST", "experiments", key, json=body)[key])
             except ExistsError:  # somebody else created it in the meantime
                 known = self._experiments()
         if name not in known:
@@ -139,7 +80,7 @@ class Server:
         Returns:
             The run's ID.
         """
-        return str(self._json("start a run", "POST", "runs", "run_id", json=job.body())["run_id"])
+        return str(self.json("start a run", "POST", "runs", "run_id", json=job.body())["run_id"])
 
     def schedule(self, job: Job, cron: str) -> str:
         """Run a pipeline regularly, one run at a time, without catching up on missed times.
@@ -158,138 +99,136 @@ class Server:
             "mode": "ENABLE",
         }
         key = "recurring_run_id"
-        return str(self._json("create a schedule", "POST", "recurringruns", key, json=body)[key])
+        return str(self.json("create a schedule", "POST", "recurringruns", key, json=body)[key])
 
     def schedules(self, experiment: str) -> list[dict[str, Any]]:
         """The experiment's recurring runs as the API describes them."""
-        return self._list("list schedules", "recurringruns", "recurringRuns", experiment_id=experiment)
+        return list(self.pages("list schedules", "recurringruns", "recurringRuns", experiment_id=experiment))
 
-    def unschedule(self, identity: str) -> None:
-        """Delete a recurring run; Kubernetes ends the runs that it has started and that still run."""
-        self._json(f"delete the schedule {identity}", "DELETE", f"recurringruns/{_quoted(identity)}")
+    def disable(self, schedule: str) -> None:
+        """Let a recurring run start no more runs; those that it has started go on."""
+        path = f"recurringruns/{_quoted(schedule)}:disable"
+        self.json(f"disable the schedule {schedule}", "POST", path)
+
+    def unschedule(self, schedule: str) -> None:
+        """Delete a recurring run; Kubernetes deletes its runs' workflows and pods too, also active ones."""
+        self.json(f"delete the schedule {schedule}", "DELETE", f"recurringruns/{_quoted(schedule)}")
 
     def run(self, identity: str) -> dict[str, Any]:
-        """A run as the API describes it."""
-        return self._json(f"see the run {identity}", "GET", f"runs/{_quoted(identity)}")
+        """A run as the API describes it.
 
-    def runs(self, experiment: str, count: int) -> list[dict[str, Any]]:
-        """The last runs of an experiment, newest first."""
-        query = {"experiment_id": experiment, "page_size": count, "sort_by": "created_at desc"}
-        return list(self._json("list runs", "GET", "runs", params=query).get("runs") or [])
+        Args:
+            identity: its ID, or the beginning of it.
+
+        Raises:
+            UserError: there is none, or more than one.
+        """
+        whole = identity if _UUID.fullmatch(identity) else self._complete(identity)
+        try:
+            return self.json(f"see the run {whole}", "GET", f"runs/{_quoted(whole)}", "run_id")
+        except MissingError as error:
+            raise MissingError(
+                f"{self.host} does not have the run {whole} (404): it was deleted, or lost with the server's "
+                "database, or the ID is wrong"
+            ) from error
+
+    def workflow(self, identity: str) -> str:
+        """The Argo Workflow of a run as JSON text; empty before there is one."""
+        what = f"see the workflow of the run {identity}"
+        found = self.json(what, "GET", f"runs/{_quoted(identity)}", version="v1beta1")
+        return str((found.get("pipeline_runtime") or {}).get("workflow_manifest") or "")
+
+    def runs(self, experiment: str = "", **equal: str) -> Iterator[dict[str, Any]]:
+        """Runs of an experiment or of all, newest first, asked for as they are needed.
+
+        Args:
+            experiment: its ID.
+            **equal: fields that have a value, such as recurring_run_id.
+        """
+        scope = {"experiment_id": experiment} if experiment else self._place
+        query = {**scope, "sort_by": "created_at desc", **_filter("EQUALS", equal)}
+        found = self.pages("list runs", "runs", "runs", **query)
+        return (one for one in found if all(one.get(key) == value for key, value in equal.items()))
 
     def cancel(self, identity: str) -> None:
         """End a run."""
-        self._json(f"cancel the run {identity}", "POST", f"runs/{_quoted(identity)}:terminate")
+        self.json(f"cancel the run {identity}", "POST", f"runs/{_quoted(identity)}:terminate")
 
     def log(self, run: str, node: str) -> str:
-        """What the main container of a node of a run wrote."""
+        """What the main container of a node of a run's workflow wrote."""
         what = f"read the log of {node}"
-        response = self._request(what, "GET", f"v1alpha1/runs/{_quoted(run)}/nodes/{_quoted(node)}/log")
-        if response.content.startswith(b'{"error_message"'):  # with status 200
-            raise UserError(f"cannot {what}{_message(response)}")
-        return str(response.content.decode("utf-8", "replace"))
+        response = self.request(what, "GET", f"v1alpha1/runs/{_quoted(run)}/nodes/{_quoted(node)}/log")
+        text = str(response.content.decode("utf-8", "replace"))
+        if re.match(r'\s*{\s*"error_(message|details)"', text):  # with status 200
+            raise UserError(f"cannot {what}{said(response)}")
+        return text
+
+    def pipeline(self, name: str) -> str:
+        """ID of the pipeline of a name; it is made if there is none."""
+        for one in self.pages("list pipelines", "pipelines", "pipelines", **self._place):
+            if name in (one.get("name"), one.get("display_name")):
+                return str(one.get("pipeline_id"))
+        body = {"name": name, "display_name": name, **self._place}
+        made = self.json(f"create the pipeline {name}", "POST", "pipelines", "pipeline_id", json=body)
+        return str(made["pipeline_id"])
+
+    def versions(self, pipeline: str) -> Iterator[dict[str, Any]]:
+        """A pipeline's versions, newest first, asked for as they are needed."""
+        path = f"pipelines/{_quoted(pipeline)}/versions"
+        return self.pages("list versions", path, "pipeline_versions", sort_by="created_at desc")
+
+    def upload(self, pipeline: str, package: bytes, name: str, description: str, **tags: str) -> str:
+        """Add a version to a pipeline.
+
+        Args:
+            pipeline: its ID.
+            package: the compiled YAML.
+            name: name of the version.
+            description: what the UI shows beside it.
+            **tags: more of that, for searching.
+
+        Returns:
+            The version's ID.
+        """
+        key, query = "pipeline_version_id", {"pipelineid": pipeline, "name": name, "description": description}
+        options: dict[str, Any] = {
+            "params": {**query, "tags": json.dumps(tags)},
+            "files": {"uploadfile": ("pipeline.yaml", package)},
+        }
+        return str(self.json("upload a version", "POST", "pipelines/upload_version", key, **options)[key])
+
+    def _complete(self, beginning: str) -> str:
+        """The ID that begins so."""
+        contains = _filter("IS_SUBSTRING", {"run_id": beginning})
+        found = self.pages("list runs", "runs", "runs", **self._place, **contains)
+        fitting = (str(one.get("run_id")) for one in found)
+        fitting = (one for one in fitting if one.startswith(beginning))
+        ids = list(islice(fitting, 9)) if beginning else []
+        if beginning in ids or len(ids) == 1:
+            return beginning if beginning in ids else ids[0]
+        if ids:
+            raise UserError(
+                f"{len(ids)} runs begin with {beginning!r}: {', '.join(ids)}; give more of the ID"
+            )
+        raise MissingError(
+            f"{self.host} has no run whose ID begins with {beginning!r} (see `b1k pipeline status`): it "
+            "was deleted, or lost with the server's database, or the ID is wrong"
+        )
 
     def _experiments(self) -> dict[str, str]:
         """IDs of the experiments that are not archived, by name."""
-        found = self._list("list experiments", "experiments", "experiments", namespace=self.namespace or None)
+        found = self.pages("list experiments", "experiments", "experiments", **self._place)
         return {
             str(one.get("display_name")): str(one.get("experiment_id"))
             for one in found
             if one.get("storage_state") != "ARCHIVED"
         }
 
-    def _list(self, what: str, path: str, key: str, **query: Any) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        token = None
-        while token != "":
-            page = self._json(what, "GET", path, params={**query, "page_size": _PAGE, "page_token": token})
-            found += page.get(key) or []
-            token = page.get("next_page_token") or ""
-        return found
-
-    def _json(self, what: str, method: str, path: str, required: str = "", **options: Any) -> dict[str, Any]:
-        """The answer to a request, which must be an object and have the required entry."""
-        response = self._request(what, method, f"v2beta1/{path}", **options)
-        answer: Any = None
-        with suppress(ValueError):
-            answer = response.json()
-        if not isinstance(answer, dict) or (required and not answer.get(required)):
-            raise UserError(
-                f"what answers at {self.host} is not the Kubeflow Pipelines API v2beta1, or its login page: "
-                f"cannot {what}. Give the URL of the API (service ml-pipeline), and a --token-file if it "
-                "asks for a login"
-            )
-        return answer
-
-    def _request(self, what: str, method: str, path: str, **options: Any) -> Any:
-        """Send a request; `what` names it in error messages, such as "start a run"."""
-        headers = {"Authorization": f"Bearer {_token(self._token_file)}"} if self._token_file else {}
-        options |= {"headers": headers, "timeout": self._timeout}
-        try:
-            response = self._session.request(method, f"{self.host}/apis/{path}", **options)
-        except requests.Timeout as error:
-            problem = f"{self.host} gave no answer within {self._timeout} s"
-            raise UnavailableError(f"{problem}; {_RUNNING}") from error
-        except (requests.ConnectionError, ChunkedEncodingError) as error:
-            reason = getattr(error.args[0], "reason", error)
-            if isinstance(error, SSLError):
-                raise UserError(f"{self.host}: {reason}. Give its certificates with --ca-file") from error
-            raise UnavailableError(f"no server answers at {self.host} ({reason}); {_RUNNING}") from error
-        except OSError as error:  # an invalid URL, or no such file of certificates
-            raise UserError(f"cannot {what}: {error}") from error
-        if not response.ok:
-            raise self._refusal(what, response)
-        return response
-
-    def _refusal(self, what: str, response: Any) -> UserError:
-        status = response.status_code
-        failed = status == 429 or status >= 500
-        who = f"the token in {self._token_file}" if self._token_file else "no token"
-        where = f" in the namespace {self.namespace}" if self.namespace else ""
-        problems = {
-            401: f"{self.host} does not accept {who} (401); give a valid --token-file",
-            403: f"not allowed to {what}{where} (403); ask for the role kubeflow-edit there, or give the "
-            "--token-file of an account that has it",
-            404: f"cannot {what}: {self.host} does not have it (404); is this the address of the Kubeflow "
-            "Pipelines API, and the ID right?",
-            409: f"cannot {what}: it exists already (409)",
-        }
-        problem = f"cannot {what}: the server {'failed' if failed else 'refuses'} ({status})"
-        advice = "; try again, and see the log of the deployment ml-pipeline" if failed else ""
-        kind = UnavailableError if failed else ExistsError if status == 409 else UserError
-        return kind(problems.get(status, problem + advice) + _message(response))
-
 
 _quoted = partial(quote, safe="")
 
 
-def _token_file(connection: Connection) -> Path | None:
-    variable = os.environ.get(TOKEN_VARIABLE)
-    path = connection.token_file or (Path(variable) if variable else None)
-    if path is None:
-        return MOUNTED_TOKEN if MOUNTED_TOKEN.exists() else None
-    _token(path)  # a mistake is found before the first request
-    return path
-
-
-def _token(path: Path) -> str:
-    try:
-        token = path.read_text().strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the token file {path}: {error}") from error
-    if not re.fullmatch("[!-~]+", token):
-        raise UserError(f"the token file {path} is empty or more than a token; expected a bearer token")
-    return token
-
-
-def _message(response: Any) -> str:
-    """The server's own words, short and without the token."""
-    text = response.text
-    with suppress(ValueError, AttributeError):
-        answer = response.json()
-        text = str(answer.get("message") or answer.get("error") or answer.get("error_message") or "")
-    if "<html" in text.lower():
-        return ""
-    token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
-    text = " ".join(text.replace(token or "\0", "***").split())
-    return f". It says: {text[:_MESSAGE]}" if text else ""
+def _filter(operation: str, values: Mapping[str, str]) -> dict[str, str]:
+    """The query of a list for the items that have these values."""
+    predicates = [{"operation": operation, "key": k, "stringValue": v} for k, v in values.items()]
+    return {"filter": json.dumps({"predicates": predicates})} if predicates else {}

@@ -3,98 +3,202 @@
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from pipelines.cluster import run_state
-from pipelines.cluster.server import Server, UnavailableError
+from pipelines.cluster import run_state, schedules
+from pipelines.cluster.connection import UnavailableError
+from pipelines.cluster.logs import Kubeconfig, Logs
+from pipelines.cluster.server import Server
+from pipelines.cluster.workflow import Workflow, read
 from pipelines.display import Display
-from pipelines.tree import Tree
+from pipelines.tree import CANCELLED, FAILURE, SKIPPED, STARTED, WAITING, Node, Tasks
 
 _LISTED = 20
 _PATIENCE = 600.0
 """Seconds without an answer after which waiting for a run ends; the run itself goes on."""
+_PROGRESS = 15.0
+"""Seconds between two looks into the logs."""
+_LOGS = 8
+"""Logs that are read in one look."""
 
 
-def watch(server: Server, identity: str, poll: float) -> int:
+@dataclass(frozen=True)
+class Look:
+    """A run as it is at a moment."""
+
+    run: Mapping[str, Any]
+    """As the server describes it."""
+    state: str
+    """In a word."""
+    workflow: Workflow | None
+    tasks: Tasks
+
+    @property
+    def id(self) -> str:
+        """The run's ID."""
+        return str(self.run.get("run_id"))
+
+    def title(self) -> str:
+        """Name, state and ID in a line."""
+        return f"{self.run.get('display_name')}, {self.state}, run {self.id}"
+
+
+def state(server: Server, run: Mapping[str, Any]) -> str:
+    """The run's state in a word; of an active one the server is asked whether its schedule is still there."""
+    found = run_state.state(run)
+    if run.get("recurring_run_id") and found not in run_state.ENDED:
+        return run_state.state(run, server.schedules(str(run.get("experiment_id"))))
+    return found
+
+
+def look(server: Server, identity: str) -> Look:
+    """See how a run is.
+
+    Args:
+        server: where it runs.
+        identity: its ID, or the beginning of it.
+    """
+    run = server.run(identity)
+    word = state(server, run)
+    workflow = read(server.workflow(str(run.get("run_id"))))
+    return Look(run, word, workflow, run_state.tasks(workflow, word))
+
+
+def show(server: Server, identity: str, place: Kubeconfig) -> int:
+    """Show a run as it is.
+
+    Args:
+        server: where it runs.
+        identity: its ID, or the beginning of it.
+        place: how its pods are reached.
+
+    Returns:
+        Exit code: 1 if it failed, was cancelled or is lost, else 0.
+    """
+    seen = look(server, identity)
+    if seen.workflow is not None:
+        logs = Logs(server, seen.id, seen.workflow, place)
+        speaking = [node for node in seen.tasks.leaves() if node.state in (STARTED, FAILURE)]
+        for node in speaking[:_LOGS]:
+            logs.explain(node)
+    Console(highlight=False).print(Display(seen.tasks, seen.title()).render(), soft_wrap=True)
+    return conclude(seen)
+
+
+def watch(server: Server, identity: str, poll: float, place: Kubeconfig) -> int:
     """Show a run until it ends.
 
     Args:
         server: where it runs.
-        identity: its ID.
+        identity: its ID, or the beginning of it.
         poll: seconds between two looks.
+        place: how its pods are reached.
 
     Returns:
-        Exit code: 0 succeeded, 1 failed or cancelled, 130 interrupted, after which the run goes on.
+        Exit code: 0 succeeded, 1 failed, cancelled or lost, 130 interrupted, after which the run goes on.
     """
-    found = server.run(identity)
-    tree = Tree(run_state.spec(found))
+    seen = look(server, identity)
     try:
-        with Display(tree, title(found)) as display:
+        with Display(seen.tasks, seen.title()) as display:
+            watcher = _Watcher(server, display, place)
             while True:
-                for node in run_state.update(tree, found):
-                    display.changed(node, node.state)
-                if run_state.state(found) in run_state.ENDED:
+                watcher.take(seen)
+                if seen.state in run_state.ENDED:
                     break
                 time.sleep(poll)
-                found = _patiently(server, identity, poll)
+                seen = _patiently(server, seen.id, poll)
     except KeyboardInterrupt:
-        look, end = f"b1k pipeline status {identity} --wait", f"b1k pipeline cancel {identity}"
-        print(f"the run goes on; see it with {look}, end it with {end}", file=sys.stderr)
+        again, end = f"b1k pipeline status {seen.id} --wait", f"b1k pipeline cancel {seen.id}"
+        print(f"the run goes on; see it with {again}, end it with {end}", file=sys.stderr)
         return 130
-    return conclude(found)
+    return conclude(seen)
 
 
-def _patiently(server: Server, identity: str, poll: float) -> dict[str, Any]:
+class _Watcher:
+    """Tells what is new in a run, and reads now and then what the logs say."""
+
+    def __init__(self, server: Server, display: Display, place: Kubeconfig) -> None:
+        self._server, self._display, self._place = server, display, place
+        self._logs: Logs | None = None
+        self._known: dict[str, Node] = {}
+        self._read = -_PROGRESS
+
+    def take(self, seen: Look) -> None:
+        """Show how the run is now."""
+        if self._logs is None and seen.workflow is not None:
+            self._logs = Logs(self._server, seen.id, seen.workflow, self._place)
+        due = time.monotonic() - self._read >= _PROGRESS
+        logs_left = _LOGS
+        for node in seen.tasks.leaves():
+            before = self._known.get(node.key, Node(node.key, node.label))
+            changed = node.state != before.state
+            if not changed:
+                node.progress = before.progress
+                node.message = before.message if node.state == FAILURE else node.message
+            speaks = (node.state == FAILURE and changed) or (node.state == STARTED and due)
+            if speaks and self._logs is not None and logs_left:
+                logs_left -= 1
+                self._logs.explain(node)
+            self._known[node.key] = node
+            told = changed and (node.state != SKIPPED or node.message)
+            told = told or (node.state == WAITING and node.message != before.message)
+            if told:
+                self._display.changed(node, node.state)
+            elif node.state == STARTED and node.progress != before.progress:
+                self._display.changed(node, "progress")
+        if due:
+            self._read = time.monotonic()
+        self._display.tree, self._display.title = seen.tasks, seen.title()
+
+
+def _patiently(server: Server, identity: str, poll: float) -> Look:
     """The run; a server that restarts is waited for."""
     end = time.monotonic() + _PATIENCE
     while True:
         try:
-            return server.run(identity)
+            return look(server, identity)
         except UnavailableError:
             if time.monotonic() > end:
                 raise
             time.sleep(poll)
 
 
-def title(found: Mapping[str, Any]) -> str:
-    """A run's name, state and ID in a line."""
-    return f"{found.get('display_name')}, {run_state.state(found).lower()}, run {found.get('run_id')}"
-
-
-def conclude(found: Mapping[str, Any]) -> int:
+def conclude(seen: Look) -> int:
     """Say what went wrong with a run.
 
     Returns:
-        Exit code: 1 if it failed or was cancelled, else 0.
+        Exit code: 1 if it failed, was cancelled or is lost, else 0.
     """
-    state = run_state.state(found)
-    if state not in run_state.FAILED:
+    if seen.state not in run_state.UNSUCCESSFUL:
         return 0
-    identity = found.get("run_id")
-    reason = (found.get("error") or {}).get("message")
-    print(f"the run {identity} {state.lower()}{f': {reason}' if reason else ''}", file=sys.stderr)
-    print(f"logs of what failed: b1k pipeline logs {identity}", file=sys.stderr)
+    said = (seen.run.get("error") or {}).get("message") or (seen.workflow and seen.workflow.message)
+    if seen.state == "lost":
+        said = "its schedule was deleted while it was active, and its workflow with that"
+    elif seen.state == "cancelled":
+        said = ""
+    print(f"the run {seen.id} {seen.state}{f': {said}' if said else ''}", file=sys.stderr)
+    if any(node.state in (FAILURE, CANCELLED) for node in seen.tasks.leaves()):
+        print(f"logs of what did not succeed: b1k pipeline logs {seen.id}", file=sys.stderr)
     return 1
 
 
 def show_runs(server: Server, name: str) -> None:
-    """Print the last runs and the schedules of an experiment.
+    """Print the last runs and the schedules of an experiment, each in a line.
 
     Raises:
         UserError: there is no such experiment.
     """
     experiment = server.experiment(name, create=False)
-    table = Table("run", "name", "state", "created", title=f"experiment {escape(name)}")
-    for one in server.runs(experiment, _LISTED):
-        words = (one.get("run_id"), one.get("display_name"), run_state.state(one), one.get("created_at"))
-        table.add_row(*(escape(str(word)) for word in words))
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
-    for one in server.schedules(experiment):
-        when = (one.get("trigger") or {}).get("cron_schedule", {}).get("cron", "")
-        said = f"schedule {one.get('display_name')}: {when}, {str(one.get('status')).lower()}"
-        console.print(said, markup=False)
+    known = server.schedules(experiment)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console.print(f"experiment {name}")
+    for one in islice(server.runs(experiment), _LISTED):
+        word, created = run_state.state(one, known), one.get("created_at")
+        console.print(f"{one.get('run_id')}  {word:<10}  {created}  {one.get('display_name')}")
+    for one in known:
+        console.print(schedules.describe(server, one, datetime.now(UTC)))

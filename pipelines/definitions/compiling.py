@@ -10,7 +10,7 @@ import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.settings.checks import Arguments, parse, resolve
 from components.settings.sections import PIPELINES, inputs
 from pipelines.definitions import evaluate, retrain, train_and_evaluate

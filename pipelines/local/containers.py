@@ -23,7 +23,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.types import LogConfig, Mount
 from requests.exceptions import RequestException
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.values import flat
 from components.settings.checks import Arguments
 from pipelines.definitions.profiles.cluster import S3, S3_SETTINGS, WANDB, WANDB_SETTINGS

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.files import write_atomic
 
 RUNNING = "running"

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import format_seconds
 from components.store.artifact import RESULT

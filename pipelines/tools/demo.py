@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.demonstrations.repository import version_dataset
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import Progress
 from components.store.files import write_atomic

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.making import supports_locks
 from pipelines.cluster.checks import Cluster, Place, check_cluster
 from pipelines.cluster.node_checks import Finding

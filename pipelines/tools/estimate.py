@@ -15,11 +15,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import REPORTED
 from components.plan.config import Config as PlanConfig
 from components.plan.shards import Unit, shard
-from components.runtime.errors import UserError
 from components.settings.checks import parse, resolve
 from components.train.config import Config as TrainConfig
 from pi_behavior.challenge import EDITIONS, TASKS

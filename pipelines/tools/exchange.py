@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.runtime.progress import Progress
 
 

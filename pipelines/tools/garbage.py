@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.garbage import remove, survey
 
 
@@ -58,7 +58,7 @@ def run(options: Options) -> int:
         print(f"{decimal(item.size):>10}  {item.path.relative_to(workspace)}  ({note})", flush=True)
         freed += item.size if goes else 0
     for reason, count in found.kept.most_common():
-        print(f"{count} artifacts stay: {reason}")
+        print(f"{count} kept: {reason}")
     print(f"{'freed' if options.delete else '--delete would free'} {decimal(freed)}")
     return 0
 

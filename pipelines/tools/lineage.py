@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import tyro
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store import lineage
 from components.store.artifact import LINEAGE, RECORD, Artifact
 from components.store.champion import artifacts_of

@@ -22,7 +22,7 @@ from components.dataset.config import Config, Inputs
 from components.dataset.stage import STAGE
 from components.demonstrations import versions as fetch
 from components.demonstrations.repository import version_dataset
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pi_behavior.data.lerobot import LeRobotDataset
 
 # DVC's dependencies deprecate what DVC still uses
@@ -321,8 +321,11 @@ def test_corrupt_and_missing_objects_are_named(repository, tmp_path) -> None:
     with pytest.raises(UserError, match=rf"DVC recorded {md5}: the cache or remote is corrupt"):
         STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
     stored.unlink()
-    with pytest.raises(UserError, match=r"neither in the DVC cache nor in the remote"):
+    with pytest.raises(UserError, match=rf"md5 {md5}\) is neither in the DVC cache nor in the remote"):
         STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "workspace")
+    shutil.rmtree(tmp_path / "remote")
+    with pytest.raises(UserError, match=r"list of files of 'data' .* was the version pushed \('dvc push'\)"):
+        STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "other")
 
 
 def test_the_commands_exit_codes(repository, tmp_path) -> None:

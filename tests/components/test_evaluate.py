@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from components.errors import UserError
 from components.evaluate import stage as evaluate
 from components.evaluate import supervisor as supervisor_module
 from components.evaluate.config import Config, Inputs
@@ -29,7 +30,6 @@ from components.evaluation.plan import Job, Plan, Policy
 from components.evaluation.rollouts import ROLLOUTS, Outcome, load, save
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
-from components.runtime.errors import UserError
 from components.runtime.processes import ChildError
 from components.runtime.progress import Progress
 from pi_behavior.policy.config import PolicyConfig

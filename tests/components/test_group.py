@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.errors import UserError
 from components.evaluation import records
 from components.group import stage as group_stage
 from components.group.config import Config, Inputs
 from components.group.stage import STAGE
 from components.plan import config as plan
 from components.plan.stage import STAGE as PLAN
-from components.runtime.errors import UserError
 
 TASKS = ("turning_on_radio", "picking_up_trash")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from components.errors import UserError
 from components.evaluate import config as evaluate_config
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.rollouts import EPISODES, load
@@ -20,7 +21,6 @@ from components.leaderboard.curves import draw
 from components.leaderboard.stage import STAGE, external
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
-from components.runtime.errors import UserError
 from components.store import lineage
 from components.store.artifact import Artifact
 from pi_behavior.challenge import TASKS as ALL_TASKS

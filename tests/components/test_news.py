@@ -16,15 +16,16 @@ from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.news import Options, whats_new
 from components.demonstrations.repository import dvc_environment, version_dataset
+from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.records import CHAMPION, Champion, Reference, ServedPolicy
+from components.evaluation.records import Champion, Reference, ServedPolicy
 from components.news.config import Config, Inputs
 from components.news.stage import STAGE
 from components.promote import config as promote
 from components.runtime.declaration import Declaration
-from components.runtime.errors import UserError
 from components.runtime.stage import Made, Result, Stage, Work
 from components.store.artifact import Artifact
+from components.store.champion import CHAMPION
 from pi_behavior.policy.config import PolicyConfig
 
 # DVC's dependencies deprecate what DVC still uses

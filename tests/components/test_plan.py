@@ -8,13 +8,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.errors import UserError
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan, Policy
 from components.plan.config import Config, Inputs
 from components.plan.shards import Unit, shard
 from components.plan.stage import STAGE
-from components.runtime.errors import UserError
 from components.store import lineage
 from pi_behavior.policy.config import PolicyConfig
 

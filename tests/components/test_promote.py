@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 
+from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.records import Champion, Reference
 from components.leaderboard import config as leaderboard
@@ -15,7 +16,6 @@ from components.plan.stage import STAGE as PLAN
 from components.promote import stage as promote
 from components.promote.config import Config, Inputs
 from components.promote.stage import STAGE
-from components.runtime.errors import UserError
 from components.store.artifact import Artifact
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.mapping import read_mapping

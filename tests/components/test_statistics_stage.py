@@ -11,7 +11,7 @@ from components.dataset.config import Config as DatasetConfig
 from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.repository import version_dataset
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.statistics.config import Config, Inputs
 from components.statistics.stage import STAGE
 from components.statistics.tokenizer import ChunkSample, measure

@@ -22,8 +22,8 @@ from components.dataset.config import Config as DatasetConfig
 from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.repository import version_dataset
+from components.errors import UserError
 from components.evaluation.records import Renormalised, TrainRecord
-from components.runtime.errors import UserError
 from components.statistics.config import Config as StatisticsConfig
 from components.statistics.config import Inputs as StatisticsInputs
 from components.statistics.stage import STAGE as STATISTICS

@@ -55,7 +55,7 @@ class Place:
             "smoke",
         ]
         command += ["--workspace", str(self.workspace), "--set", f"repository={self.repository}"]
-        command += [f"tasks={TASK}", "minimum_groups=1", "reported_instances=1"]
+        command += [f"tasks={TASK}", "group.minimum=1", "reported_instances=1"]
         began = time.monotonic()
         answer = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         self.output = answer.stdout
@@ -94,21 +94,22 @@ def test_the_first_time_everything_is_new_and_training_starts_from_nothing(place
 def test_without_news_it_is_green_at_once_and_nothing_is_trained(place: Place) -> None:
     before = set(place.workspace.glob("artifacts/*/*"))
     seconds, stages = place.retrain()
-    assert stages == {"news"}
+    assert stages == {"settings", "news"}
     assert seconds < 60
+    assert "news: no news" in place.output
     made = {path.parent.name for path in set(place.workspace.glob("artifacts/*/*")) - before}
-    assert made <= {"news"}
+    assert made <= {"settings", "news"}
 
 
 def test_new_demonstrations_are_trained_on_from_the_champion(place: Place) -> None:
-    (board,) = place.workspace.glob("artifacts/leaderboard/*/")
-    models = sorted(place.workspace.glob("artifacts/train/*/"), key=lambda path: path.stat().st_mtime)
-    inputs = promote.Inputs(Artifact.load(board), tuple(map(Artifact.load, models)))
     # two episodes of a policy that learned nothing win no promotion: we make it the champion
+    (run,) = [run for run in load_runs(place.workspace) if "promote" in run.outputs]
+    board, plan = (Artifact.load(place.workspace / run.outputs[name]) for name in ("leaderboard", "plan-2"))
     folder = place.workspace / "champion"
-    (folder / promote.CHAMPION).write_text(json.dumps(promote.record(inputs)))
-    first = models[0] / "checkpoint"
-    assert place.retrain()[1] == {"news"}
+    champion = promote._record(promote.Inputs(board, plan), folder, place.workspace)
+    champion.replace(None, folder)
+    first = place.workspace / champion.checkpoints["common"].uri / "checkpoint"
+    assert place.retrain()[1] == {"settings", "news"}
 
     commit = place.collect(3)
     _, stages = place.retrain()
@@ -117,7 +118,9 @@ def test_new_demonstrations_are_trained_on_from_the_champion(place: Place) -> No
     build = place.trained()[-1]
     assert build["externalParameters"]["initial_checkpoint"] == str(first)
     started = [one for one in build["resolvedDependencies"] if one["name"] == "initial_checkpoint"]
-    assert started[0]["digest"].keys() == {"sha256"}
+    assert started[0]["uri"] == champion.checkpoints["common"].uri, (
+        "the lineage goes on to its demonstrations"
+    )
     versions = [
         json.loads(path.read_text()) for path in place.workspace.glob("artifacts/dataset/*/version.json")
     ]
@@ -129,4 +132,4 @@ def test_new_demonstrations_are_trained_on_from_the_champion(place: Place) -> No
 
 
 def test_a_challenger_that_lost_is_not_trained_again(place: Place) -> None:
-    assert place.retrain()[1] == {"news"}
+    assert place.retrain()[1] == {"settings", "news"}

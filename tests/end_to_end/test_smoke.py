@@ -16,7 +16,7 @@ from pipelines.local.records import load_runs
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 # two minutes alone; other tests run beside it
 pytestmark = pytest.mark.timeout(1800)
-STAGES = ("dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
+STAGES = ("settings", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
 
 
 def _b1k(*words: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (workspace / "output.txt").write_text(answer.stdout)
     after = _inodes(workspace)
-    assert {name.partition("/")[0] for name in before} == {"dataset", "statistics"}
+    assert {name.partition("/")[0] for name in before} == {"settings", "dataset", "statistics"}
     assert before.items() <= after.items(), "finished stages are untouched"
     return workspace
 
@@ -73,7 +73,7 @@ def test_the_last_line_is_the_result(workspace: Path) -> None:
             assert scores[kind].keys() == {"q", "low", "high", "n"}
             assert scores[kind]["low"] <= scores[kind]["q"] <= scores[kind]["high"]
             assert scores[kind]["n"] == 2
-    assert {"collect", "dataset", "train_common", "evaluate_groups"} <= result["seconds"].keys()
+    assert {"collect", "settings", "dataset", "train_common", "evaluate_groups"} <= result["seconds"].keys()
     assert Path(result["report"]).stat().st_size > 10_000
 
 

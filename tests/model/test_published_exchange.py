@@ -260,7 +260,7 @@ def test_no_wrong_tensor_ends_in_a_traceback() -> None:
     heads = {n: (*s[:-2], 5, s[-1]) if s[-2:] == (2, 8) else s for n, s in shapes.items()}
     query = "PaliGemma/img/Transformer/encoderblock/MultiHeadDotProductAttention_0/query/kernel"
     assert heads[query] == (3, 16, 5, 8)
-    with pytest.raises(CheckpointError, match="do not fit each other: vision width 16"):
+    with pytest.raises(CheckpointError, match="do not fit each other: width is 16; expected a mul"):
         infer_config({n: s for n, s in heads.items() if "/out/" not in n})
 
 

@@ -1,7 +1,12 @@
 """A pipeline of one task in a container, for tests of `b1k run --containers`."""
 
+from dataclasses import dataclass
+
 from kfp import dsl
 
+from components.runtime.declaration import Declaration
+from components.settings.sections import PIPELINES, Section
+from pipelines.definitions.compiling import BUILDERS
 from pipelines.definitions.profiles.profile import Profile
 
 # what the task sees goes to a file; what it is told to do comes from its parameters
@@ -9,7 +14,8 @@ SCRIPT = """
 import json, os, sys, time
 from pathlib import Path
 task = json.loads(sys.argv[2])
-given = task["inputs"]["parameterValues"]
+given = {"word": "hello", "seconds": 0, "code": 0}
+given |= task["inputs"]["parameterValues"]["settings"]["look"]
 print("line\\n" * 20_000, end="")
 print("the task says", given["word"], flush=True)
 def writable(folder):
@@ -25,7 +31,7 @@ seen = {
     "read": Path(given["folder"], "file").read_text(),
     "writable": [writable(place) for place in ("/", "/tmp", given["folder"], given["champion"])],
 }
-Path(given["workspace"], "seen.json").write_text(json.dumps(seen))
+Path(sys.argv[4], "seen.json").write_text(json.dumps(seen))
 time.sleep(float(given["seconds"]))
 if given["code"]:
     sys.exit(int(given["code"]))
@@ -35,39 +41,51 @@ output.write_text("{}")
 """
 
 
-@dsl.container_component
-def look(
-    workspace: str,
-    artifact: dsl.Output[dsl.Artifact],
-    folder: str,
-    champion: str,
-    word: str,
-    seconds: float,
-    code: int,
-):
-    return dsl.ContainerSpec(
-        image="none",
-        command=["python3", "-c", SCRIPT],
-        args=["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER],
-    )
+@dataclass(frozen=True)
+class Config:
+    """What the task is told."""
+
+    folder: str = ""
+    """A folder to read."""
+    champion: str = ""
+    """A folder to write."""
+    word: str = "hello"
+    """What to say."""
+    seconds: float = 0.0
+    """How long to stay."""
+    code: int = 0
+    """How to end."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Nothing."""
+
+
+def register() -> None:
+    """Make the pipeline known; for a test's process."""
+    PIPELINES["one"] = (Section("look", Declaration("look", Config, Inputs)),)  # type: ignore[index]
+    BUILDERS["one"] = build  # type: ignore[index]
 
 
 def build(profile: Profile) -> dsl.graph_component.GraphComponent:
     """A pipeline of one task in the image of the stage `plan`."""
 
-    @dsl.pipeline(name="one")
-    def one(
-        folder: str,
-        champion: str,
-        word: str = "hello",
-        seconds: float = 0.0,
-        code: int = 0,
-        workspace: str = "/workspace",
-    ) -> None:
-        task = look(
-            workspace=workspace, folder=folder, champion=champion, word=word, seconds=seconds, code=code
+    @dsl.container_component
+    def look(artifact: dsl.Output[dsl.Artifact], settings: dict):
+        return dsl.ContainerSpec(
+            image="none",
+            command=["python3", "-c", SCRIPT],
+            args=[
+                "--executor-input",
+                dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER,
+                "--workspace",
+                profile.workspace,
+            ],
         )
-        profile.apply(task, "plan", "Look")
-        task.set_env_variable("GIVEN", "by the pipeline")
+
+    @dsl.pipeline(name="one")
+    def one(settings: dict = {}) -> None:  # noqa: B006 - the default goes into the IR
+        profile.apply(look(settings=settings), "plan", "Look")
 
     return one

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from kfp import dsl
 
+from components.errors import UserError
 from components.runtime.declaration import ARTIFACT, LOOP, Declaration
-from components.runtime.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.runtime.values import PER_TASK
 from components.settings.sections import DECLARATIONS, PIPELINES, Section

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from components.demonstrations.repository import version_dataset
-from components.runtime.errors import UserError
-from pipelines.definitions import compiling
+from components.errors import UserError
+from components.settings.checks import Arguments
+from components.settings.sections import PIPELINES
+from pipelines.definitions.compiling import BUILDERS
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
 from pipelines.local import containers
@@ -33,12 +35,11 @@ DRIVER = """
     import sys
     from pathlib import Path
     import container_task
-    from pipelines.definitions import compiling
     from pipelines.local import run as local
-    compiling.BUILDERS["one"] = container_task.build
+    container_task.register()
     workspace, *settings = sys.argv[1:]
     options = local.Options(
-        profile="smoke", pipeline="one", workspace=Path(workspace), set=tuple(settings), containers=True
+        profile="smoke", pipeline="one", workspace=Path(workspace), set=(tuple(settings),), containers=True
     )
     sys.exit(local.run(options))
 """
@@ -82,13 +83,11 @@ def test_folders_that_inputs_name_are_mounted(tmp_path: Path) -> None:
     for folder in (workspace / "inside", data, remote):
         folder.mkdir(parents=True)
     arguments = {
-        "workspace": str(workspace),
         "repository": str(data),
         "policy": str(workspace / "inside"),
         "initial_checkpoint": str(tmp_path / "missing"),
-        "path": "data",
         "steps": 3,
-        "champion": str(champion),
+        "settings": {"dataset": {"path": "data"}, "promote": {"champion": str(champion)}},
     }
     readable, writable = containers.host_folders(arguments, workspace, [str(remote)])
     assert set(readable) == {str(data), str(remote)}
@@ -101,12 +100,11 @@ def test_folders_that_inputs_name_are_mounted(tmp_path: Path) -> None:
 def test_relative_folders_get_their_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
-    given = {"repository": "data", "path": "data", "champion": "champion", "policy": "", "steps": 3}
-    assert containers.absolute_folders(given) == {
-        **given,
-        "repository": str(tmp_path / "data"),
-        "champion": str(tmp_path / "champion"),
-    }
+    inputs = {"repository": "data", "policy": "", "steps": 3}
+    settings = {"dataset": {"path": "data"}, "promote": {"champion": "champion"}}
+    found = containers.absolute_folders(Arguments(inputs, settings))
+    assert found.inputs == {**inputs, "repository": str(tmp_path / "data")}
+    assert found.settings == {**settings, "promote": {"champion": str(tmp_path / "champion")}}
 
 
 def test_options_of_containers_need_containers(tmp_path: Path) -> None:
@@ -142,7 +140,9 @@ def _one(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("container_task", HERE / "container_task.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(compiling.BUILDERS, "one", module.build)
+    for known in (BUILDERS, PIPELINES):  # put back after the test
+        monkeypatch.setitem(known, "one", None)
+    module.register()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
 
@@ -161,7 +161,7 @@ def _run(workspace: Path, *settings: str, resume: bool = False, **options: str) 
             profile="smoke",
             pipeline="one",
             workspace=workspace,
-            set=settings,
+            set=(settings,),
             resume=resume,
             containers=not resume,
             **options,
@@ -271,8 +271,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     """A repository with demonstrations and its DVC remote, both outside of the workspace."""
     home = tmp_path_factory.mktemp("demonstrations")
     options = demo.Options(workspace=home, profile="smoke", episodes=4)
-    tasks = str(load_profile("smoke").arguments["tasks"]).split()
-    assert demo.collect(options, tasks, home / "repository" / "data") == 0
+    assert demo.collect(options, load_profile("smoke"), home / "repository" / "data") == 0
     version_dataset(home / "repository", "data", home / "remote", "four episodes per task")
     return home / "repository", home / "remote"
 
@@ -286,7 +285,7 @@ def test_the_whole_pipeline_in_its_images(
     repository, remote = demonstrations
     command = [sys.executable, "-m", "pipelines.cli", "run", "--profile", "smoke", "--containers"]
     command += ["--workspace", str(tmp_path), "--mount", str(remote), "--set", f"repository={repository}"]
-    command += ["tasks=turning_on_radio", "minimum_groups=1", "untrained=false", "reported_instances=1"]
+    command += ["tasks=turning_on_radio", "group.minimum=1", "untrained=false", "reported_instances=1"]
     with (tmp_path / "output.txt").open("wb") as output, subprocess.Popen(command, stdout=output) as run:
         try:
             _wait(lambda: run.poll() is not None or any(tmp_path.glob("artifacts/train/*.partial")), 600)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pipelines.local.records import new_run
 from pipelines.tools import demo
 
@@ -56,11 +56,10 @@ def test_a_failed_collection_ends_the_demo(tmp_path: Path, capsys: pytest.Captur
 
 def test_the_same_unfinished_run_is_continued(tmp_path: Path) -> None:
     options = demo.Options(profile="smoke")
-    arguments = {"workspace": str(tmp_path), "repository": "/r", "revision": "c"}
-    settings = ("repository=/r", "revision=c")
-    assert demo._run_options(options, tmp_path, settings).resume is False
-    new_run(tmp_path, "train_and_evaluate", "smoke", arguments).save(tmp_path)
-    again = demo._run_options(options, tmp_path, settings)
+    wanted = {"repository": "/r", "revision": "c"}
+    assert demo._run_options(options, tmp_path, wanted).resume is False
+    new_run(tmp_path, "train_and_evaluate", "smoke", wanted).save(tmp_path)
+    again = demo._run_options(options, tmp_path, wanted)
     assert (again.resume, again.set) == (True, ())
-    other = demo._run_options(options, tmp_path, ("repository=/r", "revision=d"))
-    assert (other.resume, other.set) == (False, ("repository=/r", "revision=d"))
+    other = demo._run_options(options, tmp_path, {"repository": "/r", "revision": "d"})
+    assert (other.resume, other.set) == (False, (("repository=/r", "revision=d"),))

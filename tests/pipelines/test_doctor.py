@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pipelines.tools import doctor
 from pipelines.tools.doctor import Options, check_s3
 

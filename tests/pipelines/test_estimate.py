@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pi_behavior.challenge import TASKS
 from pi_behavior.config import ModelConfig
 from pi_behavior.flops import training_flops
@@ -19,8 +19,17 @@ def _rows(**options: object) -> dict[str, Row]:
 
 
 def test_training_follows_from_flops_peak_and_utilisation() -> None:
-    row = _rows(set=("steps=100", "batch_size=10"), peak_tflops=500.0, utilisation=0.5)["train, all tasks"]
-    flops = 100 * 10 * training_flops(ModelConfig.presets["full"], 15, 200)
+    row = _rows(
+        set=(
+            (
+                "steps=100",
+                "batch_size=80",
+            ),
+        ),
+        peak_tflops=500.0,
+        utilisation=0.5,
+    )["train, all tasks"]
+    flops = 100 * 80 * training_flops(ModelConfig.presets["full"], 15, 200)
     assert row.amount == pytest.approx(flops / (500e12 * 0.5) / 3600)
     assert row.hours == pytest.approx(row.amount / 8)
 
@@ -33,19 +42,36 @@ def test_default_utilisation_is_that_of_the_report() -> None:
 
 def test_evaluation_under_the_rules_of_2025_is_as_long_as_the_report_says() -> None:
     """About 10 days on one machine for 50 tasks x 10 instances."""
-    row = _rows(set=("edition=2025",))["evaluate, common policy on validation"]
+    row = _rows(set=(("edition=2025",),))["evaluate, common policy on validation"]
     assert row.report == "240 (240 per 500)"
     assert row.amount == pytest.approx(240, rel=0.2)
     assert row.hours == pytest.approx(row.amount / 16, rel=0.05), "16 workers"
 
 
 def test_rollouts_are_those_of_the_plan() -> None:
-    one = _rows(set=("tasks=turning_on_radio", "workers=1"), startup_seconds=0.0)
+    one = _rows(
+        set=(
+            (
+                "tasks=turning_on_radio",
+                "workers=1",
+            ),
+        ),
+        startup_seconds=0.0,
+    )
     row = one["evaluate, all policies"]
     seconds = TASKS["turning_on_radio"].duration * 30 * 1.5 / 15
     # the group's policy on 10 validation and 10 reported instances, the common one on the latter
     assert row.amount * 3600 == pytest.approx(30 * seconds)
-    more = _rows(set=("tasks=turning_on_radio", "workers=1", "untrained=true"), startup_seconds=0.0)
+    more = _rows(
+        set=(
+            (
+                "tasks=turning_on_radio",
+                "workers=1",
+                "untrained=true",
+            ),
+        ),
+        startup_seconds=0.0,
+    )
     assert more["evaluate, all policies"].amount * 3600 == pytest.approx(40 * seconds)
 
 
@@ -73,10 +99,10 @@ def test_money_only_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
     ("options", "message"),
     [
         ({"profile": "laptop"}, "profile laptop trains without GPUs"),
-        ({"set": ("stepz=1",)}, "no input of the pipeline"),
-        ({"set": ("workers=0",)}, "workers is 0; expected at least 1"),
+        ({"set": (("stepz=1",),)}, "no such value of the pipeline"),
+        ({"set": (("workers=0",),)}, "workers is 0; expected at least 1"),
         ({"steps_per_second": 0.0}, "expected more than 0"),
-        ({"set": ("model=huge",)}, "unknown model size"),
+        ({"set": (("model=huge",),)}, "expected one of tiny, small, full"),
         ({"utilisation": 1.5}, "expected a share"),
     ],
 )

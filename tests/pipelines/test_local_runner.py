@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.settings.sections import DECLARATIONS, PIPELINES
 from pipelines.definitions.compiling import BUILDERS
 from pipelines.local import run as local

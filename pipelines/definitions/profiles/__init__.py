@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pipelines.definitions.profiles.profile import Profile
 
 PROFILES = ("laptop", "smoke", "one_gpu", "h200x8")

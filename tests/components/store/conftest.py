@@ -1,4 +1,7 @@
 import importlib.util
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,3 +20,34 @@ _spec.loader.exec_module(_artifacts)
 def make() -> Callable[..., Artifact]:
     """Makes small artifacts."""
     return _artifacts.make
+
+
+def _killed_at(event: int, work: Callable[[], object]) -> bool:
+    """Do work in a process that is killed at one of its uses of the file system; returns whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = event
+        watched = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+
+        def count(name: str, arguments: tuple) -> None:
+            nonlocal left
+            if name in watched:
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(count)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
+
+
+@pytest.fixture
+def killed_at() -> Callable[[int, Callable[[], object]], bool]:
+    """Does work in a process that is killed at one of its uses of the file system."""
+    return _killed_at

@@ -5,6 +5,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact
@@ -30,6 +31,7 @@ def make(
     champion: str = "",
     external: tuple[Dependency, ...] = (),
     days_old: float = 0.0,
+    parameters: dict[str, Any] | None = None,
 ) -> Artifact:
     """An artifact with two files that was made, and last used, so many days ago."""
     config = Config(text, champion)
@@ -50,7 +52,7 @@ def make(
             digest=digest,
             stage=stage,
             fingerprint=final.name,
-            parameters=asdict(config),
+            parameters=parameters or asdict(config),
             dependencies=[*used, *external],
             version="0",
             invocation="test",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store.artifact import Artifact
 from components.store.making import partial_of
 
@@ -72,7 +72,7 @@ def test_what_is_unfinished_is_no_artifact(make, tmp_path: Path) -> None:
 def test_damage_is_named(make, name: str, text: str, tmp_path: Path) -> None:
     artifact = make(tmp_path, "one")
     (artifact.path / name).write_text(text)
-    with pytest.raises(UserError, match="cannot be read as an artifact.*b1k lineage verify"):
+    with pytest.raises(UserError, match=r"cannot be read as an artifact.*b1k lineage verify"):
         Artifact.load(artifact.path)
 
 

@@ -3,47 +3,45 @@
 import errno
 import fcntl
 import json
-import multiprocessing
 import os
-import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from components.store import making
 from components.store.lineage import verify
 from components.store.making import exclusive, is_held, lock_of, partial_of, publish, supports_locks
 
-
-def _hold(lock: Path, held, end) -> None:
-    with exclusive(lock, "waiting"):
-        held.set()
-        end.wait(60)
+HOLDER = """
+import sys
+from pathlib import Path
+from components.store.making import exclusive
+with exclusive(Path(sys.argv[1]), "waiting"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
 def holder(tmp_path: Path):
-    """A process that holds a lock, and the event that ends it."""
-    context = multiprocessing.get_context("fork")
-    held, end = context.Event(), context.Event()
+    """A process that holds a lock until its standard input ends."""
     lock = tmp_path / "artifacts" / "x.lock"
-    process = context.Process(target=_hold, args=(lock, held, end))
-    process.start()
-    assert held.wait(60)
-    yield lock, process, end
-    end.set()
-    process.join()
+    command = [sys.executable, "-c", HOLDER, str(lock)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield lock, process
 
 
 def test_second_waits_and_says_for_whom(holder, capsys: pytest.CaptureFixture[str]) -> None:
-    lock, process, end = holder
+    lock, process = holder
     assert is_held(lock)
     with exclusive(lock, None) as ours:
         assert not ours
-    threading.Timer(0.3, end.set).start()
+    threading.Timer(0.3, process.stdin.close).start()
     with exclusive(lock, "train: waiting") as ours:
         assert ours
         said = json.loads(lock.read_text())
@@ -56,9 +54,9 @@ def test_second_waits_and_says_for_whom(holder, capsys: pytest.CaptureFixture[st
 
 
 def test_kill_frees_the_lock(holder, capsys: pytest.CaptureFixture[str]) -> None:
-    lock, process, _ = holder
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
+    lock, process = holder
+    process.kill()
+    process.wait()
     with exclusive(lock, "waiting"):
         pass
     assert capsys.readouterr().out == ""
@@ -120,33 +118,13 @@ def _statement(digest: str) -> dict:
     }
 
 
-def _killed_at(event: int, work) -> bool:
-    """Do work in a process that is killed at one of its uses of the file system; returns whether it was."""
-    child = os.fork()
-    if child == 0:
-        left = event
-        watched = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
-
-        def count(name: str, arguments: tuple) -> None:
-            nonlocal left
-            if name in watched:
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(count)
-        work()
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-
-
-def test_publishing_survives_a_kill_at_any_point(tmp_path: Path) -> None:
+def test_publishing_survives_a_kill_at_any_point(killed_at, tmp_path: Path) -> None:
     points = 0
     while True:
         final = tmp_path / f"x{points}"
         partial = partial_of(final)
         _fill(partial)
-        killed = _killed_at(points, lambda: publish(partial, final, _statement))  # noqa: B023
+        killed = killed_at(points, lambda: publish(partial, final, _statement))  # noqa: B023
         assert final.exists() != partial.exists()
         if not final.exists():
             publish(partial, final, _statement)

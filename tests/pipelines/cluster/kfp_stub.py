@@ -1,9 +1,10 @@
-"""A small server of the Kubeflow Pipelines API v2beta1: keeps what it is told, refuses what is not its.
+"""A small server of the Kubeflow Pipelines API: keeps what it is told, refuses what is not its.
 
 Requests are read with the models of kfp-server-api and the pipelines with those of kfp; how the real server
 answers is taken from its source (backend/src/apiserver of kubeflow/pipelines).
 """
 
+import email
 import json
 import re
 import ssl
@@ -14,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api
+import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -38,9 +40,16 @@ class Stub:
         self.experiments: dict[str, dict[str, Any]] = {}
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
+        self.pipelines: dict[str, dict[str, Any]] = {}
+        self.versions: dict[str, dict[str, Any]] = {}
+        self.workflows: dict[str, str] = {}
+        """Argo's Workflow of each run."""
+        self.killed: list[str] = []
+        """Active runs whose workflow was deleted with their schedule: the real server knows nothing of it."""
         self.logs: dict[str, str] = {}
+        """By the ID of the node."""
         self.snapshots: list[dict[str, Any]] = []
-        """What a run is at the next looks at it; the last one stays."""
+        """What a run is at the next looks at it, with its `workflow`; the last one stays."""
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
         self.troubles: list[tuple[str, Any]] = []
@@ -88,7 +97,8 @@ class Stub:
             if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
                 raise RefusedError(401, "Unauthenticated: there is no user identity header")
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
-            answer = self._answer(handler.command, url.path, query, body)
+            kind = handler.headers.get("Content-Type", "")
+            answer = self._answer(handler.command, url.path, query, body, kind)
         except RefusedError as error:
             document = {"error": str(error), "code": error.code, "message": str(error), "details": []}
             send(handler, error.code, json.dumps(document))
@@ -96,46 +106,115 @@ class Stub:
         text = answer if isinstance(answer, str) else json.dumps(answer)
         send(handler, 200, text, kind="text/plain" if isinstance(answer, str) else "application/json")
 
-    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> Any:
+    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes, kind: str) -> Any:
         log = re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path)
         if log and method == "GET":
             # with status 200, as the real one
             return self.logs.get(log[2]) or {"error_message": f"NotFound: no log of {log[2]}"}
-        found = re.fullmatch(r"/apis/v2beta1/(\w+)(?:/([^/:]+))?(?::(\w+))?", path)
+        old = re.fullmatch(r"/apis/v1beta1/runs/([^/]+)", path)
+        if old and method == "GET":
+            run = {"id": old[1], "name": self._one(self.runs, old[1], "run")["display_name"]}
+            return {"run": run, "pipeline_runtime": {"workflow_manifest": self.workflows.get(old[1], "")}}
+        found = re.fullmatch(r"/apis/v2beta1/(\w+)((?:/[^/:]+)*)(?::(\w+))?", path)
         if found is None:
             raise RefusedError(404, "Not Found")
-        match (method, *found.groups()):
-            case ("GET", "healthz", None, None):
+        match (method, found[1], *filter(None, found[2].split("/")), found[3]):
+            case ("GET", "healthz", None):
                 return {"multi_user": self.multi_user}
-            case ("GET", "experiments", None, None):
+            case ("GET", "experiments", None):
                 rows = [e for e in self.experiments.values() if e["namespace"] == query.get("namespace", "")]
                 return page(rows, "experiments", query)
-            case ("POST", "experiments", None, None):
+            case ("POST", "experiments", None):
                 return self._new_experiment(read(body, "V2beta1Experiment"))
-            case ("GET", "runs", None, None):
-                rows = [one for one in self.runs.values() if one["experiment_id"] == query["experiment_id"]]
+            case ("GET", "runs", None):
+                scope = query.get("experiment_id")
+                rows = [one for one in self.runs.values() if scope in (None, one["experiment_id"])]
                 return page(rows[::-1], "runs", query)
-            case ("POST", "runs", None, None):
+            case ("POST", "runs", None):
                 return self._new_run(read(body, "V2beta1Run"))
-            case ("GET", "runs", str(identity), None):
+            case ("GET", "runs", identity, None):
                 run = self._one(self.runs, identity, "run")
                 if self.snapshots:
-                    run |= self.snapshots[0]
+                    self.workflows[identity] = self.snapshots[0].get("workflow", "")
+                    run |= {key: value for key, value in self.snapshots[0].items() if key != "workflow"}
                     del self.snapshots[: 1 if len(self.snapshots) > 1 else 0]
                 return run
-            case ("POST", "runs", str(identity), "terminate"):
-                self._one(self.runs, identity, "run")["state"] = "CANCELING"
-                return {}
-            case ("GET", "recurringruns", None, None):
+            case ("POST", "runs", identity, "terminate"):
+                return self._terminate(self._one(self.runs, identity, "run"))
+            case (_, "recurringruns", *rest):
+                return self._schedules(method, rest, query, body)
+            case (_, "pipelines", *rest):
+                return self._pipelines(method, rest, query, body, kind)
+        raise RefusedError(501, "Method Not Allowed")
+
+    def _terminate(self, run: dict[str, Any]) -> dict[str, Any]:
+        if run["run_id"] in self.killed:
+            raise RefusedError(500, "workflow not found")
+        if run["state"] in ("SUCCEEDED", "FAILED"):
+            raise RefusedError(400, "Row not found")
+        run["state"] = "CANCELING"
+        return {}
+
+    def _schedules(self, method: str, rest: list[Any], query: dict[str, str], body: bytes) -> Any:
+        match (method, *rest):
+            case ("GET", None):
                 rows = [o for o in self.schedules.values() if o["experiment_id"] == query["experiment_id"]]
                 return page(rows, "recurringRuns", query)
-            case ("POST", "recurringruns", None, None):
+            case ("POST", None):
                 return self._new_schedule(read(body, "V2beta1RecurringRun"))
-            case ("DELETE", "recurringruns", str(identity), None):
+            case ("POST", identity, "disable"):
+                self._one(self.schedules, identity, "recurring run")["status"] = "DISABLED"
+                return {}
+            case ("DELETE", identity, None):
                 self._one(self.schedules, identity, "recurring run")
                 del self.schedules[identity]
+                ended = ("SUCCEEDED", "FAILED")
+                mine = [one for one in self.runs.values() if one.get("recurring_run_id") == identity]
+                self.killed += [one["run_id"] for one in mine if one["state"] not in ended]
                 return {}
         raise RefusedError(501, "Method Not Allowed")
+
+    def _pipelines(self, method: str, rest: list[Any], query: dict[str, str], body: bytes, kind: str) -> Any:
+        match (method, *rest):
+            case ("GET", None):
+                rows = [o for o in self.pipelines.values() if o["namespace"] == query.get("namespace", "")]
+                return page(rows, "pipelines", query)
+            case ("POST", None):
+                given = read(body, "V2beta1Pipeline")
+                identity = f"pipeline-{len(self.pipelines)}"
+                self.pipelines[identity] = {"namespace": "", **given, "pipeline_id": identity}
+                return self.pipelines[identity]
+            case ("GET", parent, "versions", None):
+                self._one(self.pipelines, parent, "pipeline")
+                rows = [one for one in self.versions.values() if one["pipeline_id"] == parent]
+                return page(rows[::-1], "pipeline_versions", query)
+            case ("POST", "upload_version", None):
+                return self._new_version(query, body, kind)
+        raise RefusedError(501, "Method Not Allowed")
+
+    def _new_version(self, query: dict[str, str], body: bytes, kind: str) -> dict[str, Any]:
+        parent = self._one(self.pipelines, query["pipelineid"], "pipeline")["pipeline_id"]
+        message = email.message_from_bytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+        (part,) = (one for one in message.walk() if one.get_param("name", header="content-disposition"))
+        assert part.get_param("name", header="content-disposition") == "uploadfile"
+        spec, *platforms = yaml.safe_load_all(part.get_payload(decode=True))
+        try:
+            json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+            for one in platforms:
+                json_format.ParseDict(one, pipeline_spec_pb2.PlatformSpec())
+        except json_format.ParseError as error:
+            raise RefusedError(400, f"Invalid input error: {error}") from error
+        identity = f"version-{len(self.versions)}"
+        documents = {"pipeline_spec": spec, "platform_spec": platforms[0]} if platforms else spec
+        self.versions[identity] = {
+            "pipeline_id": parent,
+            "pipeline_version_id": identity,
+            "display_name": query["name"],
+            "description": query.get("description", ""),
+            "tags": json.loads(query["tags"]),
+            "pipeline_spec": documents,
+        }
+        return self.versions[identity]
 
     def _one(self, group: dict[str, Any], identity: str, what: str) -> Any:
         if identity not in group:
@@ -175,13 +254,12 @@ class Stub:
         self._one(self.experiments, given.get("experiment_id", ""), "experiment")
         if OUTPUTS & given.keys():
             raise RefusedError(400, f"{OUTPUTS & given.keys()} are outputs")
-        documents = given["pipeline_spec"]
-        try:
-            documents = documents if "pipeline_spec" in documents else {"pipeline_spec": documents}
-            spec = json_format.ParseDict(documents["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
-            json_format.ParseDict(documents.get("platform_spec", {}), pipeline_spec_pb2.PlatformSpec())
-        except json_format.ParseError as error:
-            raise RefusedError(400, f"Invalid input error: {error}") from error
+        reference = given["pipeline_version_reference"]
+        version = self._one(self.versions, reference["pipeline_version_id"], "pipeline version")
+        assert version["pipeline_id"] == reference["pipeline_id"]
+        documents = version["pipeline_spec"]
+        documents = documents.get("pipeline_spec", documents)
+        spec = json_format.ParseDict(documents, pipeline_spec_pb2.PipelineSpec())
         inputs = spec.root.input_definitions.parameters
         parameters = given["runtime_config"].get("parameters", {})
         kinds = {"STRING": str, "BOOLEAN": bool, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float)}
@@ -227,6 +305,9 @@ def check(document: Any, model: type) -> None:
 
 def page(rows: list[dict[str, Any]], key: str, query: dict[str, str]) -> dict[str, Any]:
     """A page of a list; an empty list has no entry, as protobuf's JSON leaves it out."""
+    for one in json.loads(query.get("filter") or "{}").get("predicates", []):
+        field, text, is_part = one["key"], one["stringValue"], one["operation"] == "IS_SUBSTRING"
+        rows = [o for o in rows if (text in o.get(field, "") if is_part else text == o.get(field))]
     start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
     answer: dict[str, Any] = {"total_size": len(rows)}
     if rows[start : start + size]:
@@ -250,42 +331,3 @@ def send(
         handler.wfile.write(data)
     except (BrokenPipeError, ConnectionResetError):
         pass  # the client has not waited
-
-
-def argo_nodes(**states: str) -> dict[str, Any]:
-    """Run details as the server makes them of Argo's nodes: drivers, tasks, and executors with retries.
-
-    Args:
-        states: state by task, `_` for `-`; a task with a number after `__` is an iteration of a loop.
-    """
-    details = [node("root-driver", "SUCCEEDED", 0), node("root", "RUNNING", 0)]
-    for second, (key, state) in enumerate(states.items()):
-        name, _, _iteration = key.partition("__")
-        name = name.replace("_", "-")
-        pod = f"node-{key}"
-        details.append(node(f"{name}-driver", "SUCCEEDED", second))
-        task = node(name, state, second)
-        task |= {
-            "task_id": f"task-{key}",
-            "pod_name": f"dag-{key}",
-            "child_tasks": [{"pod_name": f"retry-{key}"}],
-        }
-        retry = node("executor", state, second)
-        retry |= {"pod_name": f"retry-{key}", "child_tasks": [{"pod_name": f"{pod}-0"}]}
-        attempt = {**node("executor(0)", state, second), "pod_name": f"{pod}-0"}
-        details += [task, retry, attempt]
-    return {"run_details": {"task_details": details[::-1]}}
-
-
-def node(name: str, state: str, second: int) -> dict[str, Any]:
-    """One node of a workflow."""
-    ended = TIME.format(second + 1) if state in ("SUCCEEDED", "FAILED") else "1970-01-01T00:00:00Z"
-    return {
-        "run_id": "run-0",
-        "task_id": f"{name}-{second}",
-        "display_name": name,
-        "create_time": TIME.format(0),
-        "start_time": TIME.format(second),
-        "end_time": ended,
-        "state": state,
-    }

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kfp import dsl, kubernetes
 from kfp.compiler import Compiler
 
-from components.runtime.errors import UserError
+from components.errors import UserError
 from pipelines.cluster.server import Connection, Job, Server, UnavailableError
 
 HTML = "<!doctype html><html><title>Log in to Dex</title></html>"

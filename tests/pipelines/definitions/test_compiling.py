@@ -8,14 +8,18 @@ from typing import Any
 import pytest
 import yaml
 
-from components.runtime.errors import UserError
-from pipelines.definitions.compiling import BUILDERS, compile_pipeline, parse_settings
+from components.errors import UserError
+from components.settings.checks import Arguments
+from components.settings.sections import inputs
+from pipelines.definitions.compiling import BUILDERS, choose, compile_pipeline
 from pipelines.definitions.profiles import PROFILES, load_profile
 from pipelines.definitions.profiles.cluster import RTX_PRODUCTS
+from pipelines.definitions.profiles.profile import Profile
 from pipelines.tree import Tree
 
 REGISTRY = "registry.example.org/robots"
 STAGE_NODES = [
+    "settings",
     "dataset",
     "statistics",
     "train_common",
@@ -35,7 +39,7 @@ class Compiled:
 
     def __init__(self, folder: Path, pipeline: str, profile: str) -> None:
         self.path = folder / f"{pipeline}-{profile}.yaml"
-        self.spec: dict[str, Any] = compile_pipeline(pipeline, profile, self.path, REGISTRY)
+        self.spec: dict[str, Any] = compile_pipeline(pipeline, profile, self.path, registry=REGISTRY)
         documents = list(yaml.safe_load_all(self.path.read_text()))
         platform = documents[1]["platforms"]["kubernetes"] if len(documents) > 1 else {}
         self.kubernetes: dict[str, Any] = platform.get("deploymentSpec", {}).get("executors", {})
@@ -100,7 +104,7 @@ def test_evaluation_gets_nodes_with_ray_tracing(h200x8: Compiled) -> None:
 
 
 def test_cpu_stages_ask_for_no_gpu_and_see_the_workspace(h200x8: Compiled) -> None:
-    for stage in ("dataset", "statistics", "plan", "group", "leaderboard", "promote"):
+    for stage in ("settings", "dataset", "statistics", "plan", "group", "leaderboard", "promote"):
         for container, kubernetes in h200x8.of_stage(stage):
             assert "accelerator" not in container["resources"]
             assert container["image"].startswith(f"{REGISTRY}/toolbox:")
@@ -153,54 +157,68 @@ def test_every_input_is_described_and_has_a_default(
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profiles_arguments_are_inputs_and_reach_the_ir(
-    compiled: dict[tuple[str, str], Compiled], profile: str
-) -> None:
-    defaults = compiled["train_and_evaluate", profile].defaults()
-    arguments = dict(load_profile(profile).arguments)
-    assert arguments.items() <= {**defaults}.items()
+def test_a_profiles_values_reach_the_ir(compiled: dict[tuple[str, str], Compiled], profile: str) -> None:
+    for pipeline in BUILDERS:
+        one, values = compiled[pipeline, profile], load_profile(profile).of(pipeline)
+        assert values.inputs.items() <= one.defaults().items()
+        check = one.spec["root"]["dag"]["tasks"]["settings"]["inputs"]["parameters"]
+        assert check["profile"]["runtimeValue"]["constant"] == values.settings
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profiles_arguments_are_accepted_by_the_stages(profile: str) -> None:
-    from components.plan.stage import Config as PlanConfig
-    from components.train.stage import Config as TrainConfig
+def test_closed_choices_are_drop_downs_and_settings_have_a_json_editor(
+    compiled: dict[tuple[str, str], Compiled], profile: str
+) -> None:
+    for pipeline in BUILDERS:
+        given = compiled[pipeline, profile].spec["root"]["inputDefinitions"]["parameters"]
+        assert len(given) <= 16
+        assert given["settings"]["parameterType"] == "STRUCT"
+        assert given["evaluator"]["literals"] == ["household", "omnigibson"]
+        assert given["edition"]["literals"] == ["2025", "2026"]
+        assert ("literals" in given.get("model", {})) == (pipeline != "evaluate")
 
-    given = load_profile(profile).arguments
-    names = ("validation_instances", "reported_instances", "workers", "execute", "compress_from", "num_steps")
-    PlanConfig(
-        tasks=tuple(str(given.get("tasks", "")).split()),
-        evaluator=str(given.get("evaluator", "household")),
-        **{name: int(given[name]) for name in names},
-    )
-    names = ("steps", "batch_size", "flow_samples", "warmup_steps", "save_every")
-    TrainConfig(**{name: int(given[name]) for name in names}).training()
-    assert model_config(str(given["model"])).vision.image_size == given["image_size"]
+
+def test_values_are_checked_before_anything_else_runs(compiled: dict[tuple[str, str], Compiled]) -> None:
+    for pipeline in BUILDERS:
+        tasks = compiled[pipeline, "h200x8"].spec["root"]["dag"]["tasks"]
+        first = [name for name, task in tasks.items() if not task.get("dependentTasks")]
+        assert first == ["settings"]
+        given = tasks["settings"]["inputs"]["parameters"]
+        assert given["train_gpus"]["runtimeValue"]["constant"] == 8.0
+        assert {*inputs(pipeline), "settings"} <= given.keys()
+
+
+def test_run_and_task_are_named_by_inputs_and_never_in_arguments(
+    compiled: dict[tuple[str, str], Compiled],
+) -> None:
+    for one in compiled.values():
+        assert not any("importer" in executor for executor in one.executors.values())
+        for executor in one.executors.values():
+            assert "pipeline_" not in " ".join(executor["container"]["args"])
+        given = one.spec["root"]["dag"]["tasks"]["settings"]["inputs"]["parameters"]
+        assert given["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+        assert given["task_id"]["runtimeValue"]["constant"] == "{{$.pipeline_task_uuid}}"
 
 
 def test_nodes_have_names_for_people_in_the_order_of_the_pipeline(h200x8: Compiled) -> None:
     assert [node.name for node in Tree(h200x8.spec).nodes.values()] == STAGE_NODES
 
 
-def test_evaluation_of_a_given_policy_imports_it(compiled: dict[tuple[str, str], Compiled]) -> None:
-    evaluate = compiled["evaluate", "h200x8"]
-    assert [node.name for node in Tree(evaluate.spec).nodes.values()] == [
-        "plan",
-        "evaluate",
-        "leaderboard",
-        "promote",
-    ]
-    (importer,) = [e["importer"] for e in evaluate.executors.values() if "importer" in e]
-    assert importer["typeSchema"]["schemaTitle"] == "system.Model"
+def test_evaluation_takes_a_policy_by_its_folder(compiled: dict[tuple[str, str], Compiled]) -> None:
+    spec = compiled["evaluate", "h200x8"].spec
+    names = ["settings", "plan", "evaluate", "leaderboard", "promote"]
+    assert [node.name for node in Tree(spec).nodes.values()] == names
+    given = spec["root"]["dag"]["tasks"]["plan"]["inputs"]["parameters"]
+    assert given["trained"] == {"componentInputParameter": "policy"}
 
 
 def test_retraining_looks_for_news_and_does_nothing_else_without(
     compiled: dict[tuple[str, str], Compiled],
 ) -> None:
     retrain = compiled["retrain", "h200x8"]
-    assert [node.name for node in Tree(retrain.spec).nodes.values()] == ["news", *STAGE_NODES]
+    assert [node.name for node in Tree(retrain.spec).nodes.values()] == ["settings", "news", *STAGE_NODES[1:]]
     tasks = retrain.spec["root"]["dag"]["tasks"]
-    assert tasks.keys() == {"news", "condition-1"}
+    assert tasks.keys() == {"settings", "news", "condition-1"}
     policy = tasks["condition-1"]["triggerPolicy"]
     assert policy == {"condition": "inputs.parameter_values['pipelinechannel--news-Output'] == 'yes'"}
     ((container, kubernetes),) = retrain.of_stage("news")
@@ -222,18 +240,12 @@ def test_retraining_trains_on_the_new_version_from_what_the_news_say(
     for task, name in (("dataset", "revision"), ("train", "initial_checkpoint")):
         given = tasks[task]["inputs"]["parameters"][name]
         assert given == {"componentInputParameter": name}
-    inputs = compiled["train_and_evaluate", "h200x8"].spec["root"]["inputDefinitions"]["parameters"]
-    assert spec["root"]["inputDefinitions"]["parameters"].keys() == inputs.keys() | {"since"}
-    described = spec["root"]["inputDefinitions"]["parameters"]["initial_checkpoint"]["description"]
-    assert "no champion" in described
 
 
-def test_retraining_has_arguments_of_its_own(compiled: dict[tuple[str, str], Compiled]) -> None:
-    profile = load_profile("h200x8")
+def test_retraining_has_values_of_its_own(compiled: dict[tuple[str, str], Compiled]) -> None:
     retrain, whole = (compiled[name, "h200x8"].defaults() for name in ("retrain", "train_and_evaluate"))
-    assert {name: retrain[name] for name in profile.retraining} == profile.retraining
+    assert retrain.keys() == whole.keys()
     assert retrain["steps"] < whole["steps"]
-    assert retrain["untrained"] is False
 
 
 def _golden() -> Any:
@@ -254,36 +266,13 @@ def test_the_ir_is_the_recorded_one(pipeline: str, profile: str) -> None:
     assert not changes, f"the IR has changed; if it should, run: {golden.COMMAND}\n{changes}"
 
 
-def test_settings_are_read_by_the_types_of_the_inputs(h200x8: Compiled) -> None:
-    tasks = "turning_on_radio picking_up_trash"
-    words = ("steps=3", "augment=False", "peak_learning_rate=1e-4", f"tasks={tasks}", "remote=s3://b/k=1")
-    assert parse_settings(h200x8.spec, words) == {
-        "steps": 3,
-        "augment": False,
-        "peak_learning_rate": 1e-4,
-        "tasks": tasks,
-        "remote": "s3://b/k=1",
-    }
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("steps", "expected name=value"),
-        ("step=3", "no input of the pipeline; did you mean steps"),
-        ("zzz=3", "no input of the pipeline; expected one of action_chunk_size"),
-        ("steps=three", "expected an integer"),
-        ("steps=0", "steps is 0; expected at least 1"),
-        ("edition=2024", "expected one of 2025, 2026"),
-        ("tasks=turning_on_radios", "did you mean 'turning_on_radio'"),
-        ("reported_instances=11", "expected at most 10"),
-        ("voting=no", "voting is 'no'; expected one of"),
-        ("augment=maybe", "expected true or false"),
-    ],
-)
-def test_bad_settings_are_refused(h200x8: Compiled, word: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        parse_settings(h200x8.spec, (word,))
+def test_given_values_become_defaults_of_the_file(tmp_path: Path) -> None:
+    given = choose("evaluate", "laptop", [("workers=3",), ("team=We", "execute=9")], complete=False)
+    spec = compile_pipeline("evaluate", "laptop", tmp_path / "p.yaml", given=given)
+    inputs_ = spec["root"]["inputDefinitions"]["parameters"]
+    assert inputs_["workers"]["defaultValue"] == 3.0
+    settings = {"leaderboard": {"team": "We"}, "plan": {"policy": {"execute": 9.0}}}
+    assert inputs_["settings"]["defaultValue"] == settings
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
@@ -291,3 +280,9 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         compile_pipeline("train_and_evaluate", "h100", tmp_path / "p.yaml")
     with pytest.raises(UserError, match="expected one of train_and_evaluate"):
         compile_pipeline("retrian", "laptop", tmp_path / "p.yaml")
+
+
+def test_a_profile_with_a_wrong_value_cannot_be_made() -> None:
+    values = Arguments({"model": "huge"}, {"train": {"stepz": 1}})
+    with pytest.raises(UserError, match="2 mistakes"):
+        Profile("wrong", "Wrong.", values=values)

@@ -1,5 +1,6 @@
 """The contract of a stage: fingerprint, resume, record, KFP adapter, exit codes."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -7,16 +8,32 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from components.runtime.errors import UserError
-from components.runtime.executor import KfpTask
+from components.errors import UserError
+from components.runtime.declaration import Declaration
+from components.runtime.executor import local_path
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
-from components.store.identity import code_digest
+from pi_behavior.config import OPERATIONAL
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A nested configuration."""
+
+    presets: ClassVar[dict[str, "Rate"]]
+    peak: float = 0.5
+    """Peak."""
+    last: float = 0.1
+    """Last."""
+
+
+Rate.presets = {"usual": Rate(), "slow": Rate(0.25, 0.25)}
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,10 @@ class Config:
     """Tasks."""
     loud: bool = False
     """Loud."""
+    log_every: int = field(default=1, metadata=OPERATIONAL)
+    """Steps between logged metrics."""
+    rate: Rate = Rate()
+    """Rate."""
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -52,11 +73,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write what was asked."""
     CALLS.append(config)
     (work.path / "sub").mkdir(exist_ok=True)
-    (work.path / "sub" / "steps.txt").write_text(f"{config.steps} {config.tasks} {config.loud}\n")
+    text = f"{config.steps} {config.tasks} {config.loud} {config.rate.peak} {config.rate.last}\n"
+    (work.path / "sub" / "steps.txt").write_text(text)
     return Result(metrics={"q": 0.5}, parameters={"Output": [{"worker": "0"}]}, html="<p>done</p>")
 
 
-STAGE = Stage("shared", Config, Inputs, run, ("components.runtime.errors",))
+DECLARATION = Declaration("shared", Config, Inputs)
+STAGE = Stage(DECLARATION, run)
 
 
 def _main(*arguments: str) -> int:
@@ -67,35 +90,53 @@ def _main(*arguments: str) -> int:
 
 def test_second_call_returns_the_first_artifact(tmp_path: Path) -> None:
     before = len(CALLS)
-    first, _, cached = STAGE.execute(Config(steps=4), Inputs(), tmp_path)
-    again, result, cached_again = STAGE.execute(Config(steps=4), Inputs(), tmp_path)
-    assert (cached, cached_again) == (False, True)
-    assert first == again
-    assert result.metrics == {"q": 0.5}
+    first = STAGE.execute(Config(steps=4), Inputs(), tmp_path)
+    again = STAGE.execute(Config(steps=4), Inputs(), tmp_path)
+    assert (first.cached, again.cached) == (False, True)
+    assert first.artifact == again.artifact
+    assert again.result.metrics == {"q": 0.5}
     assert len(CALLS) == before + 1
 
 
-def test_configuration_inputs_and_code_change_the_fingerprint(tmp_path: Path) -> None:
-    made, _, _ = STAGE.execute(Config(), Inputs(), tmp_path)
-    keys = {
-        STAGE.fingerprint(Config(), Inputs()),
-        STAGE.fingerprint(Config(steps=5), Inputs()),
-        STAGE.fingerprint(Config(), Inputs(first=made)),
-        STAGE.fingerprint(Config(), Inputs(many=(made,))),
-        Stage("shared", Config, Inputs, run, ("components.store.lineage",)).fingerprint(Config(), Inputs()),
+def test_what_decides_the_result_changes_the_place_and_nothing_else_does(tmp_path: Path) -> None:
+    made = STAGE.execute(Config(), Inputs(), tmp_path).artifact
+    places = {
+        STAGE.place(Config(), Inputs(), tmp_path),
+        STAGE.place(Config(steps=5), Inputs(), tmp_path),
+        STAGE.place(Config(rate=Rate(peak=0.4)), Inputs(), tmp_path),
+        STAGE.place(Config(), Inputs(first=made), tmp_path),
+        STAGE.place(Config(), Inputs(many=(made,)), tmp_path),
+        Stage(DECLARATION, run, programs=("pi_behavior.policy.server",)).place(Config(), Inputs(), tmp_path),
     }
-    assert len(keys) == 5
-    assert code_digest(("components.shared",)) == code_digest(("components.shared",))
+    assert len(places) == 6
+    assert STAGE.place(Config(log_every=7), Inputs(), tmp_path) == STAGE.place(Config(), Inputs(), tmp_path)
+
+
+def test_a_configuration_is_resolved_before_it_is_looked_for(tmp_path: Path) -> None:
+    def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
+        return dataclasses.replace(config, steps=9)
+
+    made = Stage(DECLARATION, run, resolve=resolve).execute(Config(), Inputs(), tmp_path)
+    assert made.config.steps == 9
+    assert made.artifact.path == STAGE.place(Config(steps=9), Inputs(), tmp_path)
 
 
 def test_shell_call_writes_the_record(tmp_path: Path) -> None:
     record = tmp_path / "record"
     assert _main("--workspace", str(tmp_path / "w"), "--config.steps", "7", "--output", str(record)) == 0
     artifact = Artifact.load(record)
-    assert (artifact.path / "sub" / "steps.txt").read_text() == "7 () False\n"
+    assert (artifact.path / "sub" / "steps.txt").read_text() == "7 () False 0.5 0.1\n"
     assert json.loads((artifact.path / "lineage.json").read_text())["predicate"]["buildDefinition"][
         "externalParameters"
-    ] == {"steps": 7, "tasks": [], "loud": False}
+    ] == {"steps": 7, "tasks": [], "loud": False, "log_every": 1, "rate": {"peak": 0.5, "last": 0.1}}
+
+
+def test_a_preset_by_its_name_and_changes_to_it(tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    words = ["--workspace", str(tmp_path), "--config.rate", "slow", "--config.rate.last", "0", "--output"]
+    assert _main(*words, str(record)) == 0
+    assert (Artifact.load(record).path / "sub" / "steps.txt").read_text() == "3 () False 0.25 0.0\n"
+    assert _main("--workspace", str(tmp_path), "--config.rate=fast") == 2
 
 
 def _executor_input(tmp_path: Path, parameters: dict[str, object], artifacts: dict[str, list[Path]]) -> str:
@@ -122,17 +163,29 @@ def _executor_input(tmp_path: Path, parameters: dict[str, object], artifacts: di
 
 
 def test_kfp_call_reads_floats_texts_and_lists_and_writes_all_outputs(tmp_path: Path) -> None:
-    made, _, _ = STAGE.execute(Config(), Inputs(), tmp_path / "w")
+    made = STAGE.execute(Config(), Inputs(), tmp_path / "w").artifact
     made.write_record(tmp_path / "in")
     document = _executor_input(
-        tmp_path, {"steps": 6.0, "tasks": "a b", "loud": True}, {"many": [tmp_path / "in", made.path]}
+        tmp_path,
+        {
+            "steps": 6.0,
+            "tasks": "a b",
+            "sections": "shared other",
+            "run_id": "r1",
+            "task_id": "5",
+            "profile": {"shared": {"rate": "slow", "steps": 1.0}, "other": {"loud": False}},
+            "settings": {"shared": {"rate": {"last": 1.0}}, "other": {"loud": True}},
+        },
+        {"many": [tmp_path / "in", made.path]},
     )
     (tmp_path / "out" / "artifact").mkdir(parents=True)
     (tmp_path / "out" / "artifact" / "stale").write_text("of a failed attempt")
-    assert _main("--executor-input", document, "--workspace", str(tmp_path / "w"), "--run-id", "r1") == 0
+    assert _main("--executor-input", document, "--workspace", str(tmp_path / "w")) == 0
     artifact = Artifact.load(tmp_path / "out" / "artifact")
     assert not (tmp_path / "out" / "artifact" / "stale").exists()
-    assert (artifact.path / "sub" / "steps.txt").read_text() == "6 ('a', 'b') True\n"
+    assert (artifact.path / "sub" / "steps.txt").read_text() == "6 ('a', 'b') True 0.25 1.0\n"
+    lineage = json.loads((artifact.path / "lineage.json").read_text())["predicate"]["runDetails"]
+    assert lineage["metadata"]["invocationId"] == "r1/5"
     output = json.loads((tmp_path / "out" / "executor_output.json").read_text())
     assert output["parameterValues"] == {"Output": [{"worker": "0"}]}
     assert json.loads((tmp_path / "out" / "Output").read_text()) == [{"worker": "0"}]
@@ -147,17 +200,22 @@ def test_users_mistakes_exit_with_2_and_one_line(tmp_path: Path, capsys: pytest.
     assert _main("--workspace", str(tmp_path), "--config.steps=-1") == 2
     assert "expected at least 0" in capsys.readouterr().err
     assert _main("--workspace", str(tmp_path), "--executor-input", "{}") == 2
-    unknown = _executor_input(tmp_path, {"stepps": 1}, {})
-    assert _main("--workspace", str(tmp_path), "--executor-input", unknown) == 2
-    assert "stepps" in capsys.readouterr().err
+    for parameters in ({"sections": "shared", "stepps": 1}, {"steps": 1}):
+        other_version = _executor_input(tmp_path, parameters, {})
+        assert _main("--workspace", str(tmp_path), "--executor-input", other_version) == 2
+        assert "compiled with another version" in capsys.readouterr().err
+    wrong = {"sections": "shared", "settings": {"shared": {"steps": "many", "rate": {"peek": 1}}}}
+    assert _main("--workspace", str(tmp_path), "--executor-input", _executor_input(tmp_path, wrong, {})) == 2
+    said = capsys.readouterr().err
+    assert "shared.steps is 'many'; expected a whole number" in said
+    assert "shared.rate.peek does not exist" in said
 
 
 def test_executor_input_of_remote_artifacts_maps_to_the_launchers_mounts() -> None:
-    task = KfpTask({"artifacts": {"first": {"artifacts": [{"uri": "s3://bucket/key"}]}}}, {})
-    assert task.command_line(Config, Inputs) == ["--inputs.first", "/s3/bucket/key"]
-    bad = KfpTask({"artifacts": {"first": {"artifacts": [{"uri": "ftp://x"}]}}}, {})
+    assert local_path("s3://bucket/key") == Path("/s3/bucket/key")
+    assert local_path("/a/b") == Path("/a/b")
     with pytest.raises(UserError, match="ftp"):
-        bad.command_line(Config, Inputs)
+        local_path("ftp://x")
 
 
 def test_killed_stage_continues_from_its_partial_folder(tmp_path: Path) -> None:
@@ -166,6 +224,7 @@ def test_killed_stage_continues_from_its_partial_folder(tmp_path: Path) -> None:
         textwrap.dedent("""
         import time
         from dataclasses import dataclass
+        from components.runtime.declaration import Declaration
         from components.runtime.stage import Result, Stage
 
         @dataclass(frozen=True)
@@ -186,7 +245,7 @@ def test_killed_stage_continues_from_its_partial_folder(tmp_path: Path) -> None:
                 time.sleep(0.0 if done else 0.4)
             return Result()
 
-        Stage("shared", Config, Inputs, run, ()).main()
+        Stage(Declaration("shared", Config, Inputs), run).main()
         """)
     )
     command = [sys.executable, str(script), "--workspace", str(tmp_path / "w")]

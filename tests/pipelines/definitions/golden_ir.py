@@ -1,4 +1,4 @@
-"""The compiled pipelines in a short form. `python tests/pipelines/golden_ir.py` writes the files of them.
+"""The compiled pipelines in a short form; run as a program it writes the files of them.
 
 All of the IR and its Kubernetes document is there; what repeats itself is written shorter: parameters that
 are handed on under their own name are a list, and the parameters of components are one text each.
@@ -16,8 +16,8 @@ import yaml
 from pipelines.definitions.compiling import BUILDERS, compile_pipeline
 from pipelines.definitions.profiles import PROFILES
 
-FOLDER = Path(__file__).parents[1] / "golden" / "ir"
-COMMAND = "python tests/pipelines/golden_ir.py"
+FOLDER = Path(__file__).parents[2] / "golden" / "ir"
+COMMAND = "python tests/pipelines/definitions/golden_ir.py"
 CASES = [(pipeline, "h200x8") for pipeline in BUILDERS]
 _CHANNEL = "pipelinechannel--"
 
@@ -27,7 +27,7 @@ def render(pipeline: str, profile: str) -> str:
     assert profile in PROFILES
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
-        compile_pipeline(pipeline, profile, path, "registry.example.org/robots")
+        compile_pipeline(pipeline, profile, path, registry="registry.example.org/robots")
         text = path.read_text().replace(f":{version('b1k')}", ":VERSION")
     spec, *platform = yaml.safe_load_all(text)
     del spec["sdkVersion"], spec["schemaVersion"]

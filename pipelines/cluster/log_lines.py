@@ -1,0 +1,48 @@
+"""What the lines of a stage's log say: how far it is, why it failed."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
+"""A line of Kubeflow's launcher or driver, not of the program."""
+_NUMBER = r"\d[\d,]*(?:\.\d+)?"
+_PROGRESS = re.compile(
+    rf"(?P<description>\S.*?) (?P<completed>{_NUMBER})(?:/(?P<total>{_NUMBER}) \(\d+ ?%\))?"
+    r"(?:, (?P<left>\d+(?::\d\d){1,2}) left)?(?:, (?P<note>.*))?"
+)
+"""A line as `components/runtime/progress.py` writes it."""
+
+
+def progress(lines: Sequence[str]) -> dict[str, Any]:
+    """The last progress that a stage has written, as the events of local runs have it; empty if none."""
+    for line in reversed(lines):
+        found = _PROGRESS.fullmatch(line.strip())
+        if found and (found["total"] or found["left"]):
+            return {
+                "description": found["description"],
+                "completed": _number(found["completed"]),
+                "total": _number(found["total"]),
+                "left": _seconds(found["left"]),
+                "note": found["note"] or "",
+            }
+    return {}
+
+
+def reason(lines: Sequence[str]) -> str:
+    """What the program of a failed task said last; empty if only Kubeflow's own lines are there."""
+    own = [line for line in lines if not _LAUNCHER.match(line)]
+    return " ".join(own[-1].split()) if own else ""
+
+
+def _number(text: str | None) -> float:
+    return float(text.replace(",", "")) if text else 0.0
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    total = 0.0
+    for part in text.split(":"):
+        total = 60 * total + int(part)
+    return total
