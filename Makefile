@@ -12,10 +12,10 @@ export MUJOCO_GL ?= egl
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: $(INSTALLED) ## Install everything into .venv under constraints.txt
+install: $(INSTALLED) ## Install everything into .venv, with the versions of constraints.txt
 
 $(INSTALLED): constraints.txt pyproject.toml model/pyproject.toml simulator/pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here; install Python 3.11 or say make PYTHON=..."; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) was not found; install Python 3.11, or name another: make PYTHON=..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable model --editable simulator --editable '.[dev]'
 	$(BIN)/python charts/get_helm.py

@@ -19,6 +19,18 @@ import yaml
 
 CHART = Path(__file__).parent / "b1k"
 README = CHART / "README.md"
+ARGO = """\
+## Settings of Argo Workflows
+
+The chart does not touch Argo's config map `workflow-controller-configmap`, which counts for all workflows of
+the cluster and belongs to its administrators. No setting there is needed. Of use are:
+
+- `workflowDefaults.spec.podPriorityClassName`: `<release>-runs` gives the pods of runs the priority class of
+  `priorityClasses.create`.
+- `namespaceParallelism`: most runs of a namespace at the same time; others wait.
+- `retryPolicy`: leave `OnError`, or unset. Stages start again by themselves after a crash; with `Always` Argo
+  repeats each failure as well, up to three times each for pod, task, the DAG around it and the workflow.
+"""
 _KEY = re.compile(r"^( *)([\w.-]+):")
 _COMMENT = re.compile(r"^ *# (-- )?(.*)$")
 
@@ -68,7 +80,7 @@ def render() -> str:
     for name, comment in documented(text):
         default = json.dumps(value(values, name)).replace("|", "\\|")
         lines.append(f"| `{name}` | `{default}` | {comment.replace('|', chr(92) + '|')} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", ARGO])
 
 
 def main() -> int:

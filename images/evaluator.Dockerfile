@@ -40,6 +40,10 @@ RUN touch README.md && \
     rm -r /packages/bin
 
 FROM ${BEHAVIOR_IMAGE} AS evaluator
+USER 0:0
+# The user has a name, for programs that ask for it: a cluster adds no entry, and without one the group would be 0.
+RUN groupadd --gid 10001 b1k && \
+    useradd --no-log-init --uid 10001 --gid b1k --no-create-home --home-dir /tmp --shell /usr/sbin/nologin b1k
 COPY --from=dependencies /opt/b1k /opt/b1k
 COPY --from=packages /packages /opt/b1k/lib/python3.11/site-packages
 COPY --chmod=755 images/omnigibson-python /usr/local/bin/omnigibson-python

@@ -27,6 +27,9 @@ RUN touch README.md && \
     pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./simulator ./model .
 
 FROM ${PYTHON_IMAGE} AS household
+# The user has a name, for programs that ask for it: a cluster adds no entry, and without one the group would be 0.
+RUN groupadd --gid 10001 b1k && \
+    useradd --no-log-init --uid 10001 --gid b1k --no-create-home --home-dir /tmp --shell /usr/sbin/nologin b1k
 # Mesa: MuJoCo renders through EGL on the CPU.
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends libegl1 libgl1 libgl1-mesa-dri && \

@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The CPU stages: data, planning, scores and reports. Build with `docker buildx bake -f images/docker-bake.hcl toolbox`.
+# The CPU stages: settings, data, planning, scores and reports. Build with `docker buildx bake -f images/docker-bake.hcl toolbox`.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${PYTHON_IMAGE} AS dependencies
@@ -23,6 +23,9 @@ COPY model model
 RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./model .
 
 FROM ${PYTHON_IMAGE} AS toolbox
+# The user has a name, for programs that ask for it: a cluster adds no entry, and without one the group would be 0.
+RUN groupadd --gid 10001 b1k && \
+    useradd --no-log-init --uid 10001 --gid b1k --no-create-home --home-dir /tmp --shell /usr/sbin/nologin b1k
 # DVC reads the dataset's repository with git. Volumes may belong to another user than ours, and git would refuse.
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends ca-certificates git && \
@@ -37,7 +40,7 @@ COPY LICENSE /usr/share/licenses/b1k/LICENSE
 ARG PYTHON_IMAGE
 ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
-LABEL b1k.stages="news dataset statistics plan group leaderboard promote" \
+LABEL b1k.stages="settings news dataset statistics plan group leaderboard promote" \
       org.opencontainers.image.title="b1k-toolbox" \
       org.opencontainers.image.description="CPU stages of the BEHAVIOR challenge pipeline" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -25,6 +25,9 @@ COPY model model
 RUN touch README.md && pip wheel --no-cache-dir --no-build-isolation --no-deps --wheel-dir /wheels ./model .
 
 FROM ${PYTHON_IMAGE} AS trainer
+# The user has a name, for programs that ask for it: a cluster adds no entry, and without one the group would be 0.
+RUN groupadd --gid 10001 b1k && \
+    useradd --no-log-init --uid 10001 --gid b1k --no-create-home --home-dir /tmp --shell /usr/sbin/nologin b1k
 COPY --from=dependencies /opt/b1k /opt/b1k
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip --python /opt/b1k/bin/python3 install --no-cache-dir --no-deps --no-index /wheels/*.whl && \

@@ -25,12 +25,12 @@ COMMANDS = {
 }
 """What each command does, and its module in `pipelines`."""
 STAGES = {
-    "news": "ask whether there are demonstrations that no policy was judged on",
+    "news": "ask whether there are demonstrations that no policy was judged on yet",
     "dataset": "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
     "statistics": "compute the statistics of the demonstrations",
     "train": "train or fine-tune a policy",
     "plan": "plan an evaluation",
-    "evaluate": "do one worker's share of a plan",
+    "evaluate": "run one worker's share of a plan",
     "group": "split tasks into groups by validation score",
     "leaderboard": "score, package the submission, write the report",
     "promote": "replace the champion on evidence",

@@ -61,7 +61,7 @@ class Display:
             self._live.stop()
 
     def changed(self, node: Node, event: str) -> None:
-        """Tell of a change where there is no live tree."""
+        """Print a change where there is no live tree."""
         if self._live is not None:
             return
         if event == "progress":

@@ -35,7 +35,7 @@ class Node:
     """Time of the start, seconds since the epoch."""
     ended: float | None = None
     message: str = ""
-    """Why it waits, was skipped or failed, in the words of whoever knows."""
+    """Why it waits, was skipped or failed."""
     attempt: int = 1
     """How often it was started."""
     count: str = ""
@@ -102,11 +102,7 @@ class Tree(Tasks):
             self._places[name if is_loop else component.removeprefix("comp-")] = node
 
     def update(self, event: Mapping[str, Any]) -> Node | None:
-        """Take in one event.
-
-        Returns:
-            The task that it is about; None for one that is not in the tree.
-        """
+        """Take in one event: the task that it is about, None for one that is not in the tree."""
         node = self._find(str(event["task"]), str(event.get("detail", "")))
         if node is None:
             return None
@@ -124,7 +120,7 @@ class Tree(Tasks):
         return node
 
     def close(self) -> None:
-        """The run has ended: what waits was skipped, what runs was stopped when the last was heard of it."""
+        """The run has ended: waiting tasks were skipped, running ones were stopped at the last event."""
         for node in self.leaves():
             if node.state == STARTED:
                 node.state, node.ended = FAILURE, self._last

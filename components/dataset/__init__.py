@@ -1,1 +1,1 @@
-"""The dataset stage: a version of the demonstrations, fetched and checked, and how it gets versions."""
+"""Stage `dataset`: fetch a version of the demonstrations and check it."""

@@ -1,4 +1,4 @@
-"""Checks of a demonstration dataset, episode by episode: what would otherwise fail hours into a training."""
+"""Checks of a dataset, episode by episode, for what would otherwise fail hours into a training."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -40,11 +40,7 @@ class Finding:
 
 
 def check_complete(dataset: LeRobotDataset) -> None:
-    """Refuse a dataset of which only a part was downloaded.
-
-    Raises:
-        DatasetError: an episode's table or video is missing.
-    """
+    """Refuse a dataset of which only a part was downloaded: DatasetError if a table or video is missing."""
     files = {
         path: episode.task_name
         for episode in dataset.episodes
@@ -67,15 +63,7 @@ def check_dataset(
     tolerance: float,
     on_episode: Callable[[], None],
 ) -> list[Finding]:
-    """Check all episodes, on all cores.
-
-    Args:
-        dataset: the dataset.
-        decode_all: decode every frame of every video; otherwise count the frames and decode the first and
-            last.
-        tolerance: how far values may be outside the limits (rad, m/s, or gripper units).
-        on_episode: called after each episode.
-    """
+    """Check all episodes, on all cores; `decode_all` and `tolerance` are as in the stage's `Config`."""
     check = partial(check_episode, dataset, decode_all=decode_all, tolerance=tolerance)
     findings: list[Finding] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -2,29 +2,21 @@
 
 from dataclasses import dataclass
 
+from components.demonstrations.source import Source
 from components.runtime.declaration import Declaration
 from pi_behavior.config import require
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Source):
     """Which demonstrations."""
 
-    repository: str = ""
-    """Folder or URL of a git repository in which DVC keeps the dataset."""
-    revision: str = "HEAD"
-    """Branch, tag or commit of the version."""
-    path: str = "data"
-    """The dataset's folder in the repository."""
-    remote: str = ""
-    """DVC remote: a name, a folder or a URL (s3://bucket/prefix); empty for the repository's default."""
     decode_all: bool = True
     """Decode every frame of every video in the checks; otherwise count them and decode first and last."""
     limit_tolerance: float = 0.05
     """How far values may be outside the robot's limits: rad, m/s, or gripper units."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         tolerance = self.limit_tolerance
         require((tolerance >= 0, f"limit_tolerance is {tolerance}; expected 0 or more"))
 

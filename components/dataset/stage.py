@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
-    """Replace the revision by its commit: by the name `HEAD` alone, new data would not be noticed."""
+    """Replace the revision by its commit: under the name `HEAD`, new data would have the same fingerprint."""
     repository = absolute(config.repository)
     commit = resolve_revision(repository, config.revision)
     return dataclasses.replace(config, repository=repository, revision=commit)

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from components.demonstrations.repository import dvc_environment, git, succeeds
+from components.demonstrations.source import Source
 from components.demonstrations.versions import Version, absolute, open_version, resolve_revision
 from components.errors import UserError
 from pi_behavior.challenge import TASKS_BY_INDEX
@@ -23,40 +24,27 @@ _COMMITS = 100
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Source):
     """Is there a newer version of the demonstrations, and what is in it?
 
     Prints JSON and exits with 0 either way. Compares what DVC recorded of the dataset at two revisions; no
     data are downloaded.
     """
 
-    repository: str
-    """Folder or URL of a git repository in which DVC keeps the dataset."""
     since: str = ""
     """Branch, tag or commit of the version to compare with; empty: everything is new."""
-    revision: str = "HEAD"
-    """Branch, tag or commit of the version that may be newer."""
-    path: str = "data"
-    """The dataset's folder in the repository."""
-    remote: str = ""
-    """DVC remote: a name, a folder or a URL (s3://bucket/prefix); empty for the repository's default."""
 
 
 def run(options: Options) -> int:
-    """Print what is new as JSON.
-
-    Returns:
-        Exit code 0.
-
-    Raises:
-        UserError: repository, revision, path or remote do not exist.
-    """
+    """Print what is new as JSON; exit code 0."""
+    if not options.repository:
+        raise UserError("no repository given; expected --repository with a folder or URL")
     with TemporaryDirectory(prefix="b1k-") as folder, dvc_environment(Path(folder)):
-        print(json.dumps(whats_new(options), indent=2))
+        print(json.dumps(whats_new(options, options.since), indent=2))
     return 0
 
 
-def whats_new(options: Options) -> dict[str, Any]:
+def whats_new(source: Source, since: str) -> dict[str, Any]:
     """Compare two versions of a dataset; call it inside `dvc_environment`.
 
     Returns:
@@ -64,22 +52,19 @@ def whats_new(options: Options) -> dict[str, Any]:
         "repository", "path", "revision", "since": {"rev", "md5"} each, `since` None for no comparison,
         "commits": [{"rev", "date", "subject"}] newest first, at most 100, "files": {"added", "removed",
         "changed"}, "episodes": {task: {"added", "removed", "changed"}}, None where file names do not tell}.
-
-    Raises:
-        UserError: repository, revision, path or remote do not exist.
     """
-    repository = absolute(options.repository)
-    rev = resolve_revision(repository, options.revision)
-    since = resolve_revision(repository, options.since) if options.since else ""
-    after = read_version(repository, rev, options.path, options.remote)
-    before = read_version(repository, since, options.path, options.remote) if since else None
+    repository = absolute(source.repository)
+    rev = resolve_revision(repository, source.revision)
+    since = resolve_revision(repository, since) if since else ""
+    after = read_version(repository, rev, source.path, source.remote)
+    before = read_version(repository, since, source.path, source.remote) if since else None
     with _history(repository) as history:
         commits = _commits(history, since, rev)
         older = bool(since) and succeeds(history, "merge-base", "--is-ancestor", rev, since)
     return {
         "news": before is None or (before.md5 != after.md5 and not older),
         "repository": repository,
-        "path": options.path,
+        "path": source.path,
         "revision": {"rev": after.rev, "md5": after.md5},
         "since": None if before is None else {"rev": before.rev, "md5": before.md5},
         "commits": commits,
@@ -88,11 +73,7 @@ def whats_new(options: Options) -> dict[str, Any]:
 
 
 def read_version(repository: str, rev: str, path: str, remote: str) -> Version:
-    """What DVC recorded of a dataset at a commit.
-
-    Raises:
-        UserError: repository, commit, path or remote do not exist.
-    """
+    """What DVC recorded of a dataset at a commit; UserError if there is no such thing."""
     with open_version(repository, rev, path, remote) as (_, version):
         return version
 

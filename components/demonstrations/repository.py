@@ -25,8 +25,8 @@ _SITE_CACHE = Path(".dvc/tmp/site")
 def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message: str) -> str:
     """Record the present state of a dataset as a version, and push its files to a remote.
 
-    Makes the repository at the first call. Does nothing but check if nothing changed. Killed at any point,
-    the next call completes it: files are pushed before the version that names them is committed.
+    Makes the repository at the first call, and only checks if nothing changed. If it is killed, the next call
+    completes it: files are pushed before the version that names them is committed.
 
     Args:
         workspace_repo: folder of the repository; inside another repository only where that ignores it.
@@ -66,14 +66,7 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """Run git in a repository, without the settings of the user or the machine.
-
-    Returns:
-        What it printed.
-
-    Raises:
-        UserError: git failed; the message holds what it said.
-    """
+    """What git prints in a repository, without settings of user or machine; UserError if git fails."""
     answer = _run_git(repository, arguments)
     if answer.returncode:
         raise UserError(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
@@ -136,7 +129,7 @@ def _refuse_tracked_place(repository: Path) -> None:
 
 
 def _prepare(repository: Path, remote: Path) -> None:
-    """Initialise git and DVC; rewritten only where different, so it repairs what a kill left half done."""
+    """Initialise git and DVC; files that differ are written again, which repairs what a kill left."""
     remote.mkdir(parents=True, exist_ok=True)
     git(repository, "init", "--quiet", "--initial-branch=main")
     contents = {
@@ -152,7 +145,7 @@ def _prepare(repository: Path, remote: Path) -> None:
 
 
 def _undo_half_written(repository: Path, names: tuple[str, ...]) -> None:
-    """Restore small files that DVC does not write atomically from the last version; DVC makes them anew."""
+    """Restore from the last version small files that DVC does not write atomically; it makes them again."""
     for name in names:
         saved = _run_git(repository, ("show", f"HEAD:./{name}"))
         path = repository / name
@@ -177,10 +170,10 @@ def _add_and_push(repository: Path, data: Path) -> None:
 
 
 def _repair(repository: Path, remote: Path) -> None:
-    """Remove what a killed call left that DVC or its git library would trust or stumble over.
+    """Remove what a killed call left and DVC or its git library would trust, or fail on.
 
     DVC takes an object that exists for a whole one, a folder's object for the presence of all its files, and
-    its index of a push for complete; its git library waits for no lock. Reads every object once.
+    its index of a push for complete; its git library fails at once on a lock. Reads every object once.
     """
     shutil.rmtree(repository / ".dvc/tmp", ignore_errors=True)
     for lock in (repository / ".git").rglob("*.lock"):
@@ -221,7 +214,7 @@ def _exclusive(repository: Path) -> Iterator[bool]:
     """Hold the repository's lock.
 
     Yields:
-        Whether the last holder did not come to its end; the lock's file is empty only after one that did.
+        Whether the last holder was killed: only one that finished leaves the lock's file empty.
     """
     path = repository.with_name(f".{repository.name}.lock")
     with path.open("a+") as file:

@@ -1,4 +1,4 @@
-"""Resolves a dataset's version and brings its files from DVC."""
+"""Resolves a dataset's version and fetches its files from DVC."""
 
 import json
 import re
@@ -33,26 +33,14 @@ class Version:
 
 
 def absolute(repository: str) -> str:
-    """The URL or absolute path of a repository, which means the same in every folder.
-
-    Raises:
-        UserError: no repository is given.
-    """
+    """The URL or absolute path of a repository, which means the same in every folder; UserError if empty."""
     if not repository:
         raise UserError("no repository given; expected the git and DVC repository of the demonstrations")
     return str(Path(repository).resolve()) if Path(repository).is_dir() else repository
 
 
 def resolve_revision(repository: str, revision: str) -> str:
-    """Find the git commit that a revision names.
-
-    Args:
-        repository: folder or URL of a git repository.
-        revision: branch, tag or commit; of a URL, a short commit is not enough.
-
-    Raises:
-        UserError: there is no such repository or revision.
-    """
+    """The git commit that a branch, tag or commit names (of a URL no short one); UserError if none does."""
     if _COMMIT.fullmatch(revision):
         return revision
     folder = Path(repository)
@@ -79,13 +67,7 @@ def resolve_revision(repository: str, revision: str) -> str:
 
 @contextmanager
 def open_version(repository: str, rev: str, path: str, remote: str) -> Iterator[tuple[Any, Version]]:
-    """Open a version of a dataset; a clone that this needs is removed at the end.
-
-    Args:
-        repository: folder or URL.
-        rev: git commit.
-        path: the dataset's folder in the repository.
-        remote: name of a DVC remote, or where it is (folder or URL); empty for the repository's default.
+    """Open a version of a dataset, named as in `Source`; a clone that this needs is removed at the end.
 
     Yields:
         DVC's file system of the repository, and the version.
@@ -102,7 +84,7 @@ def open_version(repository: str, rev: str, path: str, remote: str) -> Iterator[
 
 
 def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Version]:
-    # imports of half a second, which --help and a cached stage should not wait for
+    # half a second of imports, which --help and a cached stage should not wait for
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
     from dvc.scm import SCMError
@@ -142,14 +124,7 @@ def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Versi
 
 
 def fetch(system: Any, version: Version, path: str, target: Path, on_file: Callable[[], None]) -> None:
-    """Bring all files of a version; those that are there and right are kept, others removed.
-
-    Args:
-        system: DVC's file system of the repository.
-        version: the version.
-        path: the dataset's folder in the repository.
-        target: folder to fill.
-        on_file: called after each file.
+    """Fetch the files of a version into `target`; keeps right ones that are there, removes all others.
 
     Raises:
         UserError: a file is missing in cache and remote, or its content is not what DVC recorded.
@@ -192,7 +167,7 @@ def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
 
 
 def dependency(repository: str, path: str, rev: str, md5: str) -> Dependency:
-    """What lineage says of a version that a stage used."""
+    """A version that a stage used, as lineage records it."""
     digest = {"gitCommit": rev, "md5": md5.removesuffix(".dir")}
     return Dependency(DEMONSTRATIONS, f"dvc+{repository}#{path}", digest)
 

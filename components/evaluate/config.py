@@ -16,7 +16,6 @@ class Config:
     """Number of the worker in the plan."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require((self.worker >= 0, f"worker is {self.worker}; expected 0 or more"))
 
 

@@ -1,4 +1,4 @@
-"""The policy server as a child process, started again when it ended."""
+"""The policy server as a child process, started again when it has ended."""
 
 import contextlib
 import json
@@ -6,10 +6,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from components.evaluation.serving import server_options
-from components.runtime.processes import Child, is_healthy, read_port
+from components.runtime.processes import Child, describe_exit, is_healthy, read_port
 from components.store.files import write_atomic
 from pi_behavior.policy.config import PolicyConfig
 
@@ -40,7 +42,7 @@ def log_file(folder: Path, policy: str) -> Path:
 def rule_counts(folder: Path) -> dict[str, int]:
     """How often every rule of the control loop was applied, from the logs of a worker's policy servers.
 
-    Rollouts that were begun again count each time.
+    Rollouts that were started again count each time.
     """
     counts: Counter[str] = Counter()
     for log in (folder / "logs").glob(f"*{_LOG}"):
@@ -53,21 +55,25 @@ def rule_counts(folder: Path) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+@dataclass(frozen=True)
+class Vitals:
+    """Figures of a policy server's work, from its metrics."""
+
+    requests: int
+    """Observations answered."""
+    errors: int
+    """Sessions that it closed because of an error."""
+    computing: bool
+    """Whether the network was given a batch that it has not answered."""
+
+
 class PolicyServer:
     """Serves one policy. Use it as a context manager: leaving stops the server."""
 
     def __init__(
         self, name: str, checkpoint: Path, tasks: Sequence[str], command: ServerCommand, log: Path
     ) -> None:
-        """Prepare; `ensure` starts.
-
-        Args:
-            name: name of the policy.
-            checkpoint: its checkpoint folder.
-            tasks: names of the tasks to serve.
-            command: the server's command line.
-            log: file for its output.
-        """
+        """Prepare; `ensure` starts it."""
         self._name = name
         self._mapping = {"checkpoints": {name: {"path": str(checkpoint), "tasks": list(tasks)}}}
         self._command = command
@@ -80,24 +86,42 @@ class PolicyServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._child is not None:
-            self._child.stop()
+        self.stop(10.0)
         self._files.cleanup()
 
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self._child is not None and self._child.poll() is None
+    def stop(self, grace: float = 1.0) -> None:
+        """End it, by SIGKILL after `grace` seconds; `ensure` starts another."""
+        if self._child is not None:
+            self._child.stop(grace)
+            self._child = None
+
+    def end(self) -> str | None:
+        """How it ended; None while it runs."""
+        code = None if self._child is None else self._child.poll()
+        return None if code is None else f"the policy server ended with {describe_exit(code)}"
+
+    def vitals(self, timeout: float = 2.0) -> Vitals | None:
+        """What its metrics say; None if it does not answer within `timeout` seconds."""
+        connection = HTTPConnection(HOST, self.port, timeout=timeout)
+        try:
+            connection.request("GET", "/metrics")
+            text = connection.getresponse().read().decode()
+            values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            return Vitals(
+                requests=int(float(values["policy_requests_total"])),
+                errors=int(float(values["policy_errors_total"])),
+                computing=values["policy_batch_size_count"] != values["policy_network_seconds_count"],
+            )
+        except (OSError, HTTPException):
+            return None
+        finally:
+            connection.close()
 
     def ensure(self) -> None:
-        """Start it if it does not run, and wait until it answers; `port` is then where.
-
-        Raises:
-            ChildError: it does not start.
-        """
-        if self.alive():
+        """Start it if it does not run, and wait until it answers at `port`; ChildError if it does not."""
+        if self._child is not None and self.end() is None:
             return
-        if self._child is not None:
-            self._child.stop()
+        self.stop()
         mapping, port_file = Path(self._files.name, "mapping.json"), Path(self._files.name, "port")
         write_atomic(mapping, json.dumps(self._mapping))
         port_file.unlink(missing_ok=True)

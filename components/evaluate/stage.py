@@ -1,7 +1,7 @@
 """Evaluate: one worker runs its shard of the plan.
 
 Starts the policy server and the evaluator as two processes, starts a crashed or hanging evaluator again for
-the rollouts that are missing, and continues from the finished rollouts after a kill. Report, section 8.3.
+the missing rollouts, and continues from the finished rollouts after a kill. Report, section 8.3.
 """
 
 from importlib.util import find_spec
@@ -19,7 +19,7 @@ from components.runtime.stage import Result, Stage, Work
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Do the worker's rollouts; write `rollouts/`, `rollouts.json` and `logs/`."""
     plan = Plan.load(inputs.plan.path)
-    plan.artifacts(work.workspace)  # other weights than those that were planned are refused
+    plan.artifacts(work.workspace)  # refuses other weights than those that were planned
     supervisor = Supervisor(
         plan,
         config.worker,
@@ -37,7 +37,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics={
             "rollouts": count,
             "unfinished": unfinished,
-            "restarts": supervisor.restarts,
+            "reruns": sum(rollout.attempts - 1 for rollout in rollouts),
             "q": q,
             **{f"rule_{rule}": times for rule, times in rule_counts(work.path).items()},
         },

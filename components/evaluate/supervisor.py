@@ -1,35 +1,36 @@
 """Run a worker's jobs: a policy server and evaluators beside it, both supervised.
 
 Simulators crash, hang and leak memory (report, section 8.3: rerun episodes that crash). What counts is the
-file of a finished rollout: an evaluator that ends or hangs is started again for the rollouts that have none.
-The fault is put down to the first of them, as evaluators go through instances in order; after three faults a
-rollout is given up, so that one bad instance cannot keep the others from being done.
+result of a finished rollout: an evaluator that failed is started again for the missing ones. Its failure
+counts for the first of them, as evaluators go through instances in order, and that one comes last in the next
+start. A rollout is given up after three faults of its own. Where the policy server or the machine may be at
+fault, a finished rollout is done once more to see, and if that fails too, the worker ends without scores.
 """
 
-import contextlib
 import dataclasses
-import json
-import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from components.errors import UserError
+from components.evaluate.ledger import MOST, Ledger
+from components.evaluate.results import Results
 from components.evaluate.server import HOST, PolicyServer, ServerCommand, log_file
+from components.evaluate.watch import Failure, Limits, Watch
 from components.evaluation.evaluator import Evaluator, Order
 from components.evaluation.plan import Job, Plan
-from components.evaluation.rollouts import Outcome, Rollout, RolloutKey
-from components.runtime.processes import Child, ChildError, describe_exit
+from components.evaluation.rollouts import PolicyFailedError, Rollout
+from components.runtime.attempts import memory_share
+from components.runtime.processes import Child, ChildError, describe_exit, log_tail
 from components.runtime.progress import Progress, TaskProgress
-from components.store.files import write_atomic
 
-MAX_ATTEMPTS = 3
+_CGROUP = Path("/sys/fs/cgroup")
 _POLL = 0.2
-_CLOSING = 30.0
-"""Seconds that an evaluator may take to end after its last file; some hang there."""
+_CONTROL = "control"
+"""Folder for a finished rollout that is done once more."""
 
 
 class Supervisor:
@@ -45,21 +46,10 @@ class Supervisor:
         folder: Path,
         workspace: Path,
         progress: Progress,
+        limits: Limits | None = None,
+        cgroup: Path = _CGROUP,
     ) -> None:
-        """Prepare the worker.
-
-        Args:
-            plan: the evaluation.
-            worker: number of the worker.
-            evaluator: the program that runs rollouts.
-            server: the policy server's command line.
-            folder: the worker's output folder.
-            workspace: the folder that checkpoint paths are relative to.
-            progress: where to show what is done.
-
-        Raises:
-            UserError: the plan has no such worker, or the instance ids cannot be read.
-        """
+        """Prepare; UserError if the plan has no such worker, or the instance ids cannot be read."""
         self._jobs = [job for job in plan.jobs if job.worker == worker]
         if not self._jobs:
             workers = sorted({job.worker for job in plan.jobs})
@@ -70,73 +60,32 @@ class Supervisor:
         self._folder = folder
         self._workspace = workspace
         self._progress = progress
-        self._prescribed = {job: self._prescribe(job) for job in self._jobs}
+        self._limits = limits or Limits.of(evaluator)
+        self._cgroup = cgroup
         self._name = f"worker {worker}"
-        self._faults_file = folder / "faults.json"
-        self._faults: dict[str, int] = (
-            json.loads(self._faults_file.read_text()) if self._faults_file.exists() else {}
-        )
-        self.restarts = 0
+        self._results = Results(plan, self._jobs, evaluator, folder)
+        self._ledger = Ledger(folder / "faults.json")
 
     def run(self) -> list[Rollout]:
-        """Do all rollouts of the worker.
-
-        Returns:
-            Every prescribed rollout, finished or given up.
+        """Do all rollouts of the worker, and return every one, finished or given up.
 
         Raises:
-            UserError: the evaluator does not take its command line.
-            ChildError: the policy server does not start, or not a single rollout could be finished.
+            UserError: the evaluator does not accept its command line, or a result is not understood.
+            ChildError: the policy server does not start, or rollouts fail for reasons that are not theirs.
         """
-        total = sum(map(len, self._prescribed.values()))
-        with self._progress.task(f"rollouts of {self._name}", total) as shown:
-            shown.update(completed=self._done())
+        rollouts = self._results.all()
+        shutil.rmtree(self._folder / _CONTROL, ignore_errors=True)  # from a worker that was killed
+        with self._progress.task(f"rollouts of {self._name}", len(rollouts)) as shown:
+            self._show(shown)
             for _, jobs in groupby(self._jobs, key=lambda job: job.policy):
-                self._run_policy(list(jobs), shown)
-        rollouts = [self._result(one) for job in self._jobs for one in self._prescribed[job]]
-        if not any(rollout.outcome for rollout in rollouts):
-            # the machine is at fault, not the policy: a score of 0 would be a lie, and a retry starts afresh
-            self._faults_file.unlink(missing_ok=True)
-            raise ChildError(
-                f"{self._name}: none of {total} rollouts could be finished; see {self._folder / 'logs'}"
-            )
-        return rollouts
-
-    def _prescribe(self, job: Job) -> list[Rollout]:
-        """The rollouts of a job, with the places of the files that its evaluator will write."""
-        folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
-        ids = self._evaluator.instance_ids(job.task, job.split, job.instances)
-        found = []
-        for index, instance in zip(job.instances, ids, strict=True):
-            for number in range(self._plan.rollouts):
-                key = RolloutKey(job.policy, job.split, job.task, index, number)
-                one = Rollout(key, instance, 0, folder=str(self._folder))
-                file = f"{folder}/{self._evaluator.results}/{one.name}.json"
-                found.append(dataclasses.replace(one, json=file, video=f"{folder}/videos/{one.name}.mp4"))
-        return found
-
-    def _outcome(self, rollout: Rollout) -> Outcome | None:
-        """A finished rollout's outcome; None where its file is missing or not whole."""
-        path, key = self._folder / str(rollout.json), rollout.key
-        if not path.exists():
-            return None
-        try:
-            return Outcome.read(path, key.task, rollout.instance, key.rollout)
-        except ValueError:
-            return None
-
-    def _done(self) -> int:
-        return sum(
-            self._outcome(one) is not None for rollouts in self._prescribed.values() for one in rollouts
-        )
-
-    def _missing(self, job: Job) -> list[Rollout]:
-        """Rollouts still to do, in the evaluator's order, without those that were given up."""
-        return [
-            rollout
-            for rollout in self._prescribed[job]
-            if self._faults.get(str(rollout.json), 0) < MAX_ATTEMPTS and self._outcome(rollout) is None
-        ]
+                of_policy = list(jobs)
+                with self._server(of_policy) as server:
+                    while (job := self._next(of_policy)) is not None:
+                        shown.update(note=f"{job.policy}, {job.task}, {job.split}")
+                        self._attempt(job, server, shown)
+                        if self._ledger.in_doubt():
+                            self._test(of_policy, server, shown)
+        return [self._final(one) for one in rollouts]
 
     def _server(self, jobs: Sequence[Job]) -> PolicyServer:
         name = jobs[0].policy
@@ -148,35 +97,129 @@ class Supervisor:
             log_file(self._folder, name),
         )
 
-    def _run_policy(self, jobs: Sequence[Job], shown: TaskProgress) -> None:
-        server: PolicyServer | None = None
-        with ExitStack() as stack:
-            for job in jobs:
-                while missing := self._missing(job):
-                    if server is None:
-                        server = stack.enter_context(self._server(jobs))
-                    server.ensure()
-                    shown.update(note=f"{job.policy}, {job.task}, {job.split}")
-                    fault = self._run_evaluator(job, missing, server, shown)
-                    self._discard_broken(job)
-                    left = self._missing(job)
-                    if left:
-                        self._record_fault(left[0], fault)
+    def _missing(self, job: Job) -> list[Rollout]:
+        """Rollouts to do, without those that were given up, in the evaluator's order; failed ones later."""
+        missing = [
+            one
+            for one in self._results.prescribed[job]
+            if self._results.outcome(one) is None and not self._ledger.given_up(str(one.json))
+        ]
+        return sorted(missing, key=self._failures)
 
-    def _run_evaluator(
-        self, job: Job, missing: Sequence[Rollout], server: PolicyServer, shown: TaskProgress
-    ) -> str:
-        """Run one evaluator process to its end; returns how it ended."""
-        output = (self._folder / str(missing[0].json)).parents[1]
+    def _failures(self, rollout: Rollout) -> int:
+        return len(self._ledger.reasons(str(rollout.json)))
+
+    def _next(self, jobs: Sequence[Job]) -> Job | None:
+        """The job whose next rollout failed least; None where nothing is left to do."""
+        first = {job: missing[0] for job in jobs if (missing := self._missing(job))}
+        return min(first, key=lambda job: self._failures(first[job]), default=None)
+
+    def _attempt(self, job: Job, server: PolicyServer, shown: TaskProgress) -> None:
+        """Run an evaluator for what is missing of a job, and note what failed."""
+        missing = self._missing(job)
+        self._results.discard(missing)
+        failure = self._run(job, missing, server, shown)
+        left = [one for one in missing if self._results.outcome(one) is None]
+        if failure is None or not left:
+            return
+        self._ledger.failed()
+        for one in left:
+            flaw = self._results.flaw(one)
+            words = [failure.what] if one is left[0] else []
+            words += [] if flaw is None else [str(flaw)]
+            if words:
+                own = not isinstance(flaw, PolicyFailedError) and not failure.of_server
+                self._ledger.add(str(one.json), "; ".join(words), own=own)
+                self._say(f"{one.key.policy} {one.name}: {'; '.join(words)}; it is started again")
+        worn_out = self._ledger.worn_out()
+        if worn_out is not None:
+            reasons = "; ".join(self._ledger.reasons(worn_out)[-MOST:])
+            raise ChildError(f"{self._name}: {worn_out} was started too often, of late: {reasons}")
+
+    def _test(self, jobs: Sequence[Job], server: PolicyServer, shown: TaskProgress) -> None:
+        """Do a finished rollout once more: if it succeeds, those that failed are to blame.
+
+        Raises:
+            ChildError: it fails, or there is none.
+        """
+        finished = [
+            (outcome.steps, one.name, job, one)
+            for job in jobs
+            for one in self._results.prescribed[job]
+            if (outcome := self._results.outcome(one)) is not None and one.key.rollout == 0
+        ]
+        found, tail = None, log_tail(self._log(jobs[0]))
+        if finished:
+            _, _, job, one = min(finished, key=lambda entry: entry[:2])
+            self._say(f"rollouts fail one after the other; {one.name}, which succeeded, is done once more")
+            place = f"{_CONTROL}/{self._evaluator.results}/{one.name}.json"
+            again = dataclasses.replace(one, json=place, video=None)
+            self._run(job, [again], server, shown)
+            found, tail = self._results.forget(again), log_tail(self._log(job))
+            shutil.rmtree(self._folder / _CONTROL, ignore_errors=True)
+        if found is None:
+            why = "one that had succeeded fails too" if finished else "none has succeeded"
+            raise ChildError(
+                f"{self._name}: rollouts of {jobs[0].policy} failed {MOST} times in a row, and {why}. So the "
+                "machine, the policy server or the evaluator is at fault: none of them counts as 0. A new "
+                f"start continues from what is finished. The logs are in {self._folder / 'logs'}{tail}"
+            )
+
+    def _log(self, job: Job) -> Path:
         kind = "-video" if job.video else ""
-        log = self._folder / "logs" / f"{output.parent.name}-{job.split}-{job.task}{kind}.log"
-        command = self._evaluator.command(
+        policy = job.policy.replace(":", "-")
+        return self._folder / "logs" / f"{policy}-{job.split}-{job.task}{kind}.log"
+
+    def _run(
+        self, job: Job, wanted: Sequence[Rollout], server: PolicyServer, shown: TaskProgress
+    ) -> Failure | None:
+        """Run one process of the evaluator; None if it made all results, or was ended for its memory."""
+        server.ensure()
+        output = (self._folder / str(wanted[0].json)).parents[1]
+        log = self._log(job)
+        watch = Watch(server, log, self._limits)
+        with Child(f"the evaluator of {job.task}", self._command(job, wanted, server, output), log) as child:
+            count, last = 0, time.monotonic()
+            while (code := child.poll()) is None:
+                time.sleep(_POLL)
+                if found := self._note_results(wanted, shown):
+                    count, last = count + len(found), time.monotonic()
+                    watch.progress()
+                    share = memory_share(self._cgroup)
+                    if share > self._limits.memory and count < len(wanted):
+                        self._say(
+                            f"the pod holds {share:.0%} of its memory limit; starting the evaluator again"
+                        )
+                        return None
+                if count == len(wanted):
+                    if time.monotonic() - last > self._limits.closing:
+                        return None
+                elif (failure := watch.look()) is not None:
+                    child.stop(1.0)  # it may be stopped, and then hears no signal but the last
+                    self._note_results(wanted, shown)
+                    if failure.of_server:
+                        server.stop()
+                    return failure
+            count += len(self._note_results(wanted, shown))
+            if count == len(wanted):
+                return None
+            if code == 2 and count == 0:
+                raise UserError(f"the evaluator does not accept its command line{child.tail()}")
+        failure = watch.after_end(
+            "the evaluator ended without a result" if code == 0 else describe_exit(code)
+        )
+        if failure.of_server:
+            server.stop()
+        return failure
+
+    def _command(self, job: Job, wanted: Sequence[Rollout], server: PolicyServer, output: Path) -> list[str]:
+        return self._evaluator.command(
             Order(
                 task=job.task,
                 split=job.split,
-                indices=tuple(dict.fromkeys(rollout.key.index for rollout in missing)),
-                rollouts=self._plan.rollouts,
-                video=job.video,
+                indices=tuple(dict.fromkeys(rollout.key.index for rollout in wanted)),
+                rollouts=max(rollout.key.rollout for rollout in wanted) + 1,
+                video=wanted[0].video is not None,
                 host=HOST,
                 port=server.port,
                 output=output,
@@ -185,66 +228,23 @@ class Supervisor:
                 oracle_stage=self._plan.oracle_stage,
             )
         )
-        with Child(f"the evaluator of {job.task}", command, log) as child:
-            last_sign, changed = self._signs_of_life(output, log), time.monotonic()
-            while child.poll() is None:
-                time.sleep(_POLL)
-                sign = self._signs_of_life(output, log)
-                if sign != last_sign:
-                    last_sign, changed = sign, time.monotonic()
-                    shown.update(completed=self._done())
-                silent = time.monotonic() - changed
-                if not server.alive():
-                    return "the policy server ended"
-                if silent > _CLOSING and not self._missing(job):
-                    break
-                if silent > self._evaluator.stall_seconds:
-                    return f"no output for {self._evaluator.stall_seconds:.0f} s"
-            code = child.poll()
-            shown.update(completed=self._done())
-            if code == 2 and self._missing(job) == list(missing):
-                raise UserError(f"the evaluator does not accept its command line{child.tail()}")
-            return "its file is missing" if code == 0 else "" if code is None else describe_exit(code)
 
-    def _signs_of_life(self, output: Path, log: Path) -> tuple[int, int, int]:
-        """Changes whenever the log or any output file grows or appears."""
-        sizes = [*_sizes(output / self._evaluator.results), *_sizes(output / "videos")]
-        return log.stat().st_size, len(sizes), sum(sizes)
+    def _note_results(self, wanted: Sequence[Rollout], shown: TaskProgress) -> set[str]:
+        found = self._results.refresh(wanted)
+        if found:
+            self._ledger.finished(found)
+            self._show(shown)
+        return found
 
-    def _discard_broken(self, job: Job) -> None:
-        """Remove files that are not whole, so that no evaluator takes them for finished."""
-        for rollout in self._prescribed[job]:
-            if self._outcome(rollout) is None:
-                (self._folder / str(rollout.json)).unlink(missing_ok=True)
+    def _show(self, shown: TaskProgress) -> None:
+        shown.update(completed=sum(self._results.outcome(one) is not None for one in self._results.all()))
 
-    def _record_fault(self, rollout: Rollout, fault: str) -> None:
-        file = str(rollout.json)
-        count = self._faults[file] = self._faults.get(file, 0) + 1
-        write_atomic(self._faults_file, json.dumps(self._faults, indent=1) + "\n")
-        self.restarts += 1
-        what = "giving it up, it counts as 0" if count == MAX_ATTEMPTS else "starting again"
-        print(
-            f"{self._name}: {rollout.key.policy} {rollout.name}: {fault}"
-            f" (attempt {count} of {MAX_ATTEMPTS}); {what}",
-            file=sys.stderr,
-            flush=True,
-        )
+    def _say(self, text: str) -> None:
+        print(f"{self._name}: {text}", file=sys.stderr, flush=True)
 
-    def _result(self, rollout: Rollout) -> Rollout:
+    def _final(self, rollout: Rollout) -> Rollout:
         """A rollout as it ended."""
-        outcome = self._outcome(rollout)
-        faults = self._faults.get(str(rollout.json), 0)
+        outcome, reasons = self._results.outcome(rollout), self._ledger.reasons(str(rollout.json))
         if outcome is None:
-            return dataclasses.replace(rollout, attempts=faults, json=None, video=None)
-        video = rollout.video if (self._folder / str(rollout.video)).is_file() else None
-        attempts = min(faults + 1, MAX_ATTEMPTS)
-        return dataclasses.replace(rollout, attempts=attempts, video=video, outcome=outcome)
-
-
-def _sizes(folder: Path) -> Iterator[int]:
-    """Sizes of a folder's files, while the evaluator writes, renames and removes some of them."""
-    with contextlib.suppress(FileNotFoundError):  # no folder yet
-        for entry in os.scandir(folder):
-            with contextlib.suppress(FileNotFoundError):  # renamed since it was listed
-                if entry.is_file():
-                    yield entry.stat().st_size
+            return dataclasses.replace(rollout, attempts=len(reasons), json=None, video=None, reruns=reasons)
+        return dataclasses.replace(rollout, attempts=len(reasons) + 1, outcome=outcome, reruns=reasons)

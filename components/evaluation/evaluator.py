@@ -19,7 +19,7 @@ _FIRST_INSTANCE = {"public_test": 301, "hidden_test": 321, "all_test": 301, "tra
 
 @dataclass(frozen=True)
 class Order:
-    """What one process of an evaluator has to do: rollouts of one task."""
+    """The work of one evaluator process: rollouts of one task."""
 
     task: str
     split: str
@@ -35,9 +35,9 @@ class Order:
     output: Path
     """Folder that gets the results and videos."""
     image_size: int
-    """Side of the policy's pictures in pixels, where the evaluator lets us choose it."""
+    """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int
-    """Actions per request, where the evaluator lets us choose it; 0 is one."""
+    """Actions per request, where the evaluator has the choice; 0 is one."""
     oracle_stage: bool
     """Tell the policy the true stage; only for an evaluator that can."""
 
@@ -69,7 +69,7 @@ class Evaluator:
     repeats: bool = True
     """Whether it can roll an instance out more than once."""
     reduced: bool = False
-    """Whether its tasks are reduced ones, whose scores are not comparable with the challenge's."""
+    """Whether its tasks are reduced, and their scores not comparable with the challenge's."""
     sizes: bool = False
     """Whether it knows the options --image-size and --action-chunk-size."""
     oracle: bool = False
@@ -88,11 +88,7 @@ class Evaluator:
         return self.validation_count if split == "validation" else self.reported_count
 
     def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
-        """The instance ids, as they stand in file names, of indices in a split's mode.
-
-        Raises:
-            UserError: what the ids are read from is missing or has no such indices.
-        """
+        """The instance ids, as in file names, of indices in a split's mode; UserError if not to be found."""
         return [_FIRST_INSTANCE[self.mode(split)] + index for index in indices]
 
     def command(self, order: Order) -> list[str]:

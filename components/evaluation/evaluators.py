@@ -21,7 +21,7 @@ _HOUSEHOLD = Evaluator(
     startup_seconds=5.0,
     steps_per_second=100.0,
     stall_seconds=180.0,
-    # nobody keeps instances from us here, and 40 give tighter intervals than 20
+    # no instances are hidden from us here, and 40 give tighter intervals than 20
     reported_mode="all_test",
     reduced=True,
     sizes=True,

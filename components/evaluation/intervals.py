@@ -31,11 +31,6 @@ def clopper_pearson(total: float, count: int, confidence: float = CONFIDENCE) ->
     of successes: Beta(S, n-S+1) and Beta(S+1, n-S). Of all variables in [0, 1] with a given mean
     the binary one varies most, so the interval is wide rather than narrow there.
 
-    Args:
-        total: sum of the scores, from 0 to count.
-        count: number of scores, from 1.
-        confidence: coverage.
-
     Raises:
         ValueError: the sum is not between 0 and the count.
     """
@@ -53,11 +48,6 @@ def bootstrap(groups: Sequence[Sequence[float]], seed: int, confidence: float = 
 
     With one group this is the bootstrap of a mean. With one group per task it is that of the overall score,
     for the given tasks: tasks are not resampled.
-
-    Args:
-        groups: scores per group, none empty.
-        seed: seed of the resampling.
-        confidence: coverage.
 
     Raises:
         ValueError: there is no group, or one is empty.
@@ -98,7 +88,7 @@ class Comparison:
     def better(self) -> bool:
         """Whether the first is better on the evidence: the whole interval is above 0, and the test agrees.
 
-        The bootstrap alone would be sure after a single pair, as it cannot imagine what it has not seen.
+        The bootstrap alone would be certain after a single pair: it resamples only what was seen.
         """
         return self.low > 0.0 and self.p_value <= 1 - CONFIDENCE
 
@@ -106,12 +96,7 @@ class Comparison:
 def compare(
     first: Mapping[str, Mapping[str, float]], second: Mapping[str, Mapping[str, float]], seed: int
 ) -> Comparison:
-    """Paired comparison on the rollouts that both have done: same task, instance and rollout.
-
-    Args:
-        first: q by task and rollout name.
-        second: likewise.
-        seed: seed of the resampling.
+    """Paired comparison of q, by task and rollout name, on the rollouts that both have.
 
     Raises:
         ValueError: they have no rollout in common.
@@ -125,7 +110,7 @@ def compare(
         raise ValueError("no rollout in common; expected the same tasks and instances")
     interval = bootstrap(groups, seed)
     difference = float(np.mean([np.mean(group) for group in groups]))
-    # every rollout weighs what its task's mean gives it, so that the test is about the same number
+    # rollouts are weighted as in the mean over tasks, so that the test is about the same number
     weighted = np.concatenate([np.asarray(group) / len(group) for group in groups])
     p_value = 1.0  # of a single pair: both signs are as likely
     if len(weighted) > 1:

@@ -27,7 +27,7 @@ class Policy:
     artifact: str
     """The trained policy's artifact, relative to the workspace."""
     digest: str
-    """The artifact's digest, so that other weights at the same place are not taken for these."""
+    """The artifact's digest: other weights at the same place are refused."""
     folder: Literal["checkpoint", "initial"]
     """Which of the artifact's checkpoints: the trained one, or that of step 0."""
 
@@ -81,12 +81,8 @@ class Plan:
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":
-        """Read `plan.json` from a folder.
-
-        Raises:
-            UserError: there is none, or it is not a plan.
-        """
-        return records.read(folder / PLAN, cls, "give an artifact of the stage plan, or make it anew")
+        """Read `plan.json` from a folder."""
+        return records.read(folder / PLAN, cls, "give an artifact of the stage plan, or make it again")
 
     def artifacts(self, workspace: Path) -> dict[str, Artifact]:
         """The artifacts of the policies, by the policies' names.

@@ -1,4 +1,4 @@
-"""What stages write down for each other about an evaluation, as typed records in JSON files."""
+"""What stages record for each other about an evaluation, as typed values in JSON files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,16 +24,7 @@ def write(path: Path, value: object) -> None:
 
 
 def read(path: Path, kind: type[T], remedy: str) -> T:
-    """Read a record.
-
-    Args:
-        path: its file.
-        kind: its type.
-        remedy: what to do if it cannot be read, for the message.
-
-    Raises:
-        UserError: it is missing, damaged, or of another version.
-    """
+    """Read a record; UserError with the `remedy` if it is missing, damaged, or of another version."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
@@ -160,7 +151,7 @@ class Scores:
     @classmethod
     def load(cls, folder: Path) -> "Scores":
         """Read them from an artifact of the stage leaderboard."""
-        return read(folder / SCORES, cls, "give an artifact of the stage leaderboard, or make it anew")
+        return read(folder / SCORES, cls, "give an artifact of the stage leaderboard, or make it again")
 
 
 @dataclass(frozen=True)
@@ -219,23 +210,26 @@ class Champion:
 
     @classmethod
     def former(cls, folder: Path) -> "list[Champion]":
-        """Read the champions that were replaced in a champion's folder, oldest first.
-
-        Raises:
-            UserError: their file is damaged.
-        """
+        """Read the champions that were replaced in a champion's folder, oldest first."""
         path = folder / FORMER_CHAMPIONS
         try:
             return msgspec.json.Decoder(cls).decode_lines(path.read_bytes()) if path.exists() else []
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}); move it away to begin a new history") from error
 
-    def replace(self, old: "Champion | None", folder: Path) -> None:
-        """Take the place of a champion, which enters the history once, however often this is begun again.
+    def check(self, edition: str, evaluator: str) -> None:
+        """Refuse a comparison with scores of another edition or evaluator."""
+        if (self.edition, self.evaluator) != (edition, evaluator):
+            raise UserError(
+                f"the champion was evaluated by {self.evaluator} in {self.edition}, and the challenger by "
+                f"{evaluator} in {edition}: their scores cannot be compared. Give another folder as "
+                "promote.champion"
+            )
 
-        Args:
-            old: the champion until now, as it was read.
-            folder: the champion's folder; the caller holds its lock.
+    def replace(self, old: "Champion | None", folder: Path) -> None:
+        """Take the place of `old`, which enters the history once, however often this is begun again.
+
+        The caller holds the lock of the champion's folder.
         """
         former = self.former(folder)
         if old is not None and old not in former:

@@ -1,4 +1,4 @@
-"""Rollouts: what an evaluator's JSON says, and the list that a worker leaves for the next stages."""
+"""Rollouts: the results that evaluators write as JSON, and the list that a worker writes for later stages."""
 
 import dataclasses
 import json
@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
+
 from components.evaluation import records
 from components.evaluation.plan import Split
 
 ROLLOUTS = "rollouts.json"
-"""In the artifact of a worker: all that it was to do."""
+"""In a worker's artifact: its prescribed rollouts."""
 EPISODES = "episodes.json"
-"""In a leaderboard: all rollouts that it was made from."""
+"""In a leaderboard's artifact: all rollouts that it was made from."""
 _NAMED = {"task", "instance_id", "rollout_id", "steps", "success"}
+_POLICY_FAILED = ("policy_connection_lost", "policy_query_timeout", "policy_error")
+"""Reasons for which the organisers' evaluator breaks a rollout off and which are the server's."""
 
 
 @dataclass(frozen=True, order=True)
@@ -30,9 +34,17 @@ class RolloutKey:
     rollout: int
 
 
+class NoResultError(ValueError):
+    """A rollout's file is missing or torn: the rollout has to be done again."""
+
+
+class PolicyFailedError(NoResultError):
+    """The evaluator ended the rollout because the policy server failed, and wrote a score of 0 for it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """The part of a rollout's JSON that scores are made of."""
+    """The part of a rollout's JSON that scores are computed from."""
 
     q: float
     """Score of the episode: 1 on success, otherwise the share of goal predicates reached."""
@@ -45,15 +57,18 @@ class Outcome:
     def read(cls, path: Path, task: str, instance: int | None, rollout: int) -> "Outcome":
         """Read and check an evaluator's JSON.
 
-        The 2026 evaluator's says which rollout it is about, its steps, and success; that of 2025 has none of
-        the five, and only its name tells.
+        The 2026 evaluator writes task, instance, rollout, steps and success into it; that of 2025 none of the
+        five, so that only the file's name says which rollout it is.
 
         Raises:
-            ValueError: it is not whole, or is not about this rollout; the message says what is wrong.
+            NoResultError: there is none yet.
+            ValueError: it is whole, and not what we know, or not about this rollout.
         """
+        value = _whole_json(path)
+        if value.get("failure_reason") in _POLICY_FAILED:
+            raise PolicyFailedError(f"the evaluator says {value['failure_reason']}")
         found = expected = (task, instance, rollout)
         try:
-            value: dict[str, Any] = json.loads(path.read_text())
             q = float(value["q_score"]["final"])
             time = float(value["time"]["normalized_time"])
             if _NAMED & set(value):
@@ -64,17 +79,52 @@ class Outcome:
             for group in ("agent_distance", "normalized_agent_distance"):
                 if set(value[group]) != {"base", "left", "right"}:
                     raise ValueError(f"{group} has the keys {sorted(value[group])}")
-        except OSError as error:
-            raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} is not a whole result: {type(error).__name__}: {error}") from error
+        except KeyError as error:
+            raise ValueError(f"it has no {error}") from error
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"a value has an unknown form: {error}") from error
         if found != expected:
-            raise ValueError(f"{path.name} is about {found}; expected {expected}")
+            raise ValueError(f"it is about {found}; expected {expected}")
         if not isinstance(success, bool) or not 0.0 <= q <= 1.0 or success != (q == 1.0):
-            raise ValueError(f"{path.name}: success {success!r} and q {q} do not fit; expected 0 <= q <= 1")
+            raise ValueError(f"success {success!r} and q {q} do not fit; expected 0 <= q <= 1")
         if steps < 0 or not math.isfinite(time):
-            raise ValueError(f"{path.name}: steps {steps} or normalized time {time} cannot be")
+            raise ValueError(f"steps {steps} or normalized time {time} cannot be")
         return cls(q, success, steps, time)
+
+
+def _whole_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; NoResultError where a writer has not come to its end."""
+    try:
+        text = path.read_bytes().decode(errors="replace").strip()
+    except OSError as error:
+        raise NoResultError(f"its JSON is missing: {error.strerror}") from error
+    torn = NoResultError("its JSON is torn")
+    if not text or "\0" in text:  # a power cut leaves zeros
+        raise torn
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text) or error.msg.startswith("Unterminated string") or text[-1] != "}"
+        if text[0] == "{" and cut:
+            raise torn from error
+        raise ValueError(f"it is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}; expected an object")
+    return value
+
+
+def check_video(path: Path) -> None:
+    """Read a video's index; NoResultError unless the file holds every frame of it."""
+    if not path.is_file():
+        raise NoResultError("its video is missing")
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            ends = [entry.pos + entry.size for entry in stream.index_entries]
+    except (av.FFmpegError, IndexError) as error:
+        raise NoResultError("its video is torn") from error
+    if not ends or max(ends) > path.stat().st_size:
+        raise NoResultError("its video is torn")
 
 
 @dataclass(frozen=True)
@@ -83,7 +133,7 @@ class Rollout:
 
     key: RolloutKey
     instance: int | None
-    """Instance id, as in the file names; None where no worker got as far as to know it."""
+    """Instance id, as in the file names; None where no worker got so far."""
     attempts: int
     """How often it was started."""
     json: str | None = None
@@ -92,6 +142,8 @@ class Rollout:
     outcome: Outcome | None = None
     folder: str = ""
     """The folder that the paths are relative to, on this machine; empty in files."""
+    reruns: tuple[str, ...] = ()
+    """Why it was started again, or given up: how each of its earlier starts ended."""
 
     @property
     def name(self) -> str:
@@ -116,11 +168,7 @@ def save(rollouts: Iterable[Rollout], path: Path) -> None:
 
 
 def load(path: Path) -> list[Rollout]:
-    """Read a list of rollouts.
-
-    Raises:
-        UserError: it is missing, or of another version.
-    """
+    """Read a list of rollouts."""
     remedy = "give artifacts of the stages evaluate and leaderboard, or run these stages again"
     found = records.read(path, list[Rollout], remedy)
     return [dataclasses.replace(one, folder=str(path.parent)) for one in found]

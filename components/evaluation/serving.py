@@ -16,15 +16,7 @@ SERVER = "pi_behavior.policy.server"
 def server_options(
     mapping: Path | str, host: str, port: int, policy: PolicyConfig, *, every: bool
 ) -> list[str]:
-    """Module and options of the policy server.
-
-    Args:
-        mapping: file that says which checkpoint serves which tasks.
-        host: address to listen at.
-        port: port to listen at; 0 takes a free one.
-        policy: how chunks are executed.
-        every: give all fields of it, instead of those that differ from the defaults.
-    """
+    """Module and options of the policy server; `every`: also fields of the policy with default values."""
     words = [SERVER, "--mapping", str(mapping), "--host", host, "--port", str(port), "--batch-sizes", "1"]
     default = PolicyConfig()
     for field in dataclasses.fields(policy):
@@ -39,15 +31,9 @@ def server_options(
 
 
 def served_policies(plan: Plan, chosen: Mapping[str, str], workspace: str) -> dict[str, ServedPolicy]:
-    """The common policy, and the policies that were chosen for tasks: entries of the server's mapping.
+    """The common policy, and those that were `chosen` by task, as entries of the server's mapping.
 
-    Args:
-        plan: the evaluation.
-        chosen: name of the chosen policy by task.
-        workspace: the workspace's path, absolute or relative to the mapping's folder.
-
-    Raises:
-        UserError: a chosen policy is not in the plan.
+    `workspace` is absolute or relative to the mapping's folder. UserError if the plan lacks a chosen policy.
     """
     unknown = set(chosen.values()) - plan.policies.keys()
     if unknown:

@@ -16,12 +16,11 @@ class Config:
     best: float = 0.5
     """A task whose mean validation q is at least this is in the group best."""
     good: float = 0.0
-    """A task whose mean validation q is above this is otherwise in the group good; the rest are in bad."""
+    """Of the other tasks those with a mean validation q above this are in the group good, the rest in bad."""
     minimum: int = 1
-    """Fewest groups to make, 1 to 3, as far as there are tasks: where scores give fewer, ranks decide."""
+    """Fewest groups to make, 1 to 3: where the thresholds give fewer, tasks are split by rank."""
 
     def __post_init__(self) -> None:
-        """Check the order of the thresholds."""
         require(
             (
                 0 <= self.good < self.best <= 1,

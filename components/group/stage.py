@@ -18,13 +18,7 @@ from components.runtime.stage import Result, Stage, Work
 
 
 def split(scores: Mapping[str, float], episodes: Mapping[str, int], config: Config) -> TaskGroups:
-    """Split tasks into groups, best first; none is empty.
-
-    Args:
-        scores: mean validation q by task.
-        episodes: validation rollouts by task.
-        config: thresholds.
-    """
+    """Split tasks into groups by mean validation q, best first; none is empty."""
     ranked = sorted(scores, key=lambda task: (-scores[task], task))
     groups: dict[str, list[str]] = {name: [] for name in GROUPS}
     for task in ranked:

@@ -24,12 +24,11 @@ class Config:
     seed: int = 0
     """Seed of the bootstrap."""
     wrapper: str = ""
-    """Environment wrapper (.py) to put into the submission; none means the evaluator's default was used."""
+    """Environment wrapper (.py) to put into the submission; empty: the evaluator's default was used."""
     robot_config: str = ""
-    """Robot configuration to put into the submission; none means the evaluator's default was used."""
+    """Robot configuration to put into the submission; empty: the evaluator's default was used."""
 
     def __post_init__(self) -> None:
-        """Check that the parts of the submission's name can be told apart in it."""
         require(
             *(
                 (

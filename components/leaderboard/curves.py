@@ -32,7 +32,7 @@ class Curve:
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     summary: str
-    """What a reader who cannot see the figure gets."""
+    """Text in place of the figure, for screen readers."""
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -41,13 +41,7 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | None:
-    """Draw a metric over steps; None with fewer than two finite points.
-
-    Args:
-        name: name of the policy.
-        metric: key of the rows.
-        rows: with `step` and metrics.
-    """
+    """Draw a metric over the `step` of the rows; None with fewer than two finite points."""
     points = [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
     points = _thin(sorted(points))
     if len(points) < 2:
@@ -77,7 +71,7 @@ def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | No
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Average neighbours until few enough points are left."""
+    """Average neighbours so that at most `_POINTS` points are left."""
     size = math.ceil(len(points) / _POINTS)
     if size <= 1:
         return points

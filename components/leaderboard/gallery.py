@@ -33,15 +33,10 @@ class Clip:
 
 
 def collect(rollouts: Iterable[tuple[Rollout, bool]], page: Path, progress: Progress) -> list[Clip]:
-    """Put videos beside the report's page, as hard links where the file system allows it.
+    """Put videos into `videos/` in the report's folder, as hard links where the file system allows it.
 
-    Args:
-        rollouts: finished rollouts with a video, and whether their policy is the chosen one.
-        page: the folder of the page; videos go to `videos/` in it.
-        progress: where to show what is done.
-
-    Returns:
-        The clips whose video can be read; a broken video is no reason to fail a leaderboard.
+    Takes rollouts, and whether their policy is the chosen one. Videos that cannot be read are left out: they
+    are no reason to fail a leaderboard.
     """
     listed = [(rollout, chosen) for rollout, chosen in rollouts if rollout.video]
     clips = []

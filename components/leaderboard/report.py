@@ -116,17 +116,7 @@ def render(
     sources: Sequence[Provenance],
     created: str,
 ) -> str:
-    """The page.
-
-    Args:
-        scores: all scores.
-        table: all rollouts.
-        plan: the evaluation.
-        clips: videos beside the page.
-        curves: training curves.
-        sources: what the leaderboard comes from.
-        created: when, for the reader.
-    """
+    """The page; `sources` are the artifacts that the leaderboard comes from, `created` is a date to print."""
     environment = Environment(
         loader=PackageLoader("components.leaderboard", "."),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""Scores: which policy each task gets, and what the reported instances say of it.
+"""Scores: which policy each task gets, and how it does on the reported instances.
 
 Episode q, task score and overall score are those of the challenge (report, section 8.2). The policy of a task
 is chosen on validation instances alone, so that the reported score stays an honest estimate.
@@ -16,7 +16,7 @@ Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
 
 
 def collect(rollouts: Iterable[Rollout], plan: Plan) -> Rollouts:
-    """Sort rollouts by task, policy and split; what was planned and never done comes as unfinished."""
+    """Sort rollouts by task, policy and split; what was planned and never done is added as unfinished."""
     found: dict[RolloutKey, Rollout] = {rollout.key: rollout for rollout in rollouts}
     for job in plan.jobs:
         for index in job.instances:
@@ -33,8 +33,7 @@ def collect(rollouts: Iterable[Rollout], plan: Plan) -> Rollouts:
 def choose(policies: Mapping[str, Mapping[str, Sequence[Rollout]]]) -> str:
     """The policy with the highest mean q on validation instances; the common one on a tie.
 
-    A group's policy has to be better to be chosen, not only as good. Policies without validation or without
-    reported rollouts, and the untrained one, cannot be chosen.
+    Policies without validation or without reported rollouts, and the untrained one, cannot be chosen.
     """
     candidates = {
         name: sum(r.q for r in splits[VALIDATION]) / len(splits[VALIDATION])

@@ -68,11 +68,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:
-    """The further files of the submission.
-
-    Raises:
-        UserError: one is missing.
-    """
+    """The further files of the submission; UserError if one is missing."""
     for name, path in config.files.items():
         if not path.is_file():
             raise UserError(f"{name} is {path}, which is not a file; expected one to put into the submission")
@@ -92,7 +88,7 @@ def _curves(plan: Plan, workspace: Path) -> list[Curve]:
 
 
 def _without_videos(html: str) -> str:
-    """The page for a viewer that gets this one file only."""
+    """The page for a viewer that has this file alone."""
     start, end = html.find("<!-- videos -->"), html.find("<!-- /videos -->")
     return html[:start] + html[end:] if 0 <= start < end else html
 

@@ -27,14 +27,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time of the zip format: the same 
 def package(
     target: Path, config: Config, date: str, plan: Plan, reported: Mapping[str, Sequence[Rollout]]
 ) -> None:
-    """Write the submission's folder and its zip; an earlier one in the target is replaced.
+    """Write the submission's folder and its zip into `target`, which is emptied first.
 
-    Args:
-        target: folder to write into.
-        config: who submits what.
-        date: YYYY-MM-DD.
-        plan: the evaluation.
-        reported: reported rollouts of the chosen policy by task.
+    `reported` has the reported rollouts of the chosen policy by task; `date` is YYYY-MM-DD.
     """
     shutil.rmtree(target, ignore_errors=True)
     folder = target / config.submission(date)

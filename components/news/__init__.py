@@ -1,1 +1,1 @@
-"""The stage news: are there demonstrations that no policy was judged on yet?"""
+"""Stage `news`: are there demonstrations that no policy was judged on yet?"""

@@ -2,32 +2,25 @@
 
 from dataclasses import dataclass
 
+from components.demonstrations.source import Source
 from components.runtime.declaration import LOOP, Declaration
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Source):
     """Which demonstrations, and which champion."""
 
-    repository: str = ""
-    """Folder or URL of a git repository in which DVC keeps the dataset."""
-    revision: str = "HEAD"
-    """Branch, tag or commit of the version that may be new."""
-    path: str = "data"
-    """The dataset's folder in the repository."""
-    remote: str = ""
-    """DVC remote: a name, a folder or a URL (s3://bucket/prefix); empty for the repository's default."""
     since: str = ""
-    """Version to compare with; empty for that of the champion and its challengers."""
+    """Branch, tag or commit of the version to compare with; empty: that of the champion or a challenger."""
     champion: str = ""
     """Folder of the champion's record; empty means `champion` in the workspace."""
     initial_checkpoint: str = ""
-    """What to train from where there is no champion; empty for random values."""
+    """Checkpoint to train from where there is no champion; empty for random values."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Nothing: the question is about the world outside."""
+    """Nothing: it looks into the repository and at the champion."""
 
 
 DECLARATION = Declaration("news", Config, Inputs, outputs={LOOP: str, "commit": str, "checkpoint": str})

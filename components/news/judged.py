@@ -18,7 +18,7 @@ _PROMOTE = "promote"
 
 @dataclass(frozen=True)
 class Judged:
-    """A version that a policy was made from which went through promotion."""
+    """A version of the demonstrations whose policy went through promotion."""
 
     rev: str
     """Git commit."""
@@ -39,11 +39,7 @@ class Champion:
 
 
 def champion(folder: Path, workspace: Path) -> Champion | None:
-    """The champion, None where there is none yet.
-
-    Args:
-        folder: folder of the champion's record.
-        workspace: the workspace in which its artifacts lie.
+    """The champion whose record is in a folder; None where there is none yet.
 
     Raises:
         UserError: its record is damaged, or its leaderboard or checkpoint is missing or another.
@@ -66,12 +62,7 @@ def champion(folder: Path, workspace: Path) -> Champion | None:
 
 
 def challengers(folder: Path, workspace: Path) -> list[Judged]:
-    """What went through promotion against this champion, promoted or not, oldest first.
-
-    Args:
-        folder: folder of the champion's record.
-        workspace: the workspace in which the artifacts lie.
-    """
+    """What went through promotion against the champion of a folder, promoted or not, oldest first."""
     return sorted(_challengers(folder, workspace), key=lambda judged: judged.finished)
 
 

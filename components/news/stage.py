@@ -1,8 +1,8 @@
 """Are there new demonstrations, and what should a policy that learns them start from?
 
 Ends with `yes` or `no`, so that the pipeline `retrain` trains only when there is something to learn. The
-version to compare with is the one that the champion was made from, by its lineage. A challenger
-made from it which went through promotion makes it old as well, whatever came of it.
+version to compare with is the one that the champion was made from, by its lineage; a version whose challenger
+went through promotion is not new either, promoted or not.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.demonstrations.news import Options, read_version, whats_new
+from components.demonstrations.news import read_version, whats_new
 from components.demonstrations.repository import dvc_environment
 from components.demonstrations.versions import absolute, dependency, resolve_revision
 from components.news import judged
@@ -23,7 +23,7 @@ _SITE_CACHE = ".dvc-site"
 
 
 def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
-    """Replace revisions and champion by what they stand for now, and print it."""
+    """Replace revisions and champion by what they stand for now, and print that."""
     config = dataclasses.replace(config, repository=absolute(config.repository))
     folder = Path(config.champion) if config.champion else workspace / "champion"
     commit = resolve_revision(config.repository, config.revision)
@@ -59,9 +59,8 @@ def _last(
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Compare the versions that `resolve` found, and write `news.json`."""
-    options = Options(config.repository, config.since, config.revision, config.path, config.remote)
     with dvc_environment(work.workspace / _SITE_CACHE):
-        found = whats_new(options)
+        found = whats_new(config, config.since)
     write_atomic(work.path / "news.json", json.dumps(found, indent=2) + "\n")
     new = found["revision"]
     return Result(

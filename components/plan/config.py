@@ -20,7 +20,7 @@ class Config:
     tasks: tuple[str, ...] = ()
     """Names of the tasks to evaluate; none means the tasks that the common policy was trained on."""
     edition: Edition = "2026"
-    """Edition of the challenge: its rules count, its evaluator runs."""
+    """Edition of the challenge, which decides the rules and the version of the evaluator."""
     evaluator: Literal["household", "omnigibson"] = "household"
     """Simulator: the small house of this project, or the challenge's own."""
     splits: tuple[Split, ...] = field(default=(VALIDATION, REPORTED), metadata=PER_TASK)
@@ -32,22 +32,21 @@ class Config:
     rollouts: int = 1
     """Rollouts per instance."""
     workers: int = 1
-    """Most evaluation workers."""
+    """Largest number of evaluation workers."""
     untrained: bool = False
     """Also run the reported instances with the parameters of step 0, for comparison."""
     videos: int = 2
     """Videos per task and policy, of the first reported instances."""
     image_size: int = 224
-    """Side of the policy's pictures in pixels, where the evaluator lets us choose it."""
+    """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0
-    """Actions per request, where the evaluator lets us choose it; 0 asks for one."""
+    """Actions per request, where the evaluator has the choice; 0 asks for one."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """How the network's chunks are executed."""
     trained: str = field(default="", metadata=PER_TASK)
     """Folder of the policy to evaluate, an artifact of the stage train, where none is given as `common`."""
 
     def __post_init__(self) -> None:
-        """Check ranges, names, and what the evaluator can do."""
         positive = ("validation_instances", "reported_instances", "rollouts", "workers", "image_size")
         evaluator = find_evaluator(self.evaluator, self.edition)
         able = ", ".join(name for name in EVALUATORS if find_evaluator(name, self.edition).oracle)

@@ -33,15 +33,8 @@ def shard(units: Sequence[Unit], workers: int) -> list[list[Unit]]:
 
     Fills one worker after the other up to a common limit and cuts the unit that crosses it (McNaughton's
     wrap-around rule), with the least limit for which all units fit. Compared with longest-first greedy
-    packing this needs at most workers - 1 cuts, so few evaluator processes, and keeps a policy's units
-    together, so few policy servers; and even a single long task is spread.
-
-    Args:
-        units: in the order in which they should stay together.
-        workers: most shards to make, from 1.
-
-    Returns:
-        The shards that have work, in order; the same input always gives the same shards.
+    packing this needs at most workers - 1 cuts, so few evaluator processes, and keeps neighbours together, so
+    few policy servers; and even a single long task is spread. Shards without work are left out.
     """
     total = sum(unit.seconds for unit in units)
     low, high = total / workers, total

@@ -1,8 +1,8 @@
 """Plan an evaluation: which policies run which instances, spread evenly over workers.
 
 Report, section 8.3. Without groups, the common policy runs all splits. With groups (the second evaluation of
-a run), every group's policy runs the splits of its own tasks, and the common policy, whose validation was run
-before, only the reported instances; so does the untrained policy where it is asked for.
+a run), every group's policy runs the splits of its own tasks. The common policy, which has run the validation
+instances before, then runs only the reported ones, and so does the untrained policy where it is asked for.
 """
 
 import json
@@ -127,11 +127,7 @@ def _parts(
 
 
 def _policy(artifact: Artifact, folder: Literal["checkpoint", "initial"], workspace: Path) -> Policy:
-    """A checkpoint of a trained policy.
-
-    Raises:
-        UserError: there is none, or workers that share the workspace could not read it.
-    """
+    """A checkpoint of a trained policy; UserError if it is missing, or lies outside of the workspace."""
     if artifact.workspace != workspace:
         raise UserError(f"{artifact.path} lies outside of the workspace {workspace}; expected a policy in it")
     if not (artifact.path / folder).is_dir():

@@ -1,1 +1,1 @@
-"""Stage `promote`: make the challenger the champion if the evidence says so."""
+"""Stage `promote`: make the challenger the champion, on evidence only."""

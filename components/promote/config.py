@@ -17,7 +17,6 @@ class Config:
     """Seed of the bootstrap."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         require((self.seed >= 0, f"seed is {self.seed}; expected 0 or more"))
 
 

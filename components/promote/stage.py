@@ -49,9 +49,12 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         champion = Champion.load(folder)
         known = [one.leaderboard for one in (champion, *Champion.former(folder)) if one is not None]
         if file.exists() and _reference(inputs.leaderboard) in known:
-            # killed after it was promoted: what was decided then stands, whoever is the champion now
+            # killed after the promotion: that decision stands, whichever policy is the champion now
             decision = records.read(file, Decision, "remove it and promote again")
         else:
+            if champion is not None:
+                plan = Plan.load(inputs.plan.path)
+                champion.check(plan.edition, plan.evaluator)
             decision = _decide(config, inputs.leaderboard, champion, folder)
             records.write(file, decision)
             if decision.promoted:
@@ -105,13 +108,13 @@ def _rule(first: bool, comparison: Comparison | None, challenger: Episodes) -> t
 
 
 def _chosen(leaderboard: Artifact) -> Episodes:
-    """Of the policies that were chosen for the tasks."""
+    """Reported rollouts of the policies that were chosen for the tasks."""
     chosen = Scores.load(leaderboard.path).chosen
     return _episodes(leaderboard, lambda rollout: chosen[rollout.key.task] == rollout.key.policy)
 
 
 def _episodes(leaderboard: Artifact, wanted: Callable[[Rollout], bool]) -> Episodes:
-    """Reported rollouts of a leaderboard."""
+    """Reported rollouts of a leaderboard that `wanted` accepts."""
     episodes: Episodes = {}
     for rollout in load(leaderboard.path / EPISODES):
         key = rollout.key
@@ -127,7 +130,7 @@ def _reference(artifact: Artifact) -> Reference:
 def _record(inputs: Inputs, folder: Path, workspace: Path) -> Champion:
     """The challenger as the champion."""
     plan = Plan.load(inputs.plan.path)
-    plan.artifacts(workspace)  # other weights than those that were evaluated are refused
+    plan.artifacts(workspace)  # refuses other weights than those that were evaluated
     top = os.path.relpath(workspace, folder) if folder.is_relative_to(workspace) else str(workspace)
     return Champion(
         edition=plan.edition,

@@ -22,16 +22,12 @@ _MOUNTS = {"s3://": "/s3/", "minio://": "/minio/", "gs://": "/gcs/"}
 FLAG = "--executor-input"
 PROFILE, SETTINGS, SECTIONS = "profile", "settings", "sections"
 """Parameters of every component: the profile's values and the run's, both by section, and the names of the
-stage's sections. The typed inputs are laid over the first of them; the later ones hold what is different."""
+stage's sections. Typed inputs count more than the first section; later sections hold what differs from it."""
 RUN_ID, TASK_ID = "run_id", "task_id"
 
 
 def local_path(uri: str) -> Path:
-    """Where KFP's launcher puts an artifact of this URI; a plain path stays itself.
-
-    Raises:
-        UserError: the scheme is not one that the launcher mounts.
-    """
+    """Where KFP's launcher mounts an artifact's URI; a path stays itself, UserError for other schemes."""
     for scheme, mount in _MOUNTS.items():
         if uri.startswith(scheme):
             return Path(mount + uri.removeprefix(scheme))
@@ -50,11 +46,7 @@ class KfpTask:
 
     @classmethod
     def from_arguments(cls, arguments: list[str]) -> "KfpTask | None":
-        """Read the argument of `--executor-input`; None where there is none, as in a call from a shell.
-
-        Raises:
-            UserError: the text is not KFP's executor input.
-        """
+        """Read the argument of `--executor-input`; None where there is none, as in a call from a shell."""
         if FLAG not in arguments:
             return None
         try:
@@ -67,12 +59,7 @@ class KfpTask:
             ) from error
 
     def config(self, declaration: Declaration[C, In]) -> C:
-        """The stage's configuration, from the profile's values, the run's settings and its typed inputs.
-
-        Raises:
-            InvalidValuesError: values that do not fit.
-            UserError: KFP passes a parameter that the stage does not know.
-        """
+        """The stage's configuration, from the profile's values, the run's settings and the typed inputs."""
         if declaration.from_parameters is not None:
             return declaration.from_parameters(self.parameters)
         own = {PROFILE, SETTINGS, SECTIONS, RUN_ID, TASK_ID}
@@ -115,13 +102,6 @@ class KfpTask:
         """Write the artifact's record, the metrics, the page and the parameters where KFP expects them.
 
         A retried task finds what its first attempt wrote, because KFP reuses the folder: it is cleared.
-
-        Args:
-            artifact: the stage's artifact.
-            cached: whether it was there already; shown in the UI.
-            metrics: flat numbers for `system.Metrics`.
-            parameters: output parameters by name.
-            html: a page for `system.HTML`, where the component declares one.
         """
         facts: dict[str, dict[str, Any]] = {
             ARTIFACT: {

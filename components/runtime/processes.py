@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -32,44 +33,38 @@ class ChildError(RuntimeError):
 
 
 class Child:
-    """A running child process in a process group of its own, with its output in a file.
+    """A running child process in a process group of its own.
 
-    It gets SIGKILL from the kernel when the thread that started it ends in whatever way, kill -9 included
-    (prctl PR_SET_PDEATHSIG; Linux only). Use it as a context manager: leaving stops it.
+    The kernel sends it SIGKILL when the thread that started it ends, kill -9 included (prctl
+    PR_SET_PDEATHSIG; Linux only). Use it as a context manager: leaving stops it.
     """
 
     def __init__(
         self,
         name: str,
         command: Sequence[str],
-        log: Path,
+        log: Path | None,
         *,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the process.
+        """Start the process; ChildError if there is no such program.
 
-        Args:
-            name: what to call it in messages.
-            command: program and arguments.
-            log: file that both its output streams are appended to.
-            environment: variables to set besides our own.
-
-        Raises:
-            ChildError: the program cannot be started.
+        Its output is appended to `log`, or goes where ours goes; `environment` is added to our variables.
         """
         self.name = name
         self.command = tuple(command)
         self.log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self._log_start = log.stat().st_size if log.exists() else 0
+        self._log_start = log.stat().st_size if log is not None and log.exists() else 0
         if shutil.which(command[0]) is None:
             raise ChildError(f"{name}: cannot start {command[0]!r}: there is no such program")
-        with log.open("ab") as file:
+        with ExitStack() as files:
+            if log is not None:
+                log.parent.mkdir(parents=True, exist_ok=True)
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
+                stdout=files.enter_context(log.open("ab")) if log is not None else None,
+                stderr=subprocess.STDOUT if log is not None else None,
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
                 start_new_session=True,
             )
@@ -90,15 +85,7 @@ class Child:
         return state.si_status if state.si_code == os.CLD_EXITED else -state.si_status
 
     def wait_until(self, ready: Callable[[], T | None], timeout: float) -> T:
-        """Wait until a condition holds.
-
-        Args:
-            ready: returns None until the condition holds.
-            timeout: longest wait in seconds.
-
-        Raises:
-            ChildError: the process ended or the time is over.
-        """
+        """What `ready` returns once it is not None; ChildError if the process ends, or after `timeout` s."""
         deadline = time.monotonic() + timeout
         while True:
             value = ready()
@@ -127,7 +114,7 @@ class Child:
 
     def tail(self, lines: int = 15) -> str:
         """The end of what this process logged, as further lines of an error message."""
-        return log_tail(self.log, lines, self._log_start)
+        return "" if self.log is None else log_tail(self.log, lines, self._log_start)
 
     def __enter__(self) -> "Child":
         return self

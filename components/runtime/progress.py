@@ -1,7 +1,6 @@
-"""Progress of long work: a rich bar on a terminal, plain lines elsewhere, events for whoever started us.
+"""Progress of long work: a bar on a terminal, a line now and then in a log, events for the local runner.
 
-A person at a terminal gets a bar, a log file a line now and then. The local runner (`b1k run`) names a file
-in `B1K_EVENTS` and gets a JSON line per update, from which it draws its live tree of tasks:
+`b1k run` names a file in `B1K_EVENTS` and gets a JSON line per update, from which it draws its tree of tasks:
 
     {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "left": 80.0,
      "note": ""}
@@ -113,7 +112,7 @@ class TaskProgress:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the end at the pace so far; None where there is nothing to tell it from."""
+        """Seconds until the end at the pace so far; None as long as it cannot be estimated."""
         share = min(1.0, self.completed / self.total) if self.total else 0.0
         elapsed = self._owner.clock() - self.started
         return elapsed * (1 - share) / share if 0 < share < 1 and elapsed > 1 else None
@@ -161,12 +160,7 @@ class Progress:
         self.clock = clock
 
     def task(self, description: str, total: float | None = None) -> TaskProgress:
-        """Begin one line of progress.
-
-        Args:
-            description: a few words, such as "decode videos".
-            total: how much there is to do, in the unit that `TaskProgress.advance` counts; None when unknown.
-        """
+        """Begin one line of progress; `total` counts what `TaskProgress.advance` counts, None if unknown."""
         return TaskProgress(self, description, total)
 
     def track(self, items: Collection[T], description: str) -> Iterator[T]:

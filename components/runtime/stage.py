@@ -7,6 +7,7 @@ continues from its own partial folder when it was killed.
 
 import dataclasses
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,10 @@ from typing import Annotated, Any, Generic, NoReturn, get_args
 
 import tyro
 
-from components.errors import UserError
+from components.errors import UserError, is_passing
+from components.runtime import attempts
 from components.runtime.declaration import C, Declaration, In
-from components.runtime.executor import RUN_ID, TASK_ID, KfpTask
+from components.runtime.executor import FLAG, RUN_ID, TASK_ID, KfpTask
 from components.runtime.progress import Progress
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact
@@ -126,10 +128,16 @@ class Stage(Generic[C, In]):
     def main(self, arguments: Sequence[str] | None = None) -> NoReturn:
         """Run as a command: parse, execute, write what the caller expects, exit.
 
-        Exit codes: 0 done, 1 a defect of ours, 2 a mistake in the input, 130 interrupted.
+        Exit codes: 0 done, 1 a defect of ours, 2 a mistake in the input, 75 an error that passes, 130
+        interrupted.
         """
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if FLAG in given:
+            if arguments is None:
+                attempts.take_over()
+            os.umask(0o027)  # the executor of a cluster sets none: all could write what a stage writes
         try:
-            self._main(list(sys.argv[1:] if arguments is None else arguments))
+            self._main(given)
         except UserError as error:
             print(f"{self.name}: {error}", file=sys.stderr)
             sys.exit(2)
@@ -140,9 +148,9 @@ class Stage(Generic[C, In]):
             sys.exit(130)
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             raise
-        except Exception:
+        except Exception as error:
             traceback.print_exc()
-            sys.exit(1)
+            sys.exit(os.EX_TEMPFAIL if is_passing(error) else 1)
         sys.exit(0)
 
     def _main(self, arguments: list[str]) -> None:
@@ -155,7 +163,7 @@ class Stage(Generic[C, In]):
             call.task.write(
                 made.artifact,
                 cached=made.cached,
-                metrics=made.result.metrics,
+                metrics={**made.result.metrics, "attempts": attempts.number_of_this()},
                 parameters=made.result.parameters,
                 html=page.read_text() if page.exists() else None,
             )
@@ -268,6 +276,7 @@ class Stage(Generic[C, In]):
                 dependencies=[*used, *external, *result.dependencies, *software(self.code)],
                 version=version("b1k"),
                 invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
+                attempts=attempts.number_of_this(),
                 started=started,
                 finished=_now(),
             )

@@ -35,11 +35,7 @@ _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 
 class InvalidValuesError(UserError):
-    """Several values are not what was expected; the message has a line for each.
-
-    Args:
-        lines: one for each mistake.
-    """
+    """Values that are not what was expected; the message has a line for each."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines = tuple(dict.fromkeys(lines))
@@ -66,7 +62,7 @@ class Field:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that there are, where they are few: those of a Literal, or names of presets."""
+        """The possible values where they are few: those of a Literal, or names of presets."""
         if get_origin(self.kind) is Literal:
             return tuple(map(str, get_args(self.kind)))
         return tuple(getattr(self.kind, "presets", ()))
@@ -105,11 +101,9 @@ def _documentation(kind: type) -> dict[str, str]:
 
 
 def merge(kind: type, *layers: Values) -> dict[str, Any]:
-    """Lay values over each other, field by field, also inside nested configurations; later ones count.
+    """Merge values for a configuration field by field, at any depth; later layers replace earlier ones.
 
-    Args:
-        kind: the configuration that they are for; names that it does not have are kept.
-        layers: nested mappings, or their JSON text.
+    Names that the configuration does not have are kept. A layer may be JSON text.
     """
     result: dict[str, Any] = {}
     hints: dict[str, Any] = get_type_hints(kind)
@@ -126,11 +120,7 @@ def merge(kind: type, *layers: Values) -> dict[str, Any]:
 
 
 def mapping(values: Values | str) -> Values:
-    """Values as they are, or from their JSON text.
-
-    Raises:
-        UserError: they are no JSON object.
-    """
+    """Values as they are, or from their JSON text; UserError if that is no object."""
     try:
         found = json.loads(values) if isinstance(values, str) else values
     except ValueError as error:
@@ -168,11 +158,11 @@ def flat(values: Values, before: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def build(kind: type[C], values: Values, where: str = "") -> C:
-    """Make a configuration from values.
+    """Make a configuration from values as `merge` returns them.
 
     Args:
         kind: a frozen dataclass whose fields all have defaults and whose own checks raise ValueError.
-        values: what differs from the defaults, as `merge` returns it.
+        values: what differs from the defaults.
         where: what to write before the names of fields in messages, such as `train.`.
 
     Raises:
@@ -223,11 +213,7 @@ def _one_of(names: Iterable[str], given: object) -> str:
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Bring a value to the type of a field that is no nested configuration.
-
-    Raises:
-        ValueError: it cannot be; the message is what was expected.
-    """
+    """Bring a value to the type of a plain field; else ValueError, whose message is what was expected."""
     if get_origin(kind) is tuple and isinstance(value, str):
         value = value.split()  # names with spaces between: items of loops and inputs of the UI are text
     if kind is bool and isinstance(value, str):

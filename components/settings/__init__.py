@@ -1,1 +1,1 @@
-"""The settings stage: checks all values of a run together, before anything else runs."""
+"""Stage `settings`: check all values of a run together, before anything else runs."""

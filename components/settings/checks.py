@@ -1,4 +1,4 @@
-"""All values of a run, brought to their types and checked together: every mistake is said at once."""
+"""All values of a run, brought to their types and checked together: all mistakes are reported at once."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
@@ -78,7 +78,7 @@ def parse(pipeline: str, words: Iterable[str]) -> tuple[Arguments, list[str]]:
 
 
 def merge_sections(pipeline: str, *layers: Values) -> dict[str, Any]:
-    """Lay settings over each other, field by field."""
+    """Merge settings field by field; later layers replace earlier ones."""
     kinds = {section.name: section.declaration.config for section in PIPELINES[pipeline]}
     result: dict[str, Any] = {}
     for layer in layers:
@@ -89,11 +89,7 @@ def merge_sections(pipeline: str, *layers: Values) -> dict[str, Any]:
 
 
 def _find(pipeline: str, name: str) -> tuple[str, Field]:
-    """What a name means: the name of an input, or a section and a field's path with dots between.
-
-    Raises:
-        UserError: nothing, or several things.
-    """
+    """What a name means: an input, or a section and a field's path with dots; UserError if not one thing."""
     known = inputs(pipeline)
     if name in known:
         return name, known[name]
@@ -119,17 +115,11 @@ def _find(pipeline: str, name: str) -> tuple[str, Field]:
 def resolve(
     pipeline: str, profile: Arguments, given: Arguments, place: Place, mistakes: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The configuration of every section of a pipeline.
-
-    Args:
-        pipeline: its name.
-        profile: the profile's values.
-        given: the run's.
-        place: where it will work.
-        mistakes: what is known to be wrong already, to be said with the rest.
+    """The configuration of every section of a pipeline, from the profile's values and those of the run.
 
     Raises:
-        InvalidValuesError: everything that a stage would refuse, contradictions between stages included.
+        InvalidValuesError: everything that a stage would refuse, contradictions between stages, and the
+            `mistakes` that are known already.
     """
     values = {**profile.inputs, **given.inputs}
     mistakes = [*mistakes, *_unknown(pipeline, values, given.settings)]

@@ -27,7 +27,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Nothing: it looks at values alone."""
+    """Nothing: it checks values alone."""
 
 
 def from_parameters(parameters: Mapping[str, Any]) -> Config:

@@ -1,10 +1,11 @@
-"""Values that are right on their own, and do not fit each other or what is there."""
+"""Values that are right on their own, but contradict each other or the files that they name."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.errors import UserError
 from components.evaluation.plan import COMMON
 from components.evaluation.records import Champion
 from pi_behavior.checkpoint_description import CheckpointError, read_config
@@ -20,7 +21,7 @@ _SHAPES = (
 
 @dataclass(frozen=True)
 class Place:
-    """What is known of where a run will work."""
+    """What is known of the place of a run."""
 
     train_gpus: int = 0
     """GPUs of a training."""
@@ -35,19 +36,13 @@ Configs = Mapping[str, Any]
 
 
 def contradictions(configs: Configs, place: Place) -> Iterator[str]:
-    """What is wrong with configurations together, a line each.
-
-    Args:
-        configs: those of a pipeline; what is not there is not looked at.
-        place: where the run will work.
-    """
+    """What is wrong with a pipeline's configurations together, a line each; some may be missing."""
     if place.complete:
         yield from _required(configs)
     for name in ("train", "finetune"):
         if name in configs:
             yield from _devices(name, configs, place.train_gpus)
     yield from _vocabulary(configs)
-    yield from _champions(configs)
     if place.workspace is not None:
         yield from _missing(configs, place.workspace)
 
@@ -60,7 +55,7 @@ def _required(configs: Configs) -> Iterator[str]:
 
 
 def _devices(name: str, configs: Configs, gpus: int) -> Iterator[str]:
-    """Whether a training's devices divide; a fine-tuning is looked at where it is different."""
+    """Whether devices and batch divide; a fine-tuning is checked only where it differs from the training."""
     config, common = configs[name], configs["train"]
     if config is not common and (config.fsdp, config.batch_size) == (common.fsdp, common.batch_size):
         return
@@ -82,31 +77,41 @@ def _vocabulary(configs: Configs) -> Iterator[str]:
         )
 
 
-def _champions(configs: Configs) -> Iterator[str]:
-    if "news" in configs and configs["news"].champion != configs["promote"].champion:
-        yield (
-            f"news.champion is {configs['news'].champion!r} and promote.champion "
-            f"{configs['promote'].champion!r}; expected the same folder"
-        )
-
-
 def _missing(configs: Configs, workspace: Path) -> Iterator[str]:
     """Folders and files that are not there, and starting checkpoints that do not fit the network."""
     if "train" in configs:
         train = configs["train"]
         if train.initial_checkpoint:
             yield from _start(train.model, Path(train.initial_checkpoint))
-        if "news" in configs:
-            champion = Champion.load(Path(configs["promote"].champion or workspace / "champion"))
-            if champion is not None and COMMON in champion.checkpoints:
-                folder = workspace / champion.checkpoints[COMMON].uri / "checkpoint"
-                yield from _start(train.model, folder)
     elif "plan" in configs and configs["plan"].trained and not Path(configs["plan"].trained).is_dir():
         yield f"policy is {configs['plan'].trained!r}; there is no such folder"
     for name in ("wrapper", "robot_config"):
         file = getattr(configs["leaderboard"], name) if "leaderboard" in configs else ""
         if file and not Path(file).is_file():
             yield f"leaderboard.{name} is {file!r}; there is no such file"
+    yield from _champion(configs, workspace)
+
+
+def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
+    """A champion that the run's last stage, or retraining, could not use."""
+    if "promote" not in configs:
+        return
+    if "news" in configs and configs["news"].champion != configs["promote"].champion:
+        yield (
+            f"news.champion is {configs['news'].champion!r} and promote.champion "
+            f"{configs['promote'].champion!r}; expected the same folder"
+        )
+    try:
+        champion = Champion.load(Path(configs["promote"].champion or workspace / "champion"))
+        if champion is None:
+            return
+        champion.check(configs["plan"].edition, configs["plan"].evaluator)
+    except UserError as error:
+        yield str(error)
+        return
+    if "news" in configs and COMMON in champion.checkpoints:
+        folder = workspace / champion.checkpoints[COMMON].uri / "checkpoint"
+        yield from _start(configs["train"].model, folder)
 
 
 def _start(model: ModelConfig, folder: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What can be set of a run: the pipelines' typed inputs, and the sections of their input `settings`.
 
-A section holds fields of one stage's configuration. Values are laid over each other: the defaults, the
-profile's, the run's settings, and the typed inputs. An input gives its value to every field of its name.
+A section holds fields of one stage's configuration. Later values replace earlier ones: the defaults, the
+profile's, the run's settings, the typed inputs. An input gives its value to every field of its name.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,6 @@
-"""Check all values of a run before anything else runs, and write down what they come to.
+"""Check all values of a run before anything else runs, and record the configuration that they give.
 
-The first task of every pipeline, also of runs that were started from the Kubeflow UI, where nothing was
-checked before.
+The first task of every pipeline: runs that are started from the Kubeflow UI were not checked before.
 """
 
 import dataclasses

@@ -1,1 +1,1 @@
-"""The statistics stage: normalisation, correlation and tables from the demonstrations."""
+"""Stage `statistics`: normalisation, correlation and tables from the demonstrations."""

@@ -24,7 +24,6 @@ class Config:
     """Tokens of the FAST tokenizer; 0 trains none."""
 
     def __post_init__(self) -> None:
-        """Check ranges and names."""
         tokens = self.fast_vocabulary
         require(*check_tasks(self.tasks), (tokens >= 0, f"fast_vocabulary is {tokens}; expected 0 or more"))
 

@@ -36,13 +36,8 @@ class Measurements:
 class ChunkSample:
     """Chunks drawn without replacement from all whole chunks of a dataset, in one pass over its episodes.
 
-    Which ones are drawn follows from the episodes' lengths alone, so memory is bounded and the sample is the
-    same every time.
-
-    Args:
-        lengths: frames of every episode, in the order of the pass.
-        count: most chunks.
-        absolute_actions: leave actions absolute instead of making them relative to the state.
+    Which ones are drawn follows from the episodes' lengths (in frames, in the order of the pass) alone, so
+    memory is bounded and the sample is the same every time.
     """
 
     def __init__(

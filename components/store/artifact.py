@@ -41,7 +41,7 @@ class Artifact:
     lineage_digest: str
     """Hex SHA-256 of `lineage.json`."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    """What the stage says of it, as shown in the Kubeflow UI."""
+    """Facts from the stage, as shown in the Kubeflow UI."""
 
     @property
     def workspace(self) -> Path:
@@ -50,23 +50,19 @@ class Artifact:
 
     @property
     def uri(self) -> str:
-        """The artifact's place relative to its workspace, which is how lineage names it."""
+        """The artifact's path relative to its workspace, which is how lineage names it."""
         return self.path.relative_to(self.workspace).as_posix()
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What it is, as an input: its content, and what that was made from. An artifact that is made again,
-        and comes out equal, keeps it; the lineage's digest also changes with times and run ids.
+        """What it is as an input: its content, and what that was made from. An artifact that is made again
+        with the same content keeps it, while the lineage's digest changes with times and run ids.
         """
         return self.digest, self.fingerprint
 
     @classmethod
     def load(cls, path: Path | str) -> "Artifact":
-        """Open an artifact by its own folder or by the record that KFP passes.
-
-        Raises:
-            UserError: there is no artifact at the path.
-        """
+        """Open an artifact by its folder or by the record that KFP passes; UserError if it is none."""
         folder = Path(path)
         record = folder / RECORD
         if record.is_file():

@@ -1,4 +1,4 @@
-"""What the record of a champion, `champion.json`, names of the store."""
+"""The artifacts that the record of a champion, `champion.json`, names."""
 
 import json
 from pathlib import Path
@@ -17,10 +17,7 @@ def artifacts_of(folder: Path, workspace: Path, former: int = 0) -> dict[Path, s
     Args:
         folder: the champion's folder.
         workspace: what the URIs of the record are relative to.
-        former: number of former champions, the last ones, to add.
-
-    Raises:
-        UserError: a record cannot be read.
+        former: number of former champions to add, the last ones.
     """
     found = {}
     for path, count in ((folder / FORMER_CHAMPIONS, former), (folder / CHAMPION, 1)):
@@ -33,6 +30,6 @@ def artifacts_of(folder: Path, workspace: Path, former: int = 0) -> dict[Path, s
         except UNREADABLE as error:
             raise UserError(
                 f"{path} is no champion's record ({type(error).__name__}: {error}); expected its leaderboard "
-                "and checkpoints, each with uri and digest. Mend the file or move it away"
+                "and checkpoints, each with uri and digest. Fix the file or move it away"
             ) from error
     return found

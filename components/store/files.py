@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, also after a power cut, and what killed writers leave."""
+"""Writes files whole or not at all, also after a power cut, and finds what killed writers left."""
 
 import os
 import re

@@ -37,7 +37,7 @@ class Garbage:
 
 @dataclass(frozen=True)
 class Survey:
-    """What can go from a workspace, artifacts before what they were made from."""
+    """What can be removed from a workspace, artifacts before what they were made from."""
 
     garbage: tuple[Garbage, ...]
     kept: Counter[str]
@@ -53,10 +53,10 @@ class _Entry:
     used: float
     """When it was last used or made."""
     inputs: tuple[Path, ...] | None = None
-    """None where its lineage is damaged, so that nobody knows."""
+    """None where its lineage is damaged: unknown."""
     digest: str = ""
     champion: str | None = None
-    """Of a promotion: with which champion it compared, as its configuration says."""
+    """Of a promotion: the champion's folder in its configuration."""
 
     @classmethod
     def read(cls, path: Path) -> "_Entry":
@@ -73,13 +73,13 @@ class _Entry:
 def survey(
     workspace: Path, now: float, *, days: float, champions: int, running_since: float | None = None
 ) -> Survey:
-    """Find what nothing in a workspace needs: no champion, no recent run, no running one, no kept artifact.
+    """Find what nothing in a workspace needs: no champion, no recent or running run, no kept artifact.
 
     Args:
         workspace: the folder shared by all stages. What other workspaces use of it is not known here.
         now: POSIX time.
         days: what was used or made in so many days stays.
-        champions: former champions whose artifacts stay.
+        champions: number of former champions whose artifacts stay.
         running_since: when the oldest running run on the cluster began, POSIX time; runs on this file system
             are known by their locks.
 
@@ -105,7 +105,7 @@ def survey(
 
 
 def remove(survey: Survey) -> Iterator[tuple[Garbage, bool]]:
-    """Remove what a survey found, and say what was removed: not what has come into use since then.
+    """Remove what a survey found, but not what has been used since; yields whether each was removed.
 
     Killed at any moment, it leaves every artifact whole or gone.
     """
@@ -158,10 +158,7 @@ def _of_runs(workspace: Path, since: float) -> Iterator[Path]:
 def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:
     """Folders of killed work, and decoded frames of datasets that go or are gone.
 
-    Args:
-        workspace: the workspace.
-        digests: beginnings of the digests of the artifacts that stay, which name their frames.
-        since: what changed since then stays; POSIX time.
+    `digests` are the beginnings of the digests of artifacts that stay, which name their frames.
     """
     killed = [path for path in workspace.glob("artifacts/*/*") if is_leftover(path)]
     frames = [path for path in workspace.glob("frames/*") if path.name not in digests]

@@ -1,4 +1,4 @@
-"""What an output depends on: the configuration, the inputs, and the code that really runs."""
+"""What an output depends on: the configuration, the inputs, and the code that runs."""
 
 import ast
 import dataclasses
@@ -25,11 +25,7 @@ _DATA = {".json", ".jsonl", ".html", ".css", ".js", ".xml", ".yaml"}
 
 
 def relevant(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that decide what comes out, without those marked as operational.
-
-    Args:
-        config: a dataclass; fields that are dataclasses themselves lose their operational fields too.
-    """
+    """The fields of a configuration that change the result: at no depth those marked as operational."""
     fields = (f for f in dataclasses.fields(config) if not f.metadata.get("operational"))
     return {f.name: _plain(getattr(config, f.name)) for f in fields}
 
@@ -49,15 +45,7 @@ def fingerprint(
     external: Sequence[Dependency],
     code: str,
 ) -> str:
-    """Key of an output, 16 hex digits.
-
-    Args:
-        stage: name of the stage.
-        config: its configuration, a dataclass.
-        inputs: the artifacts that it reads, by the names of its inputs.
-        external: what it reads that is no input.
-        code: digest of its code.
-    """
+    """Key of a stage's output, 16 hex digits; `external` is what the stage reads that is no input."""
     key = {
         "stage": stage,
         "config": relevant(config),
@@ -72,18 +60,12 @@ def fingerprint(
 
 
 def code_digest(roots: Sequence[str]) -> str:
-    """Hex SHA-256 over the code that really runs.
+    """Hex SHA-256 over the code that runs.
 
-    That is the syntax trees, so neither comments nor docstrings, of the modules and of all that they import
-    at any place, and the data files beside them; of our own packages and of those in which the roots lie.
-    `components.runtime` and `components.store` do not count: they run and keep stages, and do not decide
-    what comes out. Nothing is imported to find out. Another version of Python may give another digest.
-
-    Args:
-        roots: names of modules.
-
-    Raises:
-        ValueError: there is no such module.
+    That is the syntax trees (without comments and docstrings) of the modules `roots` and of all that they
+    import anywhere from our packages and from their own, and the data files beside them. `components.runtime`
+    and `components.store` do not count: they run and keep stages, and do not change the result. Nothing is
+    imported to find out. Another version of Python may give another digest. ValueError for unknown roots.
     """
     return _code_digest(tuple(sorted(set(roots))))
 
@@ -140,7 +122,7 @@ def _file(name: str) -> Path | None:
 
 
 class _Running(ast.NodeTransformer):
-    """Leaves of a syntax tree what runs: no docstrings, no imports for type checkers."""
+    """Removes from a syntax tree what does not run: docstrings, and imports for type checkers."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -69,20 +69,13 @@ def statement(
     invocation: str,
     started: str,
     finished: str,
+    attempts: int = 1,
 ) -> dict[str, Any]:
     """Build a lineage statement.
 
-    Args:
-        subject: the artifact's place relative to the workspace.
-        digest: hex SHA-256 tree digest of the artifact.
-        stage: name of the stage.
-        fingerprint: the stage's key over configuration, inputs and code.
-        parameters: the resolved configuration.
-        dependencies: everything that the stage used.
-        version: version of the software.
-        invocation: run and task ids of the pipeline engine, or of the shell.
-        started: start, ISO 8601 in UTC.
-        finished: end, ISO 8601 in UTC.
+    `subject` is the artifact's path relative to the workspace, `digest` its hex SHA-256 tree digest,
+    `invocation` the run and task ids of the pipeline engine, `attempts` how often the stage was started in
+    its pod until it was done; times are ISO 8601 in UTC.
     """
     return {
         "_type": STATEMENT_TYPE,
@@ -99,7 +92,12 @@ def statement(
             },
             "runDetails": {
                 "builder": {"id": f"urn:b1k:version:{version}"},
-                "metadata": {"invocationId": invocation, "startedOn": started, "finishedOn": finished},
+                "metadata": {
+                    "invocationId": invocation,
+                    "startedOn": started,
+                    "finishedOn": finished,
+                    "b1k_attempts": attempts,
+                },
             },
         },
     }
@@ -132,8 +130,8 @@ class Node:
         return self.lineage["predicate"]["buildDefinition"]["externalParameters"]
 
     @property
-    def run(self) -> dict[str, str]:
-        """When it was made, and in which run: `startedOn`, `finishedOn`, `invocationId`."""
+    def run(self) -> dict[str, Any]:
+        """How it was made: `startedOn`, `finishedOn`, `invocationId`, and `b1k_attempts`."""
         return self.lineage["predicate"]["runDetails"]["metadata"]
 
     @property
@@ -204,14 +202,14 @@ def verify(artifacts: Path | Mapping[Path, str], shallow: bool = False) -> tuple
         shallow: whether to leave out what they came from.
 
     Returns:
-        The artifact folders that were checked, and the files that do not match; none means that the chain
-        is whole up to the raw data. A folder whose lineage cannot be read ends its branch, as a problem.
+        The artifact folders that were checked, and the files that do not match. A folder whose lineage cannot
+        be read is a problem, and what it was made from is not checked.
     """
     tops = {artifacts: ""} if isinstance(artifacts, Path) else artifacts
     records = {path.resolve(): [_Record("the champion", path, True, digest)] for path, digest in tops.items()}
     waiting = [] if shallow else list(records)
     while waiting:
-        with suppress(*UNREADABLE):  # checking says so
+        with suppress(*UNREADABLE):  # reported by the check below
             for record in _records(waiting.pop(0)):
                 if record.is_artifact and record.place not in records:
                     waiting.append(record.place)
@@ -227,7 +225,7 @@ def verify(artifacts: Path | Mapping[Path, str], shallow: bool = False) -> tuple
 
 
 def _records(path: Path) -> list[_Record]:
-    """What an artifact recorded of artifacts, and of other folders."""
+    """What an artifact recorded of its inputs, artifacts and other folders."""
     node, found = Node.read(path), []
     for dependency in node.dependencies:
         place, digest = node.place(dependency), dependency["digest"].get("sha256", "")

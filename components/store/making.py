@@ -1,4 +1,4 @@
-"""Making an artifact: one process at a time, in a folder aside, which gets its name when it is whole."""
+"""Makes artifacts: one process at a time, in a partial folder that is renamed when it is whole."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ def partial_of(final: Path) -> Path:
 
 
 def lock_of(final: Path) -> Path:
-    """The lock file of whoever makes or removes an artifact."""
+    """The lock file for making or removing an artifact."""
     return final.with_suffix(".lock")
 
 
@@ -41,7 +41,7 @@ def supports_locks(folder: Path) -> bool:
 
 @contextmanager
 def exclusive(lock: Path, waiting: str | None) -> Iterator[bool]:
-    """Hold a file lock, on whatever node of a shared file system; the kernel frees it when we end.
+    """Hold a file lock, on any node of a shared file system; the kernel releases it when we end.
 
     Args:
         lock: the lock file. It says who holds it: host, process and time. Its modification time is the time
@@ -99,7 +99,7 @@ def _take(file: IO[Any], lock: Path, how: int) -> bool:
 
 
 def _is_still(lock: Path, file: IO[str]) -> bool:
-    """Whether the file that we locked is still the lock file: who held it may have removed it."""
+    """Whether the file that we locked is still the lock file: its last holder may have removed it."""
     try:
         return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
     except FileNotFoundError:

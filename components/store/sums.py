@@ -29,13 +29,8 @@ def sha256_file(path: Path) -> str:
 def hash_files(folder: Path, on_file: Callable[[], None] | None = None) -> dict[str, str]:
     """Hex SHA-256 of every file below a folder, by its path relative to the folder.
 
-    Args:
-        folder: the folder to read; links to files are followed, they are content. `SHA256SUMS` and the files
-            of unfinished writers are left out.
-        on_file: called after each file, for a progress display.
-
-    Raises:
-        UserError: a file's name cannot be written as a line of `SHA256SUMS`.
+    Links to files are followed; `SHA256SUMS` and files of unfinished writers are left out. `on_file` is
+    called after each file. UserError if a file's name cannot be written as a line of `SHA256SUMS`.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in files_below(folder))
     names = [name for name in names if name != SUMS]
@@ -65,11 +60,7 @@ def format_sums(sums: Mapping[str, str]) -> str:
 
 
 def parse_sums(text: str) -> dict[str, str]:
-    """Read the text of `SHA256SUMS`.
-
-    Raises:
-        ValueError: a line is not `<64 hex digits>  <path>`, or a path stands twice.
-    """
+    """Read the text of `SHA256SUMS`; ValueError for other text, or a path that is in it twice."""
     sums: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), start=1):
         match = _LINE.fullmatch(line)

@@ -1,1 +1,1 @@
-"""The train stage: trains or fine-tunes a policy on the demonstrations."""
+"""Stage `train`: train or fine-tune a policy on the demonstrations."""

@@ -21,9 +21,9 @@ class Config(TrainConfig):
     model: ModelConfig = ModelConfig.presets["tiny"]
     """The network: tiny, small or full, and fields that differ from it."""
     initial_checkpoint: str = ""
-    """Folder of a checkpoint to start from where no policy is given as `initial`: one of ours, such as
-    `b1k checkpoint import` makes of Pi0.5 base. Of a trained policy, normalisation, correlation and tokenizer
-    are kept too, by either way. Empty for random values."""
+    """Folder of a checkpoint to start from, where no policy is given as `initial`; `b1k checkpoint import`
+    makes one of Pi0.5 base. A trained policy also passes on normalisation, correlation and tokenizer. Empty:
+    random values."""
     keep_initial: bool = field(default=False, metadata=PER_TASK)
     """Keep the parameters of step 0 as a second checkpoint, to be evaluated as the untrained policy."""
     frame_cache: bool = field(default=True, metadata=OPERATIONAL)
@@ -32,7 +32,6 @@ class Config(TrainConfig):
     """Log to Weights & Biases (offline unless WANDB_MODE says otherwise)."""
 
     def __post_init__(self) -> None:
-        """Check ranges and names."""
         super().__post_init__()
         require(*check_tasks(self.tasks), (bool(self.name), "name is empty; expected common or a task group"))
 

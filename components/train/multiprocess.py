@@ -1,7 +1,7 @@
 """One stage run by several processes, one per node, all with the same command line, connected by JAX.
 
-The environment says so: `JAX_COORDINATOR_ADDRESS` (host:port, where process 0 can be reached),
-`JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. The chart's JobSet sets them.
+They are configured by `JAX_COORDINATOR_ADDRESS` (host:port of process 0), `JAX_NUM_PROCESSES` and
+`JAX_PROCESS_ID`, which the chart's JobSet sets.
 
 Process 0 leads: it alone holds the stage's lock, writes metrics and publishes the artifact. It broadcasts to
 the others whether there is work, and at the end its exit code. When one process dies, JAX ends the others;
@@ -45,11 +45,7 @@ class Processes:
         return self.number == 0
 
     def join(self) -> None:
-        """Connect to the other processes that the environment names, if it names any.
-
-        Raises:
-            UserError: the environment is not as expected.
-        """
+        """Connect to the other processes that the environment names, if it names any."""
         address = os.environ.get(COORDINATOR, "")
         if not address:
             return
@@ -74,16 +70,12 @@ class Processes:
             cluster_detection_method="deactivate",
             initialization_timeout=_START_SECONDS,
         )
-        # connects the devices: a network that does not carry them shows before hours of preparation
+        # connects the devices, so that a network without a route for them fails now and not after hours
         sync_global_devices("start")
         self._waiting = True
 
     def wait(self) -> bool:
-        """Wait for a broadcast, in a process that does not lead.
-
-        Returns:
-            Whether there is an artifact to make together; if not, process 0 has it.
-        """
+        """Wait for a broadcast, in a process that does not lead: whether there is an artifact to make."""
         value = self._broadcast(0)
         self._waiting = False
         if value > 0:
@@ -93,11 +85,7 @@ class Processes:
 
     @contextmanager
     def working(self, fingerprint: str) -> Iterator[None]:
-        """Work together on one artifact, which process 0 begins.
-
-        Raises:
-            UserError: the processes would make different artifacts.
-        """
+        """Work together on one artifact; UserError if the processes would make different ones."""
         if self.count == 1:
             yield
             return
@@ -163,7 +151,7 @@ class MultiprocessStage(Stage[C, In]):
             self._help(arguments)
 
     def _help(self, arguments: list[str]) -> None:
-        """Work with process 0."""
+        """Help process 0 with its artifact."""
         call = self._call(arguments)
         workspace = call.workspace.resolve()
         config = self.resolve(call.config, call.inputs, workspace)

@@ -1,6 +1,6 @@
 """Train a policy on the demonstrations: all tasks, or fine-tuning on a group of tasks from a checkpoint.
 
-Report, section 6. Continues from its last saved state when it was killed. Over several nodes it is started
+Report, section 6. A killed training continues from its last saved state. Over several nodes it is started
 once per node, see `multiprocess.py`.
 """
 
@@ -98,7 +98,7 @@ def _initial(config: Config, inputs: Inputs) -> Path | None:
 
 
 def _statistics(config: Config, inputs: Inputs) -> tuple[Statistics, TrainRecord]:
-    """What to normalise with, and the record that says where it comes from."""
+    """The statistics to normalise with, and the record that says where they come from."""
     from pi_behavior.checkpoint import read_statistics
 
     given = Statistics.load(inputs.statistics.path)

@@ -9,23 +9,17 @@ from components.evaluation.records import Renormalised
 from pi_behavior.statistics import Statistics
 
 STILL = 0.1
-"""A dimension that moved less than this times as much in the old demonstrations as in the new ones was still:
-its old deviation would blow the new values up."""
+"""A dimension that moved less than this times as much in the old demonstrations as in the new ones did not
+move: divided by its old deviation, new values would be far too large."""
 _KINDS = ("mean", "std", "q01", "q99")
 
 
 def continued(old: Statistics, new: Statistics) -> tuple[Statistics, Renormalised]:
-    """The statistics to go on with: numbers that weights are tied to from the old ones, tables from both.
+    """The statistics to continue with, from those of the initial policy and of the new demonstrations.
 
-    Normalisation, correlation and tokenizer say what the network's inputs and outputs mean. Only dimensions
-    that were still in the old demonstrations, of which weights know nothing, are normalised as in the new.
-
-    Args:
-        old: of the policy that training starts from.
-        new: of the demonstrations to train on.
-
-    Returns:
-        The statistics, and the dimensions that were still.
+    Normalisation, correlation and tokenizer say what the network's inputs and outputs mean, so they stay;
+    tables are of both. Only dimensions that did not move in the old demonstrations, and about which the
+    weights have learned nothing, are normalised as in the new ones; they are returned too.
     """
     still = {name: _std(old, name) < STILL * _std(new, name) for name in ("state", "action")}
     arrays: dict[str, Any] = {

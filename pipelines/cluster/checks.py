@@ -20,9 +20,10 @@ _GROUP = "pipelines.kubeflow.org"
 USER_RIGHTS = {
     "experiments": ("create", "get", "list"),
     "runs": ("create", "get", "list", "terminate"),
-    "jobs": ("create", "get", "list", "delete"),
+    "jobs": ("create", "get", "list", "disable", "delete"),
+    "pipelines": ("create", "get", "list"),
 }
-"""What multi-user Kubeflow asks Kubernetes before it answers submit, schedule, status and cancel."""
+"""What multi-user Kubeflow asks Kubernetes before it answers upload, submit, schedule, status and cancel."""
 POD_RIGHTS = (
     ("create", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
     ("patch", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
@@ -56,9 +57,12 @@ class Cluster:
 
     def __init__(self, kubeconfig: str, context: str, timeout: int) -> None:
         settings = client.Configuration()
-        config.load_config(
-            config_file=kubeconfig or None, context=context or None, client_configuration=settings
-        )
+        try:
+            config.load_kube_config(kubeconfig or None, context or None, settings)
+        except config.ConfigException:
+            if kubeconfig or context:
+                raise
+            config.load_incluster_config(settings)
         # the path behind a proxy must keep its slashes
         settings.safe_chars_for_path_param = "/:"
         settings.retries = urllib3.Retry(1, read=0)

@@ -95,7 +95,7 @@ class Api:
         """The items of a list, asked for page by page as they are needed."""
         token = None
         while token != "":
-            page = self.json(what, "GET", path, params={**query, "page_size": _PAGE, "page_token": token})
+            page = self.json(what, "GET", path, params={"page_size": _PAGE, **query, "page_token": token})
             yield from page.get(key) or []
             token = page.get("next_page_token") or ""
 

@@ -49,7 +49,7 @@ class Logs:
         with suppress(config.ConfigException):
             self._cluster = Cluster(place.kubeconfig, place.context, _LONGEST)
         self._names: dict[str, str] = {}
-        """Names of pods by the IDs of their nodes."""
+        """Names of pods, by themselves and by the IDs of their nodes."""
 
     def pieces(self, pod: Pod, *, follow: bool = False) -> Iterator[bytes]:
         """The log of a pod, piece by piece.
@@ -67,7 +67,7 @@ class Logs:
                 yield from stream.stream()
             return
         try:
-            yield self._server.log(self._run, pod.id).encode()
+            yield self._server.log(self._run, pod.names)
         except UserError as error:
             raise UserError(f"{error}. {self._elsewhere(pod)}") from error
 
@@ -78,7 +78,7 @@ class Logs:
         pod = node.pods[-1]
         try:
             stream = self._open(pod, tail_lines=_TAIL)
-            data = stream.data if stream is not None else self._server.log(self._run, pod.id).encode()
+            data = stream.data if stream is not None else self._server.log(self._run, pod.names)
         except (UserError, urllib3.exceptions.HTTPError):
             return
         lines = [line for line in data.decode("utf-8", "replace").splitlines()[-_TAIL:] if line.strip()]
@@ -93,17 +93,19 @@ class Logs:
             return None
         core, place = self._cluster.core, self._workflow.namespace
         try:
-            if pod.id not in self._names:
+            name = self._names.get(pod.id) or self._names.get(pod.name)
+            if name is None:
                 selector = f"pipeline/runid={self._run}"
-                found = self._cluster.ask(core.list_namespaced_pod, place, label_selector=selector).items
-                for one in found:
+                for one in self._cluster.ask(core.list_namespaced_pod, place, label_selector=selector).items:
+                    self._names[one.metadata.name] = one.metadata.name
                     self._names[(one.metadata.annotations or {}).get(_NODE_ID, "")] = one.metadata.name
-            if pod.id not in self._names:
+                name = self._names.get(pod.id) or self._names.get(pod.name)
+            if name is None:
                 return None
             # between two lines of a log may lie hours
             options["_request_timeout"] = (_LONGEST, None if options.get("follow") else _LONGEST)
             options |= {"container": "main", "_preload_content": False}
-            return core.read_namespaced_pod_log(self._names[pod.id], place, **options)
+            return core.read_namespaced_pod_log(name, place, **options)
         except client.ApiException:  # it is gone, its container has not started, or it is not ours to see
             return None
         except urllib3.exceptions.HTTPError:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Collection, Iterator
 
 from components.errors import UserError
 from pipelines.cluster import watching
@@ -30,43 +31,52 @@ def print_logs(
     seen = watching.look(server, identity)
     if seen.workflow is None:
         raise UserError(f"no task of the run {seen.id} has started; the run is {seen.state}")
-    nodes = _choose(seen, task, follow=follow)
-    keys = {node.key for node in nodes}
     printer = _Printer(Logs(server, seen.id, seen.workflow, place))
+    wanted = _named(seen, task) if task else _telling(seen, (STARTED,) if follow else (FAILURE, CANCELLED))
+    if not wanted:
+        problem = f"no task {'runs' if follow else 'has failed'}; name a task"
+        raise _unknown(seen, f"no task {task!r} has started" if task else problem)
+    keys = {node.key for node in wanted}
     while True:
+        nodes = [leaf for node in wanted for leaf in (node.children.values() if node.is_loop else [node])]
         problems = [printer.show(node, follow=follow and len(nodes) == 1) for node in nodes]
-        if not follow or not any(node.state in (STARTED, WAITING) for node in nodes):
+        if not follow or not any(node.state in (STARTED, WAITING) for node in wanted):
             break
         time.sleep(poll)
-        nodes = [node for node in watching.look(server, seen.id).tasks.leaves() if node.key in keys]
-    for problem in problems:
-        if problem is not None:
-            raise problem
+        seen = watching.look(server, seen.id)
+        wanted = [node for node in _all(seen) if node.key in keys]
+    if not follow and not any(node.pods for node in nodes):
+        raise _unknown(seen, f"no task {task!r} has started")
+    for error in problems:
+        if error is not None:
+            raise error
 
 
-def _choose(seen: watching.Look, task: str, *, follow: bool) -> list[Node]:
-    leaves = list(seen.tasks.leaves())
-    wanted = (STARTED,) if follow else (FAILURE, CANCELLED)
-    nodes = [node for node in leaves if node.pods and node.state in wanted]
-    if task:
-        nodes = [node for one in seen.tasks.nodes.values() for node in _named(one, task)]
-        nodes = [node for node in nodes if node.pods or follow]
-    if nodes:
-        return nodes
-    started = ", ".join(repr(node.label) for node in leaves if node.pods) or "none"
-    problem = f"no task {'runs' if follow else 'has failed'}; name a task"
-    problem = f"no task {task!r} has started" if task else problem
-    raise UserError(f"in the run {seen.id} {problem}; started: {started}")
+def _all(seen: watching.Look) -> Iterator[Node]:
+    """Loops, iterations and other tasks."""
+    for node in seen.tasks.nodes.values():
+        yield node
+        yield from node.children.values()
 
 
-def _named(node: Node, name: str) -> list[Node]:
-    """The task itself if it has the name; of a loop, its iterations if it has, or the one that has."""
+def _telling(seen: watching.Look, states: Collection[str]) -> list[Node]:
+    """Tasks in these states that have had a pod."""
+    return [node for node in seen.tasks.leaves() if node.pods and node.state in states]
+
+
+def _named(seen: watching.Look, name: str) -> list[Node]:
+    """The task or loop of a name, else the iteration: as people or as the pipeline call them."""
     plain = name.lower().replace(" ", "_")
-    names = (node.name, node.key.rpartition("/")[2].replace("-", "_"))
-    if not node.is_loop:
-        return [node] if plain in names else []
-    children = node.children.values()
-    return [child for child in children if plain in names or _named(child, name)]
+    fitting = [n for n in _all(seen) if plain in (n.name, n.key.rpartition("/")[2].replace("-", "_"))]
+    top = [node for node in fitting if node.key in seen.tasks.nodes]
+    return top or fitting
+
+
+def _unknown(seen: watching.Look, problem: str) -> UserError:
+    nodes = seen.tasks.nodes.values()
+    begun = [one for one in nodes if one.pods or any(child.pods for child in one.children.values())]
+    started = ", ".join(repr(one.label) for one in begun) or "none"
+    return UserError(f"in the run {seen.id} {problem}; started: {started}")
 
 
 class _Printer:
@@ -84,6 +94,8 @@ class _Printer:
         """Pods of which nothing new will come."""
         self._last = ""
         """The pod that the last line is from."""
+        self._is_open = False
+        """Whether that line has no end yet."""
 
     def show(self, node: Node, *, follow: bool = False) -> UserError | None:
         """Print what is new in the logs of a task's attempts.
@@ -102,7 +114,7 @@ class _Printer:
             if pod.id in self._whole:
                 continue
             try:
-                self._print(f"{title}, {pod.id}", pod, follow and is_last)
+                self._print(f"{title}, {pod.name}", pod, follow and is_last)
             except UserError as error:
                 problem = error if is_last else None
                 if not is_last:
@@ -116,9 +128,10 @@ class _Printer:
         for piece in self._logs.pieces(pod, follow=follow):
             new, skip = piece[skip:], max(0, skip - len(piece))
             if self._last != pod.id and (new or pod.id not in self._shown):
-                print(f"==> {title} <==")
-                self._last = pod.id
+                print("\n" * self._is_open + f"==> {title} <==")
+                self._last, self._is_open = pod.id, False
             self._shown[pod.id] = self._shown.get(pod.id, 0) + len(new)
             sys.stdout.flush()
             sys.stdout.buffer.write(new)
             sys.stdout.buffer.flush()
+            self._is_open = not new.endswith(b"\n") if new else self._is_open

@@ -86,7 +86,7 @@ class _Reader:
                 self._add(nodes, f"{key}{DRIVER}", f"{label} driver", Step(), driver)
             if "iteration-driver" in inner or step.template.endswith("-iterator"):
                 nodes[key] = self._loop(key, label, step, why)
-            elif "executor" in inner or not inner:
+            elif "executor" in inner or (not inner and name != "root"):
                 self._add(nodes, key, label, driver, step, why)
             else:
                 reason = f"condition {label!r} is false" if step.phase == "Skipped" else why

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -12,6 +12,8 @@ from urllib.parse import quote
 from components.errors import UserError
 from pipelines.cluster.connection import Api, Connection, ExistsError, MissingError, said
 
+_RUNS = 20
+"""Runs in a page."""
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -147,21 +149,33 @@ class Server(Api):
         """
         scope = {"experiment_id": experiment} if experiment else self._place
         query = {**scope, "sort_by": "created_at desc", **_filter("EQUALS", equal)}
-        found = self.pages("list runs", "runs", "runs", **query)
+        # each comes with all its tasks
+        found = self.pages("list runs", "runs", "runs", page_size=_RUNS, **query)
         return (one for one in found if all(one.get(key) == value for key, value in equal.items()))
 
     def cancel(self, identity: str) -> None:
         """End a run."""
         self.json(f"cancel the run {identity}", "POST", f"runs/{_quoted(identity)}:terminate")
 
-    def log(self, run: str, node: str) -> str:
-        """What the main container of a node of a run's workflow wrote."""
-        what = f"read the log of {node}"
-        response = self.request(what, "GET", f"v1alpha1/runs/{_quoted(run)}/nodes/{_quoted(node)}/log")
-        text = str(response.content.decode("utf-8", "replace"))
-        if re.match(r'\s*{\s*"error_(message|details)"', text):  # with status 200
-            raise UserError(f"cannot {what}{said(response)}")
-        return text
+    def log(self, run: str, names: Sequence[str]) -> bytes:
+        """What the main container of a pod of a run wrote.
+
+        Args:
+            run: the run's ID.
+            names: what the server may know the pod by, the likeliest first.
+        """
+        errors: list[UserError] = []
+        for name in names:
+            what, path = f"read the log of {name}", f"runs/{_quoted(run)}/nodes/{_quoted(name)}/log"
+            try:
+                response = self.request(what, "GET", f"v1alpha1/{path}")
+            except UserError as error:
+                errors.append(error)
+                continue
+            if not re.match(rb'\s*{\s*"error_(message|details)"', response.content):
+                return bytes(response.content)
+            errors.append(UserError(f"cannot {what}{said(response)}"))  # with status 200
+        raise errors[0]
 
     def pipeline(self, name: str) -> str:
         """ID of the pipeline of a name; it is made if there is none."""

@@ -19,6 +19,8 @@ from pipelines.display import Display
 from pipelines.tree import CANCELLED, FAILURE, SKIPPED, STARTED, WAITING, Node, Tasks
 
 _LISTED = 20
+_WIDTH = 10_000
+"""Characters of a line where no terminal wraps it: nothing is cut."""
 _PATIENCE = 600.0
 """Seconds without an answer after which waiting for a run ends; the run itself goes on."""
 _PROGRESS = 15.0
@@ -86,7 +88,8 @@ def show(server: Server, identity: str, place: Kubeconfig) -> int:
         speaking = [node for node in seen.tasks.leaves() if node.state in (STARTED, FAILURE)]
         for node in speaking[:_LOGS]:
             logs.explain(node)
-    Console(highlight=False).print(Display(seen.tasks, seen.title()).render(), soft_wrap=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(Display(seen.tasks, seen.title()).render())
     return conclude(seen)
 
 
@@ -130,6 +133,7 @@ class _Watcher:
 
     def take(self, seen: Look) -> None:
         """Show how the run is now."""
+        self._display.tree, self._display.title = seen.tasks, seen.title()
         if self._logs is None and seen.workflow is not None:
             self._logs = Logs(self._server, seen.id, seen.workflow, self._place)
         due = time.monotonic() - self._read >= _PROGRESS
@@ -153,7 +157,6 @@ class _Watcher:
                 self._display.changed(node, "progress")
         if due:
             self._read = time.monotonic()
-        self._display.tree, self._display.title = seen.tasks, seen.title()
 
 
 def _patiently(server: Server, identity: str, poll: float) -> Look:

@@ -36,11 +36,27 @@ class Pod:
     """One attempt at running a step."""
 
     node: Mapping[str, Any]
+    attempts: Sequence["Pod"] = field(default=(), repr=False, compare=False)
+    """All attempts, with this one."""
 
     @property
     def id(self) -> str:
         """ID of its node."""
         return str(self.node.get("id"))
+
+    @property
+    def name(self) -> str:
+        """Its name in Kubernetes."""
+        workflow, _, number = self.id.rpartition("-")
+        return f"{workflow}-{self.node.get('templateName')}-{number}"
+
+    @property
+    def names(self) -> list[str]:
+        """What a server may know its log by: the pod, its node, the node of the task's attempt around it."""
+        around = self.node.get("boundaryID")
+        alone = sum(one.node.get("boundaryID") == around for one in self.attempts) == 1
+        is_executor = ".executor(" in str(self.node.get("name"))
+        return [self.name, self.id, *([str(around)] if around and alone and is_executor else [])]
 
     @property
     def phase(self) -> str:
@@ -85,12 +101,12 @@ class Step:
     @property
     def phase(self) -> str:
         """Argo's word for its state; empty before it has begun."""
-        return str(self.node.get("phase") or (self.last.node.get("phase") if self.attempts else "") or "")
+        return str(self.node.get("phase") or self.last.node.get("phase") or "")
 
     @property
     def message(self) -> str:
         """What Argo says of it."""
-        return Pod(self.node).message or (Pod(self.last.node).message if self.attempts else "")
+        return Pod(self.node).message or Pod(self.last.node).message
 
     @property
     def template(self) -> str:
@@ -105,7 +121,7 @@ class Step:
     @property
     def ended(self) -> float | None:
         """When it ended."""
-        return seconds(self.node.get("finishedAt") or (self.attempts and self.last.node.get("finishedAt")))
+        return seconds(self.node.get("finishedAt") or self.last.node.get("finishedAt"))
 
     def inside(self) -> dict[str, "Step"]:
         """The steps inside the last attempt."""
@@ -156,7 +172,7 @@ def read(manifest: str) -> Workflow | None:
         nodes = status.get("nodes") or {}
         if status.get("compressedNodes"):
             nodes = json.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
-        name = str(metadata["name"])
+        name = str(metadata.get("name") or "")
         builder = _Builder((document.get("spec") or {}).get("templates") or [])
         for node in sorted(nodes.values(), key=_attempts):
             builder.place(name, node)
@@ -169,8 +185,10 @@ def read(manifest: str) -> Workflow | None:
     return Workflow(name, str(metadata.get("namespace") or ""), phase, message, bucket, builder.root)
 
 
-def _attempts(node: Mapping[str, Any]) -> list[int]:
-    return [int(attempt) for attempt, name in _PART.findall(str(node["name"])) if attempt]
+def _attempts(node: Mapping[str, Any]) -> tuple[list[int], str]:
+    """What to sort nodes by, so that attempts follow each other."""
+    name = str(node["name"])
+    return [int(attempt) for attempt, _ in _PART.findall(name) if attempt], name
 
 
 class _Builder:
@@ -191,9 +209,10 @@ class _Builder:
                 step = step.attempts.setdefault(int(attempt), Step())
         step.node = node
         if node.get("type") == "Pod" and node.get("phase") not in SKIPPED:
-            self._pods[path].append(Pod(node))
+            pods = self._pods[path]
+            pods.append(Pod(node, pods))
             if path[-1:] == ("executor",):
-                self._pods[path[:-1]].append(Pod(node))
+                self._pods[path[:-1]].append(pods[-1])
 
     def expand(self, step: Step, path: tuple[str, ...], template: str) -> None:
         """Add the steps of a template that have not begun, in its order."""

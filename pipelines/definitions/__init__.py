@@ -1,1 +1,1 @@
-"""The pipelines: what they are made of, their profiles, and how they are compiled."""
+"""The pipelines, their profiles, and how both are compiled."""

@@ -30,11 +30,7 @@ BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] 
 
 
 def find_pipeline(name: str) -> str:
-    """The name, if there is such a pipeline.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The name, if there is such a pipeline; else UserError."""
     if name not in PIPELINES:
         raise UserError(f"there is no pipeline {name!r}; expected one of {', '.join(PIPELINES)}")
     return name
@@ -54,14 +50,14 @@ def choose(
         pipeline: name of the pipeline.
         profile_name: name of the profile.
         words: `name=value`, as `Set`.
-        workspace: the workspace, where the folders that values name can be seen from here.
+        workspace: the workspace, where this machine sees the folders that values name.
         complete: whether all values of a run are given.
 
     Returns:
         What differs from the profile.
 
     Raises:
-        UserError: there is no such pipeline or profile; or everything that a stage would refuse.
+        UserError: no such pipeline or profile, or everything that a stage would refuse.
     """
     profile = load_profile(profile_name)
     given, mistakes = parse(find_pipeline(pipeline), (word for group in words for word in group))
@@ -79,7 +75,7 @@ def compile_pipeline(
     workspace: Path | None = None,
     given: Arguments | None = None,
 ) -> dict[str, Any]:
-    """Compile a pipeline, check it against the DAG rules, and write the IR.
+    """Compile a pipeline, check it against the DAG rules, write it to a YAML file and return the IR.
 
     Args:
         name: name of the pipeline, a key of `BUILDERS`.
@@ -88,12 +84,6 @@ def compile_pipeline(
         registry: registry and path before the names of our images; empty keeps `localhost/b1k`.
         workspace: folder that all stages share; the profile's when None.
         given: values that become the defaults of the pipeline's inputs.
-
-    Returns:
-        The IR as a dictionary.
-
-    Raises:
-        UserError: there is no such pipeline or profile.
     """
     profile = _with_images(load_profile(profile_name), registry)
     if workspace is not None:
@@ -110,7 +100,7 @@ def compile_pipeline(
 
 
 def _add_choices(package: Path, name: str) -> dict[str, Any]:
-    """Write the choices of inputs into the IR: the Kubeflow UI shows a drop-down, but the SDK has no way."""
+    """Write the choices of inputs into the IR, which the SDK cannot: the Kubeflow UI shows a drop-down."""
     text = package.read_text()
     documents = list(yaml.safe_load_all(text))
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]

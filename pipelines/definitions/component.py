@@ -17,16 +17,14 @@ _OUTPUT = "output_"
 """Stands for `LOOP` in a signature, where the SDK refuses that name."""
 _SETTINGS = (
     'Any other field of any stage, as JSON, such as {"train": {"learning_rate": {"peak": 3e-5}}}. `finetune` '
-    "holds what the groups' trainings have otherwise than `train`. Fields, with their defaults:"
+    "holds the values in which the groups' trainings differ from `train`. Fields, with their defaults:"
 )
 
 
 def parameter(one: Field, default: object = inspect.Parameter.empty) -> inspect.Parameter:
     """A field as a parameter of a component or an input of a pipeline.
 
-    Args:
-        one: the field; choices, lists (names with spaces between) and presets are text.
-        default: its default; the field's own when not given.
+    Choices, lists (names with spaces between) and presets are text.
     """
     kind = one.kind if one.kind in (int, float, bool) else str
     if default is inspect.Parameter.empty:
@@ -59,7 +57,7 @@ def pipeline_documentation(pipeline: str, summary: str) -> str:
 
 def _text(one: Field) -> str:
     choices = f" One of: {', '.join(one.choices)}." if one.choices else ""
-    names = " Names with spaces between." if isinstance(one.default, tuple) else ""
+    names = " Separated by spaces." if isinstance(one.default, tuple) else ""
     return one.documentation + names + choices
 
 
@@ -76,10 +74,6 @@ def component(declaration: Declaration[Any, Any], workspace: str) -> Any:
 
     Its parameters are the typed inputs that a stage has a field for, the fields that a pipeline sets for each
     task, and, where a stage has other fields, the profile's and the run's settings.
-
-    Args:
-        declaration: what the stage takes and makes.
-        workspace: folder that all stages share.
     """
     known = {one.name: one for one in fields(declaration.config) if one.name in INPUTS or one.per_task}
     others = [one for one in fields(declaration.config) if one.name not in known]
@@ -116,7 +110,7 @@ def _component(
 
 
 def _artifacts(declaration: Declaration[Any, Any]) -> Iterable[inspect.Parameter]:
-    """The artifacts that a stage reads, and all that it puts out."""
+    """The artifacts that a stage reads, and all its outputs."""
     kind: Callable[[str, Any], inspect.Parameter] = _constant
     types = {"dataset": dsl.Dataset, "initial": dsl.Model, "common": dsl.Model, "groups": dsl.Model}
     for name, (many, optional) in declaration.artifacts().items():

@@ -1,4 +1,4 @@
-"""Rules of our DAGs, checked on the compiled IR: what kfp.local and the cluster's engine do alike.
+"""Rules of our DAGs, checked on the compiled IR, so that kfp.local and the cluster run them alike.
 
 With kfp 2.17 a pipeline that breaks one of them runs, without an error, with other values on a laptop than on
 a cluster, or fails on one of the two.
@@ -14,11 +14,7 @@ _TEXT = re.compile(r"(?<=[=!]= )'[^'\\]*'(?=$|[ )])")
 
 
 def violations(spec: Spec) -> list[str]:
-    """Walk a compiled pipeline and list what breaks a rule, one line each.
-
-    Args:
-        spec: the pipeline's IR, the first document of the compiled YAML.
-    """
+    """Walk a compiled pipeline's IR and list what breaks a rule, one line each."""
     return [*_check_name(spec), *_walk(spec, spec["root"], "root", inside_loop=False)]
 
 

@@ -1,4 +1,4 @@
-"""What the pipelines are written with: tasks by the names of their stages."""
+"""Builds pipelines: adds a task by the name of its stage."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -68,8 +68,8 @@ class Flow:
         Args:
             stage: name of its stage.
             label: its name in the UI and in our own display.
-            sections: sections of the settings that are its, when they are not the one of the stage's name.
-            given: its artifacts, what is different from the pipeline's inputs, and fields of this task alone.
+            sections: its sections of the settings; the stage's name when not given.
+            given: its artifacts, what differs from the pipeline's inputs, and fields of this task alone.
         """
         declaration = DECLARATIONS[stage]
         made = component(declaration, self.profile.workspace)

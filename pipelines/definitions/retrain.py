@@ -4,7 +4,7 @@
 1. news: is there a version of the demonstrations that no policy was judged on?
 2. If so, all of `train_and_evaluate` on that version, its common policy starting from the champion's.
 
-Without news it ends after the second step, which needs no GPU. Made to be scheduled.
+Without news it ends after step 1, which needs no GPU. It is meant to be scheduled.
 """
 
 from kfp import dsl

@@ -11,7 +11,7 @@
 8. leaderboard: choose a policy per task on validation, score the reported instances.
 9. promote: replace the champion on evidence.
 
-Where kfp.local and the cluster would differ, we do not go: `dag_rules.py` holds the rules.
+It avoids whatever kfp.local and the cluster do differently: `dag_rules.py` has the rules.
 """
 
 from kfp import dsl

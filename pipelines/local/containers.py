@@ -1,11 +1,11 @@
 """Tasks in their images, as on a cluster: `b1k run --containers`, through the socket of Docker or Podman.
 
 Every task is a container of the image that the compiled pipeline names, run as the calling user without
-capabilities, with a root file system that cannot be written and without network. It sees the workspace under
-its own path, so that the paths in artifacts and lineage mean the same inside and outside.
+capabilities, with a read-only root file system and without network. It sees the workspace under its own path,
+so that the paths in artifacts and lineage mean the same inside and outside.
 
 `python -m pipelines.local.containers URL LABEL` waits until its standard input is closed, then removes the
-containers of a run. The kernel closes it when `b1k run` ends in whatever way, so no container outlives us.
+containers of a run. The kernel closes it when `b1k run` ends, even by kill -9, so no container outlives us.
 """
 
 import os
@@ -31,7 +31,7 @@ from pipelines.definitions.profiles.cluster import S3, S3_SETTINGS, WANDB, WANDB
 ENGINE_FAILED = 125
 """Exit code of a task whose container could not be started or was lost, as `docker run` has it."""
 PASSED_ON = (*S3.keys, *S3_SETTINGS.keys, *WANDB.keys, *WANDB_SETTINGS.keys)
-"""Variables of ours that tasks get, the same as on a cluster. They are never written to a file."""
+"""Variables of ours that are passed on to tasks, as on a cluster. They are never written to a file."""
 FOLDERS = ("repository", "initial_checkpoint", "policy", "wrapper", "robot_config")
 """Values of the pipelines that may name a folder or file of this machine, by the last part of their names."""
 WRITABLE = "champion"
@@ -85,16 +85,9 @@ class Setup:
 def set_up(
     settings: Settings, spec: Mapping[str, Any], arguments: Mapping[str, Any], workspace: Path, run: str
 ) -> Setup:
-    """Check that everything is there before the first task starts.
+    """Check that everything is there before the first task starts; the caller holds the workspace's lock.
 
     Removes containers of the workspace that an earlier run could not, and pulls images that are missing.
-
-    Args:
-        settings: what the person chose.
-        spec: the compiled pipeline.
-        arguments: the pipeline's arguments.
-        workspace: the workspace, whose lock the caller holds.
-        run: name of this attempt.
 
     Raises:
         UserError: no container engine answers, or an image or folder is missing.
@@ -109,7 +102,7 @@ def set_up(
         raise UserError(f"the container engine at {url} failed: {error}") from error
     finally:
         client.close()
-    # a rootless engine maps its root to the user who runs it, and its other users to nobody that we know
+    # a rootless engine maps its root to the user who runs it, and its other users to unknown ones
     user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
     return Setup(url, images, user, settings.network, str(workspace), readable, writable, run)
 
@@ -123,18 +116,9 @@ def image_names(spec: Mapping[str, Any]) -> list[str]:
 def host_folders(
     arguments: Mapping[str, Any], workspace: Path, mounts: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The folders outside the workspace that tasks need.
+    """The folders outside the workspace that tasks read, and those that they write.
 
-    Args:
-        arguments: the pipeline's arguments; what names an existing absolute path is one.
-        workspace: the workspace.
-        mounts: further folders.
-
-    Returns:
-        Those to read, and those to write.
-
-    Raises:
-        UserError: one of the further folders does not exist.
+    An argument of the pipeline that is an existing absolute path names one; `mounts` are more to read.
     """
     for folder in mounts:
         if not Path(folder).exists():
@@ -176,14 +160,7 @@ def sockets() -> tuple[str, ...]:
 
 
 def connect() -> tuple[str, docker.DockerClient]:
-    """Find a container engine that answers.
-
-    Returns:
-        Its URL and a client.
-
-    Raises:
-        UserError: there is none.
-    """
+    """URL and client of a container engine that answers; UserError if there is none."""
     tried = []
     for url in sockets():
         try:
@@ -198,7 +175,7 @@ def connect() -> tuple[str, docker.DockerClient]:
 
 
 def _knock(url: str) -> None:
-    """Raise OSError where nobody listens at a Unix socket, in fewer words than the library."""
+    """Raise OSError where nobody listens at a Unix socket, with a shorter message than the library's."""
     if url.startswith("unix://"):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(url.removeprefix("unix://"))
@@ -234,15 +211,7 @@ class Container:
     def __init__(
         self, setup: Setup, image: str, command: Sequence[str], log: Path, environment: Mapping[str, str]
     ) -> None:
-        """Prepare; `wait` starts it.
-
-        Args:
-            setup: how containers are started.
-            image: reference of the image in the compiled pipeline.
-            command: program and arguments; the image's own entry point does not count, as on a cluster.
-            log: file that its output is appended to.
-            environment: variables for it, besides `PASSED_ON`.
-        """
+        """Prepare; `wait` starts it. The image's own entry point is not used, as on a cluster."""
         self._setup = setup
         self._image = setup.images[image]
         self._command = list(command)
@@ -256,11 +225,7 @@ class Container:
         self._id = ""
 
     def wait(self) -> int:
-        """Run it to its end.
-
-        Returns:
-            The exit code of its command, `ENGINE_FAILED` if the container engine failed; the log says how.
-        """
+        """Run it to its end: the exit code of its command, or `ENGINE_FAILED`, with the error in its log."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab", buffering=0) as log:
             try:
@@ -296,7 +261,7 @@ class Container:
             "tmpfs": {"/tmp": ""},  # noqa: S108
             "shm_size": _SHARED_MEMORY,
             "cap_drop": ["ALL"],
-            # the second: a user's folders have labels of SELinux that containers may not touch
+            # the second: SELinux labels of a user's folders keep containers out
             "security_opt": ["no-new-privileges", "label=disable"],
             # Python as process 1 ignores SIGTERM; a stage can be killed at any moment
             "stop_signal": "SIGKILL",
@@ -305,11 +270,7 @@ class Container:
         }
 
     def stop(self, grace: float = 0.0) -> None:
-        """End it if it runs, and remove it.
-
-        Args:
-            grace: not used: a stage in a container gets no warning.
-        """
+        """Kill it if it runs, and remove it; it gets no `grace`."""
         if not self._id:
             return
         client = docker.DockerClient(base_url=self._setup.url)
@@ -322,15 +283,10 @@ class Container:
 
 @contextmanager
 def cleaning(setup: Setup, log: Path) -> Iterator[None]:
-    """Remove the run's containers when the block is left or this process ends, kill -9 included.
-
-    Args:
-        setup: how the containers are started.
-        log: file for errors of the removal.
-    """
+    """Remove the run's containers when the block is left or this process ends, kill -9 included."""
     command = [sys.executable, "-m", "pipelines.local.containers", setup.url, f"{_RUN}={setup.run}"]
     with log.open("ab") as file:
-        # in a session of its own: Ctrl-C at the terminal is not for it
+        # in a session of its own, which Ctrl-C at the terminal does not reach
         reaper = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=file, stderr=file, start_new_session=True
         )

@@ -2,7 +2,7 @@
 
 kfp.local replaces logging handlers and `print` of its process and writes its log to stdout, so it gets a
 process of its own whose output goes to a file. Its subprocess runner refuses container components; our task
-handler runs their commands with this interpreter. What happens is told in a file of JSON lines, to which the
+handler runs their commands with this interpreter. Events are written to a file of JSON lines, to which the
 stages add their progress (`components/runtime/progress.py`).
 """
 
@@ -55,7 +55,7 @@ class _Task(Protocol):
         """Wait for its end; returns the exit code, negative for a signal."""
 
     def stop(self, grace: float) -> None:
-        """End it, and whatever it left behind."""
+        """End it, and what it left behind."""
 
 
 class _Process(Child):
@@ -87,7 +87,7 @@ class Tasks:
         Args:
             full_command: command and arguments of the container component, placeholders resolved.
             image: the component's image.
-            variables: environment variables that the pipeline gives the task; for containers.
+            variables: the task's environment variables in the pipeline; for containers.
 
         Returns:
             The exit code; negative for a signal.
@@ -145,7 +145,7 @@ def _host_process(
 
 
 def _outcome(executor_input: Mapping[str, Any], code: int) -> dict[str, Any]:
-    """What the task said of its artifact."""
+    """What the task reported of its artifact."""
     if code:
         return {"cached": False, "artifact": ""}
     output = json.loads(Path(executor_input["outputs"]["outputFile"]).read_text())
@@ -160,11 +160,7 @@ def _outcome(executor_input: Mapping[str, Any], code: int) -> dict[str, Any]:
 
 
 def run_pipeline(request: Request) -> int:
-    """Run a compiled pipeline with kfp.local.
-
-    Returns:
-        0, or the exit code of the first task that failed (1 for one that was killed).
-    """
+    """Run a compiled pipeline with kfp.local: 0, or the code of the first task that failed (killed: 1)."""
     # kfp warns that settings of the cluster have no effect here; that is the point of a profile
     warnings.simplefilter("ignore")
     from kfp import components, local
@@ -178,10 +174,10 @@ def run_pipeline(request: Request) -> int:
         tasks: ClassVar[Tasks]
 
         def validate_image(self, image: str) -> None:
-            """Any image will do: those that are used were looked for before the start."""
+            """Accept any image: those that are used were checked before the start."""
 
         def validate_not_container_component(self, full_command: list[str]) -> None:
-            """Container components are what we run."""
+            """Accept container components."""
 
         def run(self) -> status.Status:
             """Run the task."""

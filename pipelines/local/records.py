@@ -1,4 +1,4 @@
-"""Runs of a pipeline on this machine: their records, and the lock that keeps two off one workspace."""
+"""Runs of a pipeline on this machine: their records, and the lock against two runs in one workspace."""
 
 import dataclasses
 import fcntl
@@ -21,7 +21,7 @@ INTERRUPTED = "interrupted"
 RUN = "run.json"
 LATEST = "latest"
 """Link to the folder of the last run."""
-_FORMAT = 2
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Run:
     containers: dict[str, Any] | None = None
     """How it uses containers (`containers.Settings`); None where tasks are processes of this machine."""
     format: int = 1
-    """Of this record; arguments of format 1 have names that are not known any more."""
+    """Version of this record; arguments of version 1 have names that are no longer known."""
 
     def folder(self, workspace: Path) -> Path:
         """The run's folder."""
@@ -71,11 +71,11 @@ def now() -> str:
 
 
 def new_run(workspace: Path, pipeline: str, profile: str, arguments: dict[str, Any]) -> Run:
-    """A run with an id of its own, from the time."""
+    """A run with a new id, made from the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     taken = {path.name for path in (workspace / "runs").glob("*")}
     name = next(n for n in (stamp, *(f"{stamp}-{i}" for i in range(2, 1000))) if n not in taken)
-    return Run(name, pipeline, profile, arguments, started=now(), format=_FORMAT)
+    return Run(name, pipeline, profile, arguments, started=now(), format=FORMAT)
 
 
 def load_runs(workspace: Path) -> list[Run]:
@@ -85,9 +85,9 @@ def load_runs(workspace: Path) -> list[Run]:
 
 
 def unfinished_run(workspace: Path) -> Run | None:
-    """The last run, if it did not succeed and can be continued by this version."""
+    """The last run, if it did not succeed."""
     runs = load_runs(workspace)
-    return runs[-1] if runs and runs[-1].status != SUCCEEDED and runs[-1].format == _FORMAT else None
+    return runs[-1] if runs and runs[-1].status != SUCCEEDED else None
 
 
 def resumed(run: Run) -> Run:
@@ -97,11 +97,7 @@ def resumed(run: Run) -> Run:
 
 @contextmanager
 def exclusive(workspace: Path) -> Iterator[None]:
-    """Hold the workspace's lock; the kernel releases it when we end in whatever way.
-
-    Raises:
-        UserError: another run holds it.
-    """
+    """Hold the workspace's lock, which the kernel releases when we end; UserError if another run has it."""
     workspace.mkdir(parents=True, exist_ok=True)
     with (workspace / ".lock").open("a+") as file:
         try:

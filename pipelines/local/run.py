@@ -1,8 +1,8 @@
 """Runs a pipeline on this machine: `b1k run`.
 
-A child process (`engine.py`) runs the compiled pipeline with kfp.local; here we show what it does
-and record it. Nothing outlives us: the child and its tasks get SIGKILL from the kernel when we end, and a
-helper process removes containers (`containers.py`).
+A child process (`engine.py`) runs the compiled pipeline with kfp.local; here its progress is shown and
+recorded. Nothing outlives us: the kernel kills the child and its tasks when we end, and a helper process
+removes containers (`containers.py`).
 """
 
 import dataclasses
@@ -18,9 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import format_seconds
@@ -32,6 +29,7 @@ from pipelines.display import Display
 from pipelines.local.engine import Request
 from pipelines.local.records import (
     FAILED,
+    FORMAT,
     INTERRUPTED,
     RUN,
     RUNNING,
@@ -94,9 +92,6 @@ def run(options: Options) -> int:
 
     Returns:
         Exit code: 0 done, 1 a task failed, 2 a task refused its input, 130 interrupted.
-
-    Raises:
-        UserError: unknown names or inputs, nothing to resume, or the workspace is in use.
     """
     workspace = options.workspace.resolve()
     if options.list:
@@ -118,10 +113,9 @@ def run(options: Options) -> int:
 
 
 def prepare(options: Options, workspace: Path) -> Run:
-    """Check everything that can be checked before the workspace is touched.
+    """A new run, or with `resume` the one to continue.
 
-    Returns:
-        A new run, or with `resume` the one to continue.
+    Everything that can be checked is checked before the workspace is touched.
 
     Raises:
         UserError: unknown names, values that a stage would refuse, or nothing to resume.
@@ -150,6 +144,11 @@ def _unfinished(options: Options, workspace: Path, chosen: dict[str, Any] | None
     last = unfinished_run(workspace)
     if last is None:
         raise UserError(f"{workspace} has no unfinished run to resume; leave --resume out")
+    if last.format != FORMAT:
+        raise UserError(
+            f"the run {last.id} was started by an earlier version, whose values have other names; start a "
+            "new run: `b1k run --fields` lists the names"
+        )
     if chosen not in (None, last.containers):
         raise UserError(
             f"the run {last.id} was started with other options; --resume continues with its own: leave "
@@ -159,7 +158,7 @@ def _unfinished(options: Options, workspace: Path, chosen: dict[str, Any] | None
 
 
 def start(run: Run, workspace: Path, *, resume: bool) -> tuple[Run, int]:
-    """Run what `prepare` returned, and show it, for a caller who holds the workspace's lock.
+    """Run what `prepare` returned, and show it; the caller holds the workspace's lock.
 
     Returns:
         The run's record and the exit code.
@@ -182,11 +181,9 @@ def start(run: Run, workspace: Path, *, resume: bool) -> tuple[Run, int]:
 
 def list_runs(workspace: Path) -> int:
     """Print the runs of a workspace, newest first; returns exit code 0."""
-    table = Table("run", "pipeline", "profile", "status", "started", "time")
     for run in reversed(load_runs(workspace)):
         spent = format_seconds(sum(run.seconds.values()))
-        table.add_row(run.id, run.pipeline, run.profile, run.status, run.started, spent)
-    Console(soft_wrap=True, highlight=False).print(table)
+        print(f"{run.id:<18} {run.pipeline:<19} {run.profile:<8} {run.status:<12} {run.started} {spent:>8}")
     return 0
 
 
@@ -212,7 +209,7 @@ def _set_up(run: Run, spec: Mapping[str, Any], workspace: Path) -> "Setup | None
 
 
 def _resume(run: Run, workspace: Path, tree: Tree) -> Run:
-    """The next attempt of a run; where the last one was killed, what it did is recorded first."""
+    """The next attempt of a run; if the last one was killed, its results are recorded first."""
     if run.status == RUNNING:
         reader = _Events(_events_file(run, workspace))
         for _ in reader.feed(tree):
@@ -234,11 +231,11 @@ def _check_version() -> None:
 
 
 def _environment(workspace: Path, in_containers: bool) -> dict[str, str]:
-    """Variables for the stages; what the user has set counts more, where it means the same for them."""
+    """Variables for the stages; values that the user has set are kept where they mean the same for stages."""
     folder = str(Path(sys.executable).parent)
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workspace / "cache" / "jax")}
     tracking = {"WANDB_MODE": os.environ.get("WANDB_MODE", "offline")}
-    if in_containers:  # which know neither our programs nor our other folders; images choose their renderer
+    if in_containers:  # which see neither our programs nor our other folders; images choose their renderer
         return {**cache, **tracking, "PYTHONUNBUFFERED": "1"}
     defaults = {**cache, "MUJOCO_GL": "egl"}
     chosen = {name: os.environ.get(name, value) for name, value in defaults.items()}
@@ -317,7 +314,7 @@ class _Events:
         self.offset = 0
 
     def feed(self, tree: Tree) -> Iterator[tuple[Node, str]]:
-        """Hand the whole lines that are new to the tree; yields the tasks and kinds of event."""
+        """Update the tree with the new whole lines; yields the tasks and kinds of event."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -336,7 +333,7 @@ def _record(run: Run, workspace: Path, tree: Tree, code: int) -> Run:
     seconds, outputs = dict(run.seconds), dict(run.outputs)
     for node in tree.nodes.values():
         spent = node.seconds(time.time())
-        # a stage that was there already took its time in an earlier attempt
+        # the time of a cached stage is that of an earlier attempt
         if node.started is not None and not (node.state == CACHED and node.name in seconds):
             seconds[node.name] = round(seconds.get(node.name, 0.0) + spent, 1)
     for leaf in tree.leaves():
@@ -349,13 +346,13 @@ def _record(run: Run, workspace: Path, tree: Tree, code: int) -> Run:
 
 
 def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
-    """Folder of the run's leaderboard artifact, if it came so far."""
+    """Folder of the run's leaderboard artifact, if it got so far."""
     place = run.outputs.get(LEADERBOARD)
     return workspace / place if place else None
 
 
 def summaries(run: Run, workspace: Path) -> Iterator[str]:
-    """What came out, a line for each stage that says so: news, scores, promotion."""
+    """The results of a run, a line each: news, scores, promotion."""
     for task, place in run.outputs.items():
         path = workspace / place / RESULT
         said = json.loads(path.read_text()).get("summary", "") if path.is_file() else ""
@@ -364,7 +361,7 @@ def summaries(run: Run, workspace: Path) -> Iterator[str]:
 
 
 def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
-    """Say how it ended and how to go on."""
+    """Print how it ended and how to continue."""
     again = f"b1k run --resume --workspace {workspace}"
     if code == 0:
         return
@@ -378,9 +375,9 @@ def _conclude(run: Run, workspace: Path, tree: Tree, code: int) -> None:
         log = run.folder(workspace) / "engine.log"
         print(f"the pipeline engine ended with {describe_exit(code)}{log_tail(log)}", file=sys.stderr)
     if code == REFUSED:
-        hint = "if a value of the run was refused, start a new one; if it was something else, mend it and"
+        hint = "if a value of the run was refused, start a new one; if it was something else, fix it and"
     else:
-        hint = "when mended,"
+        hint = "when it is fixed,"
     print(f"finished stages are kept; {hint} continue with: {again}", file=sys.stderr)
 
 

@@ -59,9 +59,6 @@ def run(options: Options) -> int:
 
     Returns:
         Exit code: 0 done, 1 a task failed, 2 a mistake in the input, 130 interrupted.
-
-    Raises:
-        UserError: no rendering on this machine, bad values, or the workspace is in use.
     """
     profile = load_local_profile(options.profile)
     workspace = options.workspace.resolve()
@@ -100,11 +97,7 @@ def _version(options: Options, workspace: Path) -> str:
 
 
 def check_rendering() -> None:
-    """Check that MuJoCo can render without a screen.
-
-    Raises:
-        UserError: it cannot; the message says what to install.
-    """
+    """Check that MuJoCo can render without a screen; UserError with what to install if it cannot."""
     backend = os.environ.setdefault("MUJOCO_GL", "egl")
     # in a process of its own: a library that is missing or broken may end the process
     probe = "import mujoco; mujoco.GLContext(16, 16).make_current()"
@@ -119,16 +112,7 @@ def check_rendering() -> None:
 
 
 def collect(options: Options, profile: Profile, data: Path) -> int:
-    """Collect the demonstrations that are missing.
-
-    Args:
-        options: the demo's options.
-        profile: its tasks, and the size of their pictures.
-        data: folder of the dataset.
-
-    Returns:
-        Exit code of the collection.
-    """
+    """Collect the missing demonstrations of the profile's tasks into `data`; returns the exit code."""
     workspace = options.workspace.resolve()
     tasks = str(profile.values.inputs["tasks"]).split()
     log = workspace / "logs" / "collect.log"
@@ -149,7 +133,7 @@ def collect(options: Options, profile: Profile, data: Path) -> int:
             bar.update(completed=_episodes(data))
             code = child.poll()
         bar.update(completed=_episodes(data))
-    if had < total:  # otherwise it was done before, and this took only a look
+    if had < total:  # otherwise all were there
         spent = {"seconds": round(before + time.monotonic() - began, 1)}
         write_atomic(workspace / "logs" / "collect.json", json.dumps(spent) + "\n")
     if code:
@@ -183,11 +167,7 @@ def _run_options(options: Options, workspace: Path, wanted: dict[str, str]) -> l
 
 
 def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    """The content of `result.json`.
-
-    Args:
-        board: folder of the leaderboard artifact.
-        seconds: seconds per stage.
+    """The content of `result.json`, from the folder of the leaderboard and the seconds per stage.
 
     Returns:
         {"tasks": {name: {"trained", "untrained": {"q", "low", "high", "n"}}}, "seconds", "report",

@@ -37,7 +37,7 @@ _RENDER = (
 
 @dataclass(frozen=True)
 class Options:
-    """Check what a run of a profile needs; exit code 1 if something that it cannot do without is missing."""
+    """Check what a run of a profile needs; exit code 1 if something that it needs is missing."""
 
     profile: str = "h200x8"
     """laptop and smoke check this machine, h200x8 and one_gpu a cluster."""
@@ -65,14 +65,7 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Check, and print a table.
-
-    Returns:
-        Exit code: 0 no failure, 1 at least one.
-
-    Raises:
-        UserError: there is no such profile, or no kubeconfig.
-    """
+    """Check, and print a table; exit code 1 after a failure."""
     profile = load_profile(options.profile)
     local = options.local or profile.is_local
     findings = list(_local(options.workspace) if local else _cluster(options, profile))
@@ -99,12 +92,7 @@ def _cluster(options: Options, profile: Profile) -> Iterator[Finding]:
 
 
 def check_s3(address: str, timeout: int = 15) -> Finding:
-    """Write an object, read it, delete it.
-
-    Args:
-        address: s3://BUCKET/PREFIX; empty skips the check with a warning.
-        timeout: seconds to wait for an answer.
-    """
+    """Write an object to s3://BUCKET/PREFIX, read it, delete it; an empty address gives a warning."""
     if not address:
         return Finding("S3", "warning", "not checked", "give --s3 s3://BUCKET/PREFIX of the DVC remote")
     place = urlsplit(address)
@@ -177,7 +165,7 @@ def _distributions() -> Finding:
 
 
 def _egl() -> Finding:
-    """Make a rendering context, in a process of its own, as broken drivers end theirs."""
+    """Make a rendering context, in a process of its own, which a broken driver may end."""
     try:
         done = subprocess.run(
             [sys.executable, "-c", _RENDER], capture_output=True, text=True, check=False, timeout=120

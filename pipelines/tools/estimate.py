@@ -1,7 +1,7 @@
 """What a run will take: GPU hours, storage and evaluation hours, beside the report's own figures.
 
-Everything is computed from the profile's arguments and from assumptions, which are options and are printed.
-Prices are inputs: without them there is no column of money.
+Everything is computed from the profile's values and from assumptions, which are options and are printed.
+Prices are options too: without them there is no column of costs.
 """
 
 import dataclasses
@@ -86,7 +86,6 @@ class Options:
     """table for a terminal, markdown for documentation."""
 
     def __post_init__(self) -> None:
-        """Check what types cannot say."""
         if not 0 < self.utilisation <= 1:
             raise UserError(f"--utilisation {self.utilisation}; expected a share above 0, at most 1")
         for name in ("groups", "dataset_copies", "video_megabytes_per_minute"):
@@ -119,15 +118,11 @@ class Estimate:
 
     rows: tuple[Row, ...]
     assumptions: Mapping[str, str]
-    """What was assumed, by the name of the option."""
+    """Values of the assumptions, by the names of their options."""
 
 
 def run(options: Options) -> int:
-    """Print the estimate; returns exit code 0.
-
-    Raises:
-        UserError: the profile or an input is unknown, or the profile trains without GPUs.
-    """
+    """Print the estimate; returns exit code 0."""
     result = estimate(options)
     # Markdown has no lines within a cell
     console = Console(highlight=False, width=200 if options.format == "markdown" else None)
@@ -141,11 +136,7 @@ def run(options: Options) -> int:
 
 
 def estimate(options: Options) -> Estimate:
-    """Compute what a run takes.
-
-    Raises:
-        UserError: as `run`.
-    """
+    """Compute what a run takes; UserError for wrong values, or a profile that trains without GPUs."""
     profile = load_profile(options.profile)
     train = profile.steps.get("train", Step())
     if not train.gpus:
@@ -260,7 +251,7 @@ def _storage(assumed: Options, run: Mapping[str, Any], hours: float) -> Iterator
     plan: PlanConfig = run["plan"]
     trained, frozen = parameters(run["train"].model)
     policy = (trained + frozen) * _FLOAT32 / 1e9
-    # a saved state: parameters, their average and two moments; the last one stays until the next is whole
+    # a saved state: parameters, their average and two moments; it is kept until the next one is whole
     state = 2 * (4 * trained + 2 * frozen) * _FLOAT32 / 1e9
     policies = 1 + assumed.groups + plan.untrained
     tasks = len(plan.tasks) or EDITIONS[plan.edition].tasks

@@ -1,4 +1,4 @@
-"""`b1k checkpoint`: exchange checkpoints with the published layout, and look into them."""
+"""`b1k checkpoint`: import, export and inspect checkpoints in the published layout and in ours."""
 
 import json
 import math
@@ -70,14 +70,7 @@ Command = (
 
 
 def run(command: Import | Export | Inspect | Names) -> int:
-    """Run one of the commands.
-
-    Returns:
-        Exit code 0.
-
-    Raises:
-        UserError: a folder is not what it should be.
-    """
+    """Run one of the commands; returns exit code 0."""
     # seconds of imports that `--help` should not wait for
     from pi_behavior.checkpoint import CheckpointError
 

@@ -1,55 +1,52 @@
 """Remove artifacts that no champion, no recent or running run, and no kept artifact needs."""
 
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+import tyro
 from rich.filesize import decimal
 
 from components.errors import UserError
 from components.store.garbage import remove, survey
+from pipelines.cluster.connection import HOST_VARIABLE, Connection
+from pipelines.cluster.run_state import ENDED, state
+from pipelines.cluster.server import Server
 
 
 @dataclass(frozen=True)
 class Options:
-    """Remove what nothing needs any more: old artifacts, what killed work left, frames of datasets that are
-    gone. Without --delete it only says what would go.
+    """Remove what nothing needs any more: old artifacts, leftovers of killed work, frames of removed data.
+    Without --delete it only lists them.
     """
 
     workspace: Path = Path("workspace")
     """Folder shared by all stages."""
     days: float = 30
-    """What was used or made in so many days stays, and what runs of those days made."""
+    """Keep what was used or made in this many days, and what the runs of these days made."""
     champions: int = 3
-    """So many former champions stay, besides the champion."""
-    running_since: str = ""
-    """When the oldest run that still runs on a cluster began, ISO 8601; what was used since then stays. Runs
-    on this machine are known by their locks."""
+    """Number of former champions to keep, besides the champion."""
+    connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
+    """The server whose runs use the workspace: what was used since the oldest active one began is kept. It is
+    not asked where no --host is given; runs on this machine are known by their locks."""
     delete: bool = False
     """Remove it."""
 
     def __post_init__(self) -> None:
-        """Check ranges."""
         if self.days < 0 or self.champions < 0:
             raise UserError(f"--days {self.days}, --champions {self.champions}: expected 0 or more")
 
 
 def run(options: Options) -> int:
-    """List what nothing needs, and remove it if that is asked for.
-
-    Returns:
-        Exit code 0.
-
-    Raises:
-        UserError: there is no workspace, or it cannot be known what is needed.
-    """
+    """List what nothing needs, and remove it if that is asked for; returns exit code 0."""
     found = survey(
         options.workspace,
         time.time(),
         days=options.days,
         champions=options.champions,
-        running_since=_time(options.running_since),
+        running_since=_oldest_run(options.connection),
     )
     workspace, freed = options.workspace.resolve(), 0
     outcome = remove(found) if options.delete else ((item, True) for item in found.garbage)
@@ -63,10 +60,9 @@ def run(options: Options) -> int:
     return 0
 
 
-def _time(text: str) -> float | None:
-    try:
-        return datetime.fromisoformat(text).timestamp() if text else None
-    except ValueError:
-        raise UserError(
-            f"--running-since {text!r} is no time; expected ISO 8601, 2026-05-04T12:00Z"
-        ) from None
+def _oldest_run(connection: Connection) -> float | None:
+    """When the oldest run that still runs on the cluster began, POSIX time; None without a cluster."""
+    if not connection.host and not os.environ.get(HOST_VARIABLE):
+        return None
+    runs = (run for run in Server(connection).runs() if state(run) not in ENDED)
+    return min((datetime.fromisoformat(str(run["created_at"])).timestamp() for run in runs), default=None)

@@ -29,7 +29,7 @@ _LONGEST_VALUE = 40
 @dataclass(frozen=True)
 class _Target:
     artifact: tyro.conf.Positional[Path]
-    """The artifact's folder or record, or a champion's folder: then its leaderboard and its policies."""
+    """The artifact's folder or record, or a champion's folder, for its leaderboard and its policies."""
     workspace: Path | None = None
     """Workspace of the champion; when not given, the folder that the champion's folder lies in."""
 
@@ -41,10 +41,10 @@ class Show(_Target):
 
 @dataclass(frozen=True)
 class Verify(_Target):
-    """Recompute all digests of the chain; names what does not match, and exits with 1."""
+    """Recompute all digests of the chain, and name what does not match; exit code 1 if anything does not."""
 
     shallow: bool = False
-    """Leave out what it was made from."""
+    """Check this artifact alone, not what it was made from."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ Command = Show | Verify | Graph
 
 
 def run(command: Command) -> int:
-    """Run one of the commands; returns the exit code.
-
-    Raises:
-        UserError: there is no artifact at the path, or the graph cannot be written.
-    """
+    """Run one of the commands; returns the exit code."""
     path = command.artifact
     tops = artifacts_of(path, command.workspace or path.resolve().parent)
     if isinstance(command, Verify):
@@ -87,11 +83,7 @@ def run(command: Command) -> int:
 
 
 def show(artifacts: Sequence[Artifact]) -> int:
-    """Print what artifacts of a workspace were made from, up to the raw demonstrations.
-
-    Returns:
-        Exit code 0.
-    """
+    """Print what artifacts were made from, up to the raw demonstrations; returns exit code 0."""
     for node in lineage.chain(*artifacts):
         indent = "  " * node.depth
         print(
@@ -105,15 +97,7 @@ def show(artifacts: Sequence[Artifact]) -> int:
 
 
 def verify(artifacts: Mapping[Path, str], shallow: bool) -> int:
-    """Recompute the digests of artifacts and of all that they came from, and name what does not match.
-
-    Args:
-        artifacts: folders, and the digests that a champion's record has of them.
-        shallow: whether to leave out what they came from.
-
-    Returns:
-        Exit code: 0 whole, 1 not.
-    """
+    """Check folders, with their digests in a champion's record; returns exit code 1 if one does not match."""
     checked, problems = lineage.verify(artifacts, shallow)
     for problem in problems:
         print(f"{problem.path}: {problem.message}", file=sys.stderr)
@@ -143,7 +127,7 @@ class _Box:
     key: str
     lines: tuple[str, ...]
     external: bool
-    """Whether it is no artifact of ours: a data revision, a checkpoint that was imported."""
+    """Whether it is no artifact: a data revision, an imported checkpoint."""
 
 
 def draw(artifacts: Sequence[Artifact], form: Format) -> str:
@@ -151,10 +135,6 @@ def draw(artifacts: Sequence[Artifact], form: Format) -> str:
 
     Every box has the stage, the fingerprint, the digest, the key parameters, the run and the commit; every
     arrow the name under which the next stage read its input.
-
-    Args:
-        artifacts: the artifacts at the right end, of one workspace.
-        form: mermaid or dot.
     """
     boxes: dict[str, _Box] = {}
     arrows: list[tuple[str, str, str]] = []

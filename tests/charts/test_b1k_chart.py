@@ -198,6 +198,7 @@ def test_role_is_least_privilege(render):
         if set(rule["resources"]) & {"secrets", "configmaps"}:
             assert rule["verbs"] == ["get"]
             assert rule["resourceNames"], "without names the role could read every secret of the namespace"
+    assert [rule["verbs"] for rule in rules if "pods" in rule["resources"]] == [["get"]]
     binding = render()["RoleBinding", "b1k-runner"]
     assert binding["roleRef"]["name"] == "b1k-runner"
     assert [(one["name"], one["namespace"]) for one in binding["subjects"]] == [("b1k-runner", "robots")]
@@ -540,6 +541,13 @@ def test_services_select_their_pods_and_ports(render):
         policy = objects["NetworkPolicy", name]["spec"]
         assert policy["podSelector"]["matchLabels"].items() <= labels.items()
         assert {one["port"] for rule in policy["ingress"] for one in rule["ports"]} <= ports
+
+
+@pytest.mark.parametrize("version", ["v1beta2", "v1beta1"])
+def test_queues_have_the_version_of_kueue(render, version):
+    values = KUEUE if version == "v1beta2" else {"kueue": {**KUEUE["kueue"], "version": version}}
+    found = {one["apiVersion"] for one in render(values).values() if "kueue" in one["apiVersion"]}
+    assert found == {f"kueue.x-k8s.io/{version}"}
 
 
 def test_policy_server_is_reached_by_evaluators_only_and_reaches_nobody(render):

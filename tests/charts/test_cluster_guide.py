@@ -13,7 +13,8 @@ import tyro
 import yaml
 
 from components.runtime.executor import KfpTask
-from components.train.stage import Config, Inputs
+from components.runtime.stage import _with_presets
+from components.train.config import DECLARATION, Config
 from pipelines.definitions.compiling import compile_pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -71,8 +72,8 @@ def test_values_that_the_guide_names_exist():
 
 def configuration(words: list[str]) -> Config:
     """The configuration that words of the train stage's command line give."""
-    own = [word.replace("--config.", "--") for word in words if word.startswith("--config.")]
-    return tyro.cli(Config, args=own)
+    config, rest = _with_presets(Config(), [word for word in words if word.startswith("--config.")])
+    return tyro.cli(Config, args=[word.replace("--config.", "--") for word in rest], default=config)
 
 
 def task_of(spec: dict[str, Any], name: str) -> KfpTask:
@@ -84,7 +85,7 @@ def task_of(spec: dict[str, Any], name: str) -> KfpTask:
         given[key] = (
             defaults[source["componentInputParameter"]]["defaultValue"] if constant is None else constant
         )
-    return KfpTask({"parameterValues": given}, {})
+    return KfpTask(given, {}, {})
 
 
 def test_training_over_nodes_makes_what_the_pipelines_task_asks_for(helm, tmp_path):
@@ -96,7 +97,7 @@ def test_training_over_nodes_makes_what_the_pipelines_task_asks_for(helm, tmp_pa
         "--inputs.statistics",
     }
     spec = compile_pipeline("train_and_evaluate", "h200x8", tmp_path / "pipeline.yaml")
-    asked = configuration(task_of(spec, "train").command_line(Config, Inputs))
+    asked = task_of(spec, "train").config(DECLARATION)
     assert configuration(arguments) == asked
     assert asked.batch_size % (values["training"]["multiNode"]["nodes"] * 8) == 0
     done = helm("template", "b1k", ROOT / "charts" / "b1k", values=values)

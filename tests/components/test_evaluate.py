@@ -15,102 +15,29 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from components.errors import UserError
 from components.evaluate import stage as evaluate
-from components.evaluate import supervisor as supervisor_module
 from components.evaluate.config import Config, Inputs
 from components.evaluate.server import log_file, policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
+from components.evaluate.watch import Limits
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Job, Plan, Policy
-from components.evaluation.rollouts import ROLLOUTS, Outcome, load, save
+from components.evaluation.rollouts import ROLLOUTS, NoResultError, Outcome, load, save
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
 from components.runtime.processes import ChildError
 from components.runtime.progress import Progress
+from household.video import write_rollout_video
 from pi_behavior.policy.config import PolicyConfig
 
 TASK = "turning_on_radio"
-EVALUATOR = """
-    import argparse, json, os, sys, time, urllib.request
-    from pathlib import Path
-    parser = argparse.ArgumentParser()
-    for name in ("task-name", "host", "port", "mode", "output-dir", "image-size", "action-chunk-size"):
-        parser.add_argument("--" + name)
-    parser.add_argument("--instance-indices", nargs="+", type=int)
-    parser.add_argument("--num-rollouts", type=int)
-    parser.add_argument("--headless", action="store_true")
-    parser.add_argument("--write-video", action="store_true")
-    parser.add_argument("--oracle-stage", action="store_true")
-    args = parser.parse_args()
-    here, output = Path(__file__).parent, Path(args.output_dir)
-    faults = json.loads((here / "faults.json").read_text())
-    with (here / "starts").open("a") as file:
-        file.write(json.dumps({"indices": args.instance_indices, "oracle": args.oracle_stage}) + "\\n")
-    for folder in ("json", "videos"):
-        (output / folder).mkdir(parents=True, exist_ok=True)
-    for instance in (301 + i for i in args.instance_indices):
-        for rollout in range(args.num_rollouts):
-            name = f"{args.task_name}_{instance}_{rollout}"
-            path = output / "json" / f"{name}.json"
-            if path.exists():
-                continue
-            assert urllib.request.urlopen(f"http://{args.host}:{args.port}/healthz").read() == b"OK"
-            time.sleep(faults.get("seconds", 0))
-            marks = sorted(here.glob(f"fault-{name}-*"))
-            todo = faults.get(str(instance), [])
-            if len(marks) < len(todo):
-                (here / f"fault-{name}-{len(marks)}").touch()
-                fault = todo[len(marks)]
-                print("fault", fault, flush=True)
-                if fault == "crash":
-                    os.kill(os.getpid(), 11)
-                if fault == "hang":
-                    time.sleep(100)
-                if fault == "half":
-                    path.write_text('{"task": ')
-                    continue
-                if fault == "usage":
-                    sys.exit(2)
-                if fault == "server":
-                    urllib.request.urlopen(f"http://{args.host}:{args.port}/die")
-            if args.write_video:
-                (output / "videos" / f"{name}.mp4").write_bytes(b"video")
-            print("rollout", name, flush=True)
-            text = (here / "outcome.json").read_text()
-            aside = path.with_suffix(".aside")
-            aside.write_text(text.replace("666", str(instance)).replace("777", str(rollout)))
-            aside.rename(path)
-    if faults.get("linger"):
-        time.sleep(100)
-"""
-SERVER = """
-    import http.server, json, os, sys
-    from pathlib import Path
-    mapping, port_file = map(Path, sys.argv[1:])
-    (entry,) = json.loads(mapping.read_text())["checkpoints"].values()
-    assert Path(entry["path"]).is_dir() and entry["tasks"] == ["turning_on_radio"], entry
-    if (Path(__file__).parent / "broken").exists():
-        sys.exit("cannot load the checkpoint")
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/die":
-                os._exit(1)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"OK")
-        def log_message(self, *_):
-            pass
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    aside = port_file.with_suffix(".aside")
-    aside.write_text(f"{server.server_port}\\n")
-    aside.rename(port_file)
-    server.serve_forever()
-"""
+STANDINS = Path(__file__).parent / "standins"
 DRIVER = """
     import sys
     sys.path.insert(0, {tests!r})
@@ -121,25 +48,28 @@ DRIVER = """
 
 
 class Bench:
-    """A worker with a fake evaluator and a fake policy server."""
+    """A worker with a small program in place of the simulator and another in place of the policy server."""
+
+    limits = Limits(start=20.0, step=3.0, server=3.0)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.output = folder / "output"
 
     def prepare(self, faults: dict) -> None:
-        (self.folder / "evaluator.py").write_text(textwrap.dedent(EVALUATOR))
-        (self.folder / "server.py").write_text(textwrap.dedent(SERVER))
+        for program in STANDINS.glob("*.py"):
+            shutil.copy(program, self.folder)
         (self.folder / "faults.json").write_text(json.dumps(faults))
         (self.folder / "outcome.json").write_text(outcome(666, 777))
+        write_rollout_video(self.folder / "video.mp4", np.zeros((9, 32, 48, 3), np.uint8), 30)
         (self.folder / "artifacts" / "checkpoint").mkdir(parents=True)
 
     def evaluator(self, edition: str):
         program = (sys.executable, str(self.folder / "evaluator.py"))
         name = "household" if edition == "2026" else "omnigibson"
-        return dataclasses.replace(find_evaluator(name, edition), program=program, stall_seconds=8.0)
+        return dataclasses.replace(find_evaluator(name, edition), program=program)
 
-    def supervisor(self, *, edition: str = "2026", **changes) -> Supervisor:
+    def supervisor(self, *, edition: str = "2026", limits: Limits | None = None, **changes) -> Supervisor:
         job = Job(0, "common", TASK, "reported", (0, 1, 2), False, 1.0)
         video = dataclasses.replace(job, instances=(3,), video=True)
         values = {"jobs": (video, job), "rollouts": 1, "policy": PolicyConfig(), **changes}
@@ -162,10 +92,15 @@ class Bench:
             folder=self.output,
             workspace=self.folder,
             progress=Progress(),
+            limits=limits or self.limits,
+            cgroup=self.folder,
         )  # fmt: skip
 
     def starts(self) -> list[dict]:
         return [json.loads(line) for line in (self.folder / "starts").read_text().splitlines()]
+
+    def file(self, instance: int) -> Path:
+        return self.output / f"rollouts/common/reported/json/{TASK}_{instance}_0.json"
 
 
 def outcome(instance: int, rollout: int) -> str:
@@ -193,6 +128,12 @@ def attempts(rollouts):
     return {r.instance: r.attempts for r in rollouts}
 
 
+def faults(bench: Bench) -> dict[int, list[bool]]:
+    """Whether the faults that the worker noted are the rollouts' own, by instance."""
+    found = json.loads((bench.output / "faults.json").read_text())
+    return {int(file.split("_")[-2]): [fault["own"] for fault in those] for file, those in found.items()}
+
+
 def test_all_good(bench):
     bench.prepare({})
     rollouts = bench.supervisor(rollouts=2).run()
@@ -205,39 +146,120 @@ def test_all_good(bench):
     assert load(bench.output / ROLLOUTS) == rollouts
 
 
-@pytest.mark.parametrize("fault", ["crash", "hang", "half", "server"])
+OWN = {
+    "SIGSEGV": "signal SIGSEGV",
+    "SIGKILL": "signal SIGKILL",
+    "SIGSTOP": "the evaluator made no step for 3 s",
+    "hang": "the evaluator made no step for 3 s",
+    "exit": "the evaluator ended without a result",
+    "torn json": "the evaluator ended without a result; its JSON is torn",
+}
+SERVERS = {
+    "server-die": "the policy server ended with exit code 1",
+    "server-SIGKILL": "the policy server ended with signal SIGKILL",
+    "server-SIGSTOP": "the policy server did not answer",
+    "server-stuck": "the policy server computed for 3 s without an answer",
+    "server-error": "the policy server closed a session with an error",
+    "policy failed": "the evaluator ended without a result; the evaluator says policy_connection_lost",
+}
+
+
+@pytest.mark.parametrize("fault", [*OWN, *SERVERS])
 def test_one_fault_costs_one_more_attempt(bench, fault, capsys):
     bench.prepare({"302": [fault]})
-    supervisor = bench.supervisor()
-    rollouts = supervisor.run()
+    rollouts = bench.supervisor().run()
     assert attempts(rollouts) == {301: 1, 302: 2, 303: 1, 304: 1}
     assert all(r.q == 0.5 for r in rollouts)
-    assert supervisor.restarts == 1
-    # finished rollouts are not asked for again; after a half file the evaluator itself went on
-    assert bench.starts()[-1]["indices"] == ([1] if fault == "half" else [1, 2])
-    assert f"{TASK}_302_0: " in capsys.readouterr().err
+    (reason,) = next(r for r in rollouts if r.instance == 302).reruns
+    assert reason == {**OWN, **SERVERS}[fault]
+    # the evaluator goes on after a result that is none; else the failed rollout comes after the others
+    goes_on = fault in ("torn json", "policy failed")
+    assert bench.starts()[-1]["indices"] == ([1] if goes_on else [2, 1])
+    # another rollout that succeeds afterwards shows that it was not the machine; the server's are never charged
+    assert faults(bench) == {302: [fault in OWN and not goes_on]}
+    assert f"{TASK}_302_0: {reason}; it is started again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["torn mp4", "no mp4"])
+def test_a_result_needs_its_whole_video(bench, fault):
+    bench.prepare({"304": [fault], "301": ["torn mp4"]})  # 301 has none
+    rollouts = bench.supervisor().run()
+    assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 2}
+    (reason,) = next(r for r in rollouts if r.instance == 304).reruns
+    assert reason.endswith("its video is torn" if fault == "torn mp4" else "its video is missing")
+    assert (bench.output / rollouts[0].video).read_bytes() == (bench.folder / "video.mp4").read_bytes()
 
 
 def test_a_rollout_that_always_crashes_is_given_up(bench):
-    bench.prepare({"301": ["crash"] * 9})
+    bench.prepare({"301": ["SIGSEGV"] * 9})
     rollouts = bench.supervisor().run()
-    assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
+    assert attempts(rollouts) == {301: 4, 302: 1, 303: 1, 304: 1}
     (lost,) = [r for r in rollouts if r.outcome is None]
     assert (lost.instance, lost.q, lost.json) == (301, 0.0, None)
+    assert lost.reruns == ("signal SIGSEGV",) * 4
     save(rollouts, bench.output / ROLLOUTS)
     assert [r.q for r in load(bench.output / ROLLOUTS)] == [0.5, 0.0, 0.5, 0.5]
 
 
+def test_a_server_that_often_fails_is_charged_to_nobody(bench):
+    bench.prepare({"302": ["server-die"] * 5, "303": ["server-error"] * 4})
+    rollouts = bench.supervisor().run()
+    assert all(r.q == 0.5 for r in rollouts)
+    assert attempts(rollouts) == {301: 1, 302: 6, 303: 5, 304: 1}
+
+
+@pytest.mark.parametrize("fault", ["SIGSEGV", "server-die"])
+def test_a_machine_that_fails_makes_no_zeros(bench, fault):
+    """After two rollouts all processes fail, also for a rollout that was finished before."""
+    bench.prepare({str(i): [fault] * 3 for i in range(302, 305)})
+    job = Job(0, "common", TASK, "reported", (0, 1, 2, 3), False, 1.0)
+    supervisor = bench.supervisor(jobs=(job,))
+    ask = f"{TASK}_301_0"
+    test = bench.folder / "evaluator.py"
+    test.write_text(test.read_text().replace('return ""', f'return "SIGSEGV" if name == "{ask}" and HERE.glob("fault-*") and (self.output / "json").parent.name == "control" else ""'))
+    with pytest.raises(ChildError, match=r"failed 3 times in a row, and one that had succeeded fails too"):
+        supervisor.run()
+    assert bench.file(301).exists()
+    assert faults(bench) == {302: [False], 303: [False], 304: [False]}
+    # the next start continues with what is finished, and the earlier faults are nobody's
+    (bench.folder / "faults.json").write_text("{}")
+    rollouts = bench.supervisor(jobs=(job,)).run()
+    assert attempts(rollouts) == {301: 1, 302: 2, 303: 2, 304: 2}
+    assert all(r.q == 0.5 for r in rollouts)
+
+
 def test_nothing_finished_is_a_failure_not_a_score(bench):
-    bench.prepare({str(i): ["crash"] * 3 for i in range(301, 305)})
-    with pytest.raises(ChildError, match="none of 4 rollouts could be finished"):
+    bench.prepare({str(i): ["SIGSEGV"] * 3 for i in range(301, 305)})
+    with pytest.raises(ChildError, match=r"none has succeeded(.|\n)*fault SIGSEGV"):
         bench.supervisor().run()
-    # the next try starts afresh
+    assert not any(any(own) for own in faults(bench).values())
+
+
+def test_a_result_that_is_not_understood_ends_the_stage(bench):
+    bench.prepare({"302": ["unknown json"]})
+    for _ in range(2):  # it is kept: the next start says the same
+        with pytest.raises(UserError, match=rf"{TASK}_302_0.json is not understood: it has no 'q_score'"):
+            bench.supervisor().run()
+    assert "quality" in bench.file(302).read_text()
+    assert not (bench.output / "faults.json").exists()
+    bench.file(302).unlink()
     assert attempts(bench.supervisor().run()) == {301: 1, 302: 1, 303: 1, 304: 1}
 
 
+def test_an_evaluator_that_leaks_is_started_again_between_rollouts(bench, capsys):
+    bench.prepare({"seconds": 0.5})
+    (bench.folder / "memory.max").write_text("100")
+    (bench.folder / "memory.stat").write_text("file 0\nshmem 0\n")
+    job = Job(0, "common", TASK, "reported", (0, 1, 2, 3), False, 1.0)
+    rollouts = bench.supervisor(jobs=(job,)).run()
+    assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
+    assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3], [3]]
+    assert "holds 120% of its memory limit" in capsys.readouterr().err
+    assert not (bench.output / "faults.json").exists()
+
+
 EVALUATOR_2025 = """
-    import csv, json, os, sys
+    import csv, json, os, shutil, sys
     from pathlib import Path
     words = dict(word.split("=", 1) for word in sys.argv[1:])
     assert words["policy"] == "websocket" and words["headless"] == "true", words
@@ -259,7 +281,7 @@ EVALUATOR_2025 = """
             del result[key]
         (output / "metrics" / f"{name}.json").write_text(json.dumps(result))
         if words["write_video"] == "true":
-            (output / "videos" / f"{name}.mp4").write_bytes(b"video")
+            shutil.copy(here / "video.mp4", output / "videos" / f"{name}.mp4")
 """
 
 
@@ -297,13 +319,12 @@ def test_the_true_stage_is_told_where_the_policy_expects_it(bench, voting):
     assert [s["oracle"] for s in bench.starts()] == [voting == "oracle"] * 2
 
 
-def test_an_evaluator_that_does_not_end_is_ended(bench, monkeypatch):
-    monkeypatch.setattr(supervisor_module, "_CLOSING", 0.5)
+def test_an_evaluator_that_does_not_end_is_ended(bench):
     bench.prepare({"linger": True})
     started = time.monotonic()
-    supervisor = bench.supervisor()
+    supervisor = bench.supervisor(limits=dataclasses.replace(bench.limits, closing=0.5))
     assert attempts(supervisor.run()) == {301: 1, 302: 1, 303: 1, 304: 1}
-    assert supervisor.restarts == 0
+    assert len(bench.starts()) == 2
     assert time.monotonic() - started < 30
 
 

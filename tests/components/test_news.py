@@ -14,8 +14,9 @@ import pytest
 from components.dataset.config import Config as DatasetConfig
 from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
-from components.demonstrations.news import Options, whats_new
+from components.demonstrations.news import whats_new
 from components.demonstrations.repository import dvc_environment, version_dataset
+from components.demonstrations.source import Source
 from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.records import Champion, Reference, ServedPolicy
@@ -81,9 +82,9 @@ def repository(made: Repository, tmp_path: Path) -> Repository:
     return Repository(tmp_path / "repository", made.before, made.after, made.other)
 
 
-def _new(repository: Repository, tmp_path: Path, **options: Any) -> dict[str, Any]:
+def _new(repository: Repository, tmp_path: Path, since: str = "", **options: Any) -> dict[str, Any]:
     with dvc_environment(tmp_path / "site"):
-        return whats_new(Options(str(repository.path), **options))
+        return whats_new(Source(str(repository.path), **options), since)
 
 
 def test_what_came_is_told_by_task(repository: Repository, tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_without_a_version_to_compare_with_all_is_new(repository: Repository, tm
 
 def test_a_repository_by_url(repository: Repository, tmp_path: Path) -> None:
     with dvc_environment(tmp_path / "site"):
-        found = whats_new(Options(f"file://{repository.path}", since=repository.before, revision="main"))
+        found = whats_new(Source(f"file://{repository.path}", revision="main"), repository.before)
     assert found["news"] is True
     assert found["revision"]["rev"] == repository.other
     assert len(found["commits"]) == 2

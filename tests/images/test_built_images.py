@@ -1,4 +1,4 @@
-"""Images that are really built, with buildah from a debootstrap base, and the pipeline's stages run in one.
+"""Images that are really built, with buildah from a debootstrap base, and every stage run in one of them.
 
 The images stay in Podman's storage under the names that `b1k run --containers` looks for: the tests of it
 in tests/pipelines come after these and use them.
@@ -23,15 +23,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from pipelines.definitions.profiles import load_profile
+from pipelines.definitions.profiles.profile import USER
+
 ROOT = Path(__file__).parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 DEBIAN, PYTHON = "bookworm", "3.11"
 BASE = f"localhost/b1k/python:{PYTHON}-{DEBIAN}"
-STAGES = ("dataset", "statistics", "plan", "leaderboard")
+IMAGES = {stage: step.image for stage, step in load_profile("laptop").steps.items()}
+# whose artifacts do not depend on the machine, nor on what is in the workspace
+SAME = {"settings", "dataset", "statistics", "plan", "group", "leaderboard"}
 # what a stage writes that tells when and where it ran
 DATED = {"lineage.json", "summary.html", "report/index.html", "submission"}
 NETWORK = {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout"}
-USER = "10001:10001"
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(3000)]
 
@@ -129,7 +133,7 @@ def context(tmp_path_factory: pytest.TempPathFactory, registries: Registries) ->
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    for place in (".env", "model/.env", "components/shared/.env"):
+    for place in (".env", "model/.env", "components/runtime/.env"):
         (folder / place).write_text(f"WANDB_API_KEY={registries.planted[2]}\n")
     return folder
 
@@ -169,10 +173,18 @@ def files_of(name: str) -> Iterator[Path]:
         call("podman", "image", "unmount", name)
 
 
-def run(image: Image, *command: str, volumes: tuple[str, ...] = ()) -> str:
-    """Run a command as a cluster does: another user than root, a read-only root, no network."""
-    options = ("--rm", "--read-only", "--tmpfs=/tmp", f"--user={USER}", "--network=none", "--cap-drop=all")
-    return call("podman", "run", *options, *(f"--volume={one}" for one in volumes), image.name, *command)
+def run(image: Image, *command: str, user: str = f"{USER}", volumes: tuple[str, ...] = ()) -> str:
+    """Run a command as a cluster does: nothing added to passwd, umask 0, a read-only root, no network.
+
+    NumPy computes as on another processor than the host's.
+    """
+    options = (
+        *("--rm", "--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp", "--network=none"),
+        *("--cap-drop=all", "--passwd=false", "--umask=0000", f"--user={user}"),
+        *("--env=B1K_ATTEMPTS=2", "--env=OPENBLAS_CORETYPE=Nehalem"),
+        *(f"--volume={one}" for one in volumes),
+    )
+    return call("podman", "run", *options, image.name, *command)
 
 
 def test_labels_user_and_size(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,12 +193,12 @@ def test_labels_user_and_size(image: Image, capsys: pytest.CaptureFixture[str]) 
             f"\n{image.name}: {image.facts['Size'] / 1e6:.0f} MB, own layers {image.own_bytes / 1e6:.0f} MB"
         )
     assert image.own_bytes > 0
-    assert image.facts["Config"]["User"] == USER
+    assert image.facts["Config"]["User"] == f"{USER}:{USER}"
     labels = image.facts["Labels"]
     assert labels["org.opencontainers.image.version"] == VERSION
     assert labels["org.opencontainers.image.revision"] == image.commit
-    code = "import os, sys, components; print(os.getuid(), sys.prefix, os.environ['B1K_GIT_COMMIT'])"
-    assert run(image, "python3", "-c", code).split() == ["10001", "/opt/b1k", image.commit]
+    code = "import getpass, os, sys, components; print(getpass.getuser(), os.getgid(), sys.prefix)"
+    assert run(image, "python3", "-c", code).split() == ["b1k", f"{USER}", "/opt/b1k"]
 
 
 def test_no_build_tools_and_no_caches(image: Image) -> None:
@@ -240,16 +252,25 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def executor_input(lineage: dict, workspace: Path) -> str:
-    """The request by which Kubeflow would have a stage make its artifact, in /workspace."""
-    definition = lineage["predicate"]["buildDefinition"]
+def executor_input(stage: str, statement: Path) -> str:
+    """The request by which Kubeflow would have a stage make an artifact, in /workspace."""
+    definition = json.loads(statement.read_text())["predicate"]["buildDefinition"]
     inputs: dict[str, dict] = {}
     for dependency in definition["resolvedDependencies"]:
         if dependency.get("uri", "").startswith("artifacts/"):
             name = re.sub(r"\[\d+\]$", "", dependency["name"])
             group = inputs.setdefault(name, {"artifacts": []})["artifacts"]
-            group.append({"uri": str(workspace / dependency["uri"])})
-    parameters = definition["externalParameters"]
+            group.append({"uri": f"/workspace/{dependency['uri']}"})
+    config = definition["externalParameters"]
+    if stage == "settings":
+        parsed = {name: json.loads(config.pop(name)) for name in ("profile", "settings")}
+        parameters = {**json.loads(config.pop("inputs")), **config, **parsed}
+    elif stage == "news":
+        source = {name: config[name] for name in ("repository", "revision", "path", "remote")}
+        parameters = {"sections": stage, "profile": {stage: source}}
+    else:
+        config.pop("champion", None)  # the folder on the host
+        parameters = {"sections": stage, "profile": {stage: config}}
     return json.dumps(
         {
             "inputs": {"parameterValues": parameters, "artifacts": inputs},
@@ -264,25 +285,39 @@ def sums(artifact: Path) -> dict[str, str]:
     return {name: digest for digest, name in lines if not {name, name.split("/")[0]} & DATED}
 
 
-@pytest.mark.parametrize("image", ["toolbox"], indirect=True)
-@pytest.mark.parametrize("stage", STAGES)
-def test_stages_make_the_same_artifacts_in_the_image(
-    stage: str, image: Image, workspace: Path, tmp_path: Path
-) -> None:
-    made = tmp_path / "made"
-    made.mkdir()
-    made.chmod(0o777)
-    artifacts = [path.parent for path in workspace.glob(f"artifacts/{stage}/*/lineage.json")]
-    assert artifacts
-    for artifact in artifacts:
-        request = executor_input(json.loads((artifact / "lineage.json").read_text()), workspace)
-        words = (f"components.{stage}", "--workspace", "/workspace", "--executor-input", request)
-        volumes = (f"{workspace}:{workspace}:ro", f"{made}:/workspace")
-        told = run(image, "python3", "-m", *words, volumes=volumes)
-        assert f"{stage}: done: /workspace/artifacts/{stage}/{artifact.name}" in told
-        again = made / "artifacts" / stage / artifact.name
-        lineage = json.loads((again / "lineage.json").read_text())
+@pytest.fixture
+def volume(request: pytest.FixtureRequest, workspace: Path, tmp_path: Path) -> Path:
+    """A copy of the workspace's artifacts that belongs to the user of the images and a group."""
+    shutil.copytree(workspace / "artifacts", tmp_path / "volume" / "artifacts", symlinks=True)
+    for path in (tmp_path / "volume", *(tmp_path / "volume").rglob("*")):
+        os.lchown(path, USER, request.param)
+    return tmp_path / "volume"
+
+
+@pytest.mark.parametrize("volume", [0, USER], ids=["group-0", f"group-{USER}"], indirect=True)
+@pytest.mark.parametrize(("stage", "image"), IMAGES.items(), ids=IMAGES, indirect=["image"])
+def test_every_stage_runs_in_its_image(stage: str, image: Image, workspace: Path, volume: Path) -> None:
+    owner = (USER, volume.stat().st_gid)
+    source = "dataset" if stage == "news" else stage  # the run that is made again did not ask for news
+    statements = sorted(workspace.glob(f"artifacts/{source}/*/lineage.json"))
+    assert statements
+    for statement in statements if stage in SAME else statements[:1]:
+        before = statement.parent
+        shutil.rmtree(volume / "artifacts" / source / before.name)
+        words = ("--workspace", "/workspace", "--executor-input", executor_input(stage, statement))
+        mounts = (f"{workspace}:{workspace}:ro", f"{volume}:/workspace")
+        user = "{}:{}".format(*owner)
+        told = run(image, "python3", "-m", f"components.{stage}", *words, user=user, volumes=mounts)
+        (place,) = re.findall(rf"{stage}: done: /workspace/(artifacts/{stage}/\w+)\n", told)
+        made = volume / place
+        lineage = json.loads((made / "lineage.json").read_text())
         used = {one["name"]: one for one in lineage["predicate"]["buildDefinition"]["resolvedDependencies"]}
         assert used["commit"]["digest"]["gitCommit"] == image.commit
-        assert sums(again) == sums(artifact)
-        assert sums(again)
+        if stage in SAME:
+            assert made.name == before.name
+            assert sums(made) == sums(before)
+            assert sums(made)
+        for path in (made, *made.rglob("*")):
+            facts = path.lstat()
+            assert (facts.st_uid, facts.st_gid) == owner, path
+            assert path.is_symlink() or not facts.st_mode & 0o027, path

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.evaluation.evaluators import EVALUATORS
 from pipelines.definitions.profiles import load_profile
+from pipelines.definitions.profiles.profile import USER
 
 ROOT = Path(__file__).parents[2]
 HADOLINT = Path(sys.executable).with_name("hadolint")
@@ -36,10 +37,15 @@ def test_bases_are_pinned_by_digest_and_shared(dockerfiles):
     assert len(python) == 1
 
 
-def test_final_stage_runs_as_a_numeric_user_other_than_root(dockerfile):
-    user, group = dockerfile.final.all("USER")[-1].words[0].split(":")
-    assert int(user) > 0  # Kubernetes checks runAsNonRoot only against a number
-    assert int(group) > 0
+def test_final_stage_runs_as_a_numeric_user_with_a_name_and_a_home(dockerfile):
+    final = dockerfile.final
+    # a number, since Kubernetes checks runAsNonRoot only against one
+    assert final.all("USER")[-1].words == (f"{USER}:{USER}",)
+    commands = {command[0]: command[1:] for run in final.all("RUN") for command in run.commands()}
+    assert commands["groupadd"] == ["--gid", f"{USER}", "b1k"]
+    options = commands["useradd"]
+    given = {option: options[options.index(option) + 1] for option in ("--uid", "--gid", "--home-dir")}
+    assert given == {"--uid": f"{USER}", "--gid": "b1k", "--home-dir": final.merged("ENV")["HOME"]}
 
 
 def test_final_stage_has_no_build_tools(dockerfile):

@@ -18,10 +18,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from components.settings.sections import DECLARATIONS
 from pipelines.definitions.profiles import load_profile
 
 ROOT = Path(__file__).parents[2]
-STAGES = {"news", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote"}
+STAGES = {*DECLARATIONS, "settings"}
 OURS = {"b1k": ROOT, "pi-behavior": ROOT / "model", "household": ROOT / "simulator"}
 SOURCES = {"components": ROOT, "model": ROOT / "model" / "src"}
 BUILT = sorted(path.parent.name for path in (ROOT / "components").glob("*/__main__.py"))

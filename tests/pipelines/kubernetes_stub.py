@@ -1,10 +1,11 @@
-"""A small server of the Kubernetes API: objects that the schemas accept, reviews of access, a proxy."""
+"""A small server of the Kubernetes API: objects that the schemas accept, logs, reviews of access, a proxy."""
 
 import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import parse_qs
 
 import kubernetes_validate
 
@@ -15,6 +16,7 @@ PLURALS = {
     "ConfigMap": "configmaps",
     "ServiceAccount": "serviceaccounts",
     "Deployment": "deployments",
+    "Pod": "pods",
 }
 
 
@@ -31,6 +33,8 @@ class Stub:
         """(who, verb, resource) that are denied; who is `me` or the name of a service account."""
         self.forbidden: set[str] = set()
         """Resources that may not be read."""
+        self.logs: dict[str, str] = {}
+        """What the containers `main` of pods wrote; one that is not here has not started."""
         self.token = "token-of-the-test"
         stub = self
 
@@ -82,7 +86,8 @@ class Stub:
         """The answer to a request: status and document."""
         if token != f"Bearer {self.token}":
             return _status(401, "Unauthorized", "Unauthorized")
-        path = path.partition("?")[0]
+        path, _, query = path.partition("?")
+        asked = {key: values[0] for key, values in parse_qs(query).items()}
         if path == "/version/":
             major, minor = self.version.split(".")
             return 200, {
@@ -103,18 +108,32 @@ class Stub:
             return 200, self.health
         if method == "POST":
             return self._review(path, body)
+        log = re.fullmatch(r"/api/v1/namespaces/[^/]+/pods/([^/]+)/log", path)
+        if log:
+            return self._log(log[1], asked)
         found = re.fullmatch(r"/(?:api|apis/apps)/v1/(?:namespaces/([^/]+)/)?(\w+)(?:/([^/]+))?", path)
         assert found, path
         namespace, plural, name = found[1] or "", found[2], found[3]
         if plural in self.forbidden:
             return _status(403, "Forbidden", f"{plural} is forbidden")
         if name is None:
+            label, _, value = asked.get("labelSelector", "").partition("=")
             items = [
-                one for (kind, place, _), one in self.objects.items() if (kind, place) == (plural, namespace)
+                one
+                for (kind, place, _), one in self.objects.items()
+                if (kind, place) == (plural, namespace)
+                and (not label or one["metadata"].get("labels", {}).get(label) == value)
             ]
             return 200, {"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": items}
         one = self.objects.get((plural, namespace, name))
         return (200, one) if one else _status(404, "NotFound", f'{plural} "{name}" not found')
+
+    def _log(self, pod: str, asked: dict[str, str]) -> tuple[int, Any]:
+        assert asked["container"] == "main"
+        if pod not in self.logs:
+            return _status(400, "BadRequest", "container main is waiting to start: ContainerCreating")
+        lines = self.logs[pod].splitlines(keepends=True)
+        return 200, "".join(lines[-int(asked.get("tailLines", len(lines))) :]).encode()
 
     def _review(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         kind = path.rpartition("/")[2]
@@ -133,6 +152,7 @@ _GROUPS = {
     "experiments": "pipelines.kubeflow.org",
     "runs": "pipelines.kubeflow.org",
     "jobs": "pipelines.kubeflow.org",
+    "pipelines": "pipelines.kubeflow.org",
     "workflowtaskresults": "argoproj.io",
     "configmaps": "",
 }

@@ -96,7 +96,7 @@ def test_inspect_knows_what_it_does_not_know(tmp_path, monkeypatch, capsys) -> N
         (("export", "nowhere", "out"), "nowhere is not a policy checkpoint"),
         (("inspect", "."), ". holds no arrays; expected a folder that Orbax wrote"),
         (("names", "--size", "tiny"), "parameter state_projection.kernel has no published name"),
-        (("names", "--size", "huge"), "unknown model size 'huge'"),
+        (("names", "--size", "huge"), "size is 'huge'"),
     ],
 )
 def test_mistakes_end_with_a_message_and_code_2(base, words, message, tmp_path, monkeypatch, capsys) -> None:

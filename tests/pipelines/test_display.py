@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.definitions.compiling import compile_pipeline
 from pipelines.display import Display
-from pipelines.tree import CACHED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Tree
+from pipelines.tree import CACHED, CANCELLED, DONE, FAILURE, SKIPPED, STARTED, WAITING, Node, Tasks, Tree
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +120,35 @@ def test_a_terminal_gets_a_live_tree_and_no_lines(tree: Tree, monkeypatch: pytes
         _finish(tree, "dataset", 2.0)
     assert "\x1b[" in stream.getvalue()
     assert "Dataset: running" not in stream.getvalue()
+
+
+def test_states_are_said_with_their_reasons() -> None:
+    stream = io.StringIO()
+    display = Display(Tasks(), "title", stream)
+    for state, fields, said in (
+        (WAITING, {"message": "no node fits"}, "waiting: no node fits"),
+        (
+            STARTED,
+            {"started": 1e10, "attempt": 2, "message": "attempt 1 failed"},
+            "attempt 2 (attempt 1 failed)",
+        ),
+        (DONE, {"started": 1.0, "ended": 61.0, "count": "2 of 2"}, "done 1:00, 2 of 2"),
+        (FAILURE, {"started": 1.0, "ended": 6.0, "message": "it broke"}, "failed after 0:05: it broke"),
+        (FAILURE, {"message": "refused"}, "failed: refused"),
+        (CANCELLED, {"started": 1.0, "ended": 6.0}, "cancelled after 0:05"),
+        (SKIPPED, {"started": 1.0, "message": "its condition is false"}, "skipped: its condition is false"),
+    ):
+        display.changed(Node("task", "Task", state, **fields), state)
+        assert stream.getvalue().splitlines()[-1].endswith(said)
+
+
+def test_of_many_iterations_those_are_shown_that_matter() -> None:
+    loop = Node("loop", "Loop", STARTED, is_loop=True)
+    states = [DONE] * 20 + [FAILURE, STARTED, WAITING]
+    loop.children = {str(n): Node(str(n), f"item {n}", state) for n, state in enumerate(states)}
+    loop.children["3"].message = "attempt 1 failed"
+    tasks, stream = Tasks(), io.StringIO()
+    tasks.nodes["loop"] = loop
+    display = Display(tasks, "title", stream)
+    display.console.print(display.render())
+    assert [line.split()[3] for line in stream.getvalue().splitlines() if "item" in line] == ["3", "20", "21"]

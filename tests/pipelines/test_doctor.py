@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.config import ConfigException
 
 from components.errors import UserError
+from pipelines.cluster.checks import Cluster
 from pipelines.tools import doctor
 from pipelines.tools.doctor import Options, check_s3
 
@@ -251,6 +253,19 @@ def test_no_kubeconfig_is_a_mistake(tmp_path: Path) -> None:
         doctor.run(Options(kubeconfig=str(tmp_path / "nothing")))
 
 
+def test_a_pod_asks_with_its_own_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SERVICE_TOKEN_FILENAME", "SERVICE_CERT_FILENAME"):
+        (tmp_path / name).write_text("content")
+        monkeypatch.setattr(f"kubernetes.config.incluster_config.{name}", str(tmp_path / name))
+    missing = str(tmp_path / "none")
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", missing)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert Cluster("", "", 1).host == "https://10.0.0.1:443"
+    with pytest.raises(ConfigException):
+        Cluster(missing, "", 1)
+
+
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A server of S3 with a bucket, and credentials in the environment."""
@@ -315,7 +330,7 @@ def test_this_machine_runs_the_demo(
 def test_a_workspace_without_locks_fails(
     locks: Any, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     monkeypatch.setattr(doctor, "supports_locks", locks)
     assert doctor.run(Options(local=True, workspace=tmp_path)) == 1
     text = capsys.readouterr().out

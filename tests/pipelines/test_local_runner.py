@@ -1,5 +1,6 @@
 """Local runs of a small pipeline through kfp.local: values, failures, kills, resuming, one run at a time."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -15,9 +16,10 @@ import pytest
 
 from components.errors import UserError
 from components.settings.sections import DECLARATIONS, PIPELINES
-from pipelines.definitions.compiling import BUILDERS
+from pipelines.definitions.compiling import BUILDERS, compile_pipeline
 from pipelines.local import run as local
-from pipelines.local.records import Run, load_runs
+from pipelines.local.engine import Request
+from pipelines.local.records import Run, load_runs, new_run
 
 HERE = Path(__file__).parent
 DRIVER = """
@@ -219,3 +221,43 @@ def test_resuming_needs_a_run_that_did_not_finish(tmp_path: Path) -> None:
 def test_required_inputs_are_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="repository is empty"):
         local.run(local.Options(profile="smoke", workspace=tmp_path))
+
+
+def test_a_run_of_an_earlier_version_is_not_half_continued(tmp_path: Path) -> None:
+    old = dataclasses.replace(
+        new_run(tmp_path, "train_and_evaluate", "smoke", {"peak_learning_rate": 1}), format=1
+    )
+    old.save(tmp_path)
+    with pytest.raises(UserError, match="was started by an earlier version"):
+        _run(tmp_path, resume=True)
+
+
+def test_runs_are_listed_newest_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for status in ("succeeded", "failed"):
+        dataclasses.replace(new_run(tmp_path, "retrain", "smoke", {}), status=status).save(tmp_path)
+    assert local.run(local.Options(workspace=tmp_path, list=True)) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("failed") < shown.index("succeeded")
+    assert len(load_runs(tmp_path)) == 2, "the link to the last one is no third"
+
+
+def test_the_names_of_all_values_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert local.run(local.Options(fields=True)) == 0
+    shown = capsys.readouterr().out
+    assert "    steps: Gradient steps." in shown
+    assert "plan.policy.inpainting = soft: How the next chunk" in shown
+
+
+def test_a_compiled_pipeline_refuses_wrong_values_by_itself(tmp_path: Path) -> None:
+    """As on a cluster, where a run from the UI was checked by nobody before its first task."""
+    package = tmp_path / "pipeline.yaml"
+    compile_pipeline("train_and_evaluate", "smoke", package, workspace=tmp_path / "w")
+    given = {"repository": "/r", "batch_size": 0, "settings": {"group": {"best": 1.5}, "plan": {"polcy": {}}}}
+    request = Request(str(package), given, str(tmp_path), str(tmp_path / "events.jsonl"), {})
+    request.save(tmp_path / "request.json")
+    command = [sys.executable, "-m", "pipelines.local.engine", str(tmp_path / "request.json")]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 2
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["settings.log"]
+    said = (tmp_path / "logs" / "settings.log").read_text()
+    for mistake in ("3 mistakes", "batch_size is 0", "group.best is 1.5", "plan.polcy does not exist"):
+        assert mistake in said

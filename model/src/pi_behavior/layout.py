@@ -92,6 +92,31 @@ PROPRIOCEPTION: Mapping[str, slice] = MappingProxyType(
         "base_qvel": slice(253, 256),
     }
 )
+"""Proprioception of 2025, and of this repository's simulator."""
+PROPRIOCEPTION_2026: Mapping[str, slice] = MappingProxyType(
+    {
+        "base_qvel": slice(0, 3),
+        "arm_left_qpos": slice(3, 10),
+        "arm_left_qvel": slice(10, 17),
+        "eef_left_pos": slice(17, 20),
+        "eef_left_quat": slice(20, 24),
+        "gripper_left_qpos": slice(24, 26),
+        "gripper_left_qvel": slice(26, 28),
+        "arm_right_qpos": slice(28, 35),
+        "arm_right_qvel": slice(35, 42),
+        "eef_right_pos": slice(42, 45),
+        "eef_right_quat": slice(45, 49),
+        "gripper_right_qpos": slice(49, 51),
+        "gripper_right_qvel": slice(51, 53),
+        "trunk_qpos": slice(53, 57),
+        "trunk_qvel": slice(57, 61),
+    }
+)
+"""The base's velocity is in the robot's frame (2025: in the world's), hands are relative to the base."""
+PROPRIOCEPTION_BY_LENGTH: Mapping[int, Mapping[str, slice]] = MappingProxyType(
+    {PROPRIOCEPTION_DIM: PROPRIOCEPTION, 61: PROPRIOCEPTION_2026}
+)
+"""The editions tell themselves apart by the number of values."""
 
 GRIPPER_OPENING = 0.1
 """Sum of a gripper's two finger joints when fully open, in metres."""
@@ -106,8 +131,20 @@ CAMERA_OBSERVATION_KEYS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Keys of the evaluator's observation message."""
-CAMERA_VIDEO_KEYS: Mapping[str, str] = MappingProxyType({c: f"observation.images.rgb.{c}" for c in CAMERAS})
-"""Keys of the dataset's videos."""
+CAMERA_VIDEO_KEYS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "head": ("observation.images.rgb.head", "observation.rgb.zed_link_camera_0"),
+        "left_wrist": (
+            "observation.images.rgb.left_wrist",
+            "observation.rgb.left_realsense_link_camera_0",
+        ),
+        "right_wrist": (
+            "observation.images.rgb.right_wrist",
+            "observation.rgb.right_realsense_link_camera_0",
+        ),
+    }
+)
+"""Keys of the dataset's videos: those of 2025 and of 2026."""
 CAMERA_CHECKPOINT_KEYS: Mapping[str, str] = MappingProxyType(
     {"head": "base_0_rgb", "left_wrist": "left_wrist_0_rgb", "right_wrist": "right_wrist_0_rgb"}
 )
@@ -126,28 +163,30 @@ def gripper_state(finger_joints: Float[np.ndarray, "*batch 2"]) -> Float[np.ndar
 
 
 def state_from_proprioception(
-    proprioception: Float[np.ndarray, "*batch 256"],
+    proprioception: Float[np.ndarray, "*batch values"],
 ) -> Float32[np.ndarray, "*batch 23"]:
     """Take the policy's state from the robot's proprioception, in the action's order.
 
     Args:
-        proprioception: the 256 values, in radians, metres and their derivatives per second.
+        proprioception: the 256 values of 2025 or the 61 of 2026, in radians, metres and their derivatives
+            per second.
 
     Returns:
         Base velocity (3), trunk (4), left arm (7), left gripper, right arm (7), right gripper. No global
         pose: the challenge does not allow it.
 
     Raises:
-        ValueError: the last axis is not 256 wide.
+        ValueError: the last axis has another width.
     """
-    if proprioception.shape[-1] != PROPRIOCEPTION_DIM:
+    layout = PROPRIOCEPTION_BY_LENGTH.get(proprioception.shape[-1])
+    if layout is None:
+        known = " or ".join(map(str, PROPRIOCEPTION_BY_LENGTH))
         raise ValueError(
-            f"proprioception has {proprioception.shape[-1]} values in its last axis; "
-            f"expected {PROPRIOCEPTION_DIM}"
+            f"proprioception has {proprioception.shape[-1]} values in its last axis; expected {known}"
         )
 
     def part(name: str) -> Float[np.ndarray, "*batch n"]:
-        return proprioception[..., PROPRIOCEPTION[name]]
+        return proprioception[..., layout[name]]
 
     return np.concatenate(
         [

@@ -1,6 +1,6 @@
 """What the cluster's profiles share: the objects of the chart `charts/b1k` under the release name b1k."""
 
-from pipelines.definitions.profiles.profile import Retry, Secret, Settings, Step, Toleration, Volume
+from pipelines.definitions.profiles.profile import Secret, Settings, Step, Toleration, Volume
 
 REGISTRY = "registry.example.org/robots"
 """Registry of the images; `--registry` of `b1k pipeline` replaces it."""
@@ -28,4 +28,4 @@ RTX_PRODUCTS = (
 
 def toolbox(cpu: str = "2", memory: str = "8Gi", hours: float = 2.0) -> Step:
     """A stage on CPUs."""
-    return Step(image="toolbox", cpu=cpu, memory=memory, volumes=(WORKSPACE,), retry=Retry(), hours=hours)
+    return Step(image="toolbox", cpu=cpu, memory=memory, volumes=(WORKSPACE,), hours=hours)

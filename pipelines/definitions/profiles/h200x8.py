@@ -22,7 +22,7 @@ from pipelines.definitions.profiles.cluster import (
     WORKSPACE,
     toolbox,
 )
-from pipelines.definitions.profiles.profile import Profile, Retry, Step
+from pipelines.definitions.profiles.profile import Profile, Step
 
 _WITH_DATA = dataclasses.replace(
     toolbox(hours=0.5), volumes=(WORKSPACE, DATASET), secrets=(S3,), settings=(S3_SETTINGS,)
@@ -39,7 +39,8 @@ _TRAIN = Step(
     secrets=(WANDB,),
     settings=(WANDB_SETTINGS,),
     # a preempted training continues from its last saved state
-    retry=Retry(count=8, wait="60s", longest_wait="1800s"),
+    attempts=9,
+    pods=9,
     hours=24 * 20,
 )
 _EVALUATE = Step(
@@ -53,7 +54,8 @@ _EVALUATE = Step(
     volumes=(WORKSPACE, DATASET),
     environment={"OMNIGIBSON_DATA_PATH": "/dataset/omnigibson"},
     pod_labels=EVALUATOR,
-    retry=Retry(count=4, wait="60s"),
+    attempts=5,
+    pods=5,
     hours=24 * 4,
 )
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 from kfp import dsl, kubernetes
 
+from components.runtime import attempts
 from components.settings.checks import Arguments, merge_sections, resolve
 from components.settings.contradictions import Place
 from components.settings.sections import PIPELINES, inputs
+
+USER = 10001
+"""User and group of the images, and of all that the stages write."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +55,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Retry:
-    """How often a failed step is tried again, with growing pauses."""
-
-    count: int = 2
-    wait: str = "30s"
-    factor: float = 2.0
-    longest_wait: str = "600s"
-
-
-@dataclass(frozen=True)
 class Step:
     """What one stage needs of a cluster."""
 
@@ -85,9 +79,12 @@ class Step:
     environment: Mapping[str, str] = field(default_factory=dict)
     pod_labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the pod, such as those that a network policy asks for."""
-    retry: Retry | None = None
-    hours: float = 0.0
-    """Longest run of one attempt in hours; 0 sets no limit."""
+    attempts: int = 3
+    """Most starts of the stage in one pod, after crashes and errors that pass."""
+    pods: int = 3
+    """Most pods: a lost one, as with its node, is replaced, with growing pauses."""
+    hours: float = 24.0
+    """Longest life of one pod."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class Profile:
 
     @property
     def is_local(self) -> bool:
-        """Whether its steps ask nothing of a cluster: an image at most."""
+        """Whether its steps ask nothing of a cluster: an image at most. The rest of them is then ignored."""
         return all(step == Step(image=step.image) for step in self.steps.values())
 
     def apply(self, task: dsl.PipelineTask, stage: str, display_name: str) -> None:
@@ -152,22 +149,29 @@ class Profile:
         task.set_display_name(display_name)
         # the stages have their own cache, keyed by content and code; KFP's would miss changed data
         task.set_caching_options(False)
-        step = self.steps.get(stage)
-        if step is None:
-            return
+        step = self.steps.get(stage, Step())
         if step.image:
             task.set_container_image(step.image)
+        if self.is_local:
+            return
         _resources(task, step)
         _placement(task, step)
         _mounts(task, step)
         for key, value in step.pod_labels.items():
             kubernetes.add_pod_label(task, key, value)
-        if step.retry is not None:
-            task.set_retry(step.retry.count, step.retry.wait, step.retry.factor, step.retry.longest_wait)
-        if step.hours:
-            kubernetes.set_timeout(task, round(step.hours * 3600))
+        _tries(task, step)
+        # the pod security standard "restricted" asks for it; some runtimes would take group 0
+        kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
         if self.pull_secret:
             kubernetes.set_image_pull_secrets(task, [self.pull_secret])
+
+
+def _tries(task: dsl.PipelineTask, step: Step) -> None:
+    seconds = round(step.hours * 3600)
+    kubernetes.set_timeout(task, seconds)
+    # only for lost pods: Kubeflow tries no program again that failed. The time counts from the first start
+    task.set_retry(step.pods - 1, "30s", 2.0, f"{step.pods * seconds}s")
+    task.set_env_variable(attempts.MOST, str(step.attempts))
 
 
 def _resources(task: dsl.PipelineTask, step: Step) -> None:

@@ -7,6 +7,8 @@ BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
 """
 
 import json
+import logging
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -173,6 +175,9 @@ def evaluate(config: EvalConfig) -> list[Path]:
 def main() -> None:
     """Run the command."""
     config = tyro.cli(Annotated[EvalConfig, tyro.conf.arg(name="")], description=__doc__)
+    # a terminal has the progress bar
+    level = logging.WARNING if sys.stderr.isatty() else logging.INFO
+    logging.basicConfig(level=level, format="%(message)s")
     cli.run(lambda: print(f"{len(evaluate(config))} rollouts in {config.output_dir}"))
 
 

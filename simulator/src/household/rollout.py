@@ -1,5 +1,6 @@
 """One rollout: ask the policy, act, measure, and write the challenge's JSON and video."""
 
+import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from household.video import through_camera
 
 _HEAD_SIZE = 448
 _WRIST_SIZE = 224
+_STEPS_PER_LINE = 100
+logger = logging.getLogger(__name__)
 
 
 class Policy(Protocol):
@@ -168,6 +171,8 @@ def roll_out(
         if frames is not None:
             frames.append(video_frame(simulation))
         faults.step(step)
+        if step % _STEPS_PER_LINE == 0:  # the official evaluator's line; supervisors look for it
+            logger.info("Current step: %d", step)
         success = goal.satisfied()
         if success:
             break

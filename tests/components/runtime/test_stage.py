@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -80,6 +81,14 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 
 DECLARATION = Declaration("shared", Config, Inputs)
 STAGE = Stage(DECLARATION, run)
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """A task of Kubeflow sets its own."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def _main(*arguments: str) -> int:
@@ -189,7 +198,7 @@ def test_kfp_call_reads_floats_texts_and_lists_and_writes_all_outputs(tmp_path: 
     output = json.loads((tmp_path / "out" / "executor_output.json").read_text())
     assert output["parameterValues"] == {"Output": [{"worker": "0"}]}
     assert json.loads((tmp_path / "out" / "Output").read_text()) == [{"worker": "0"}]
-    assert output["artifacts"]["metrics"]["artifacts"][0]["metadata"] == {"q": 0.5}
+    assert output["artifacts"]["metrics"]["artifacts"][0]["metadata"] == {"q": 0.5, "attempts": 1}
     assert output["artifacts"]["artifact"]["artifacts"][0]["metadata"]["sha256"] == artifact.digest
     assert (tmp_path / "out" / "html").read_text() == "<p>done</p>"
 

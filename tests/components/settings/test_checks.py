@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.evaluation.records import Champion, Reference
 from components.runtime.values import InvalidValuesError
 from components.settings.checks import Arguments, parse, resolve
 from components.settings.contradictions import Place
 from components.settings.sections import INPUTS, PIPELINES, inputs, is_free
 from components.settings.stage import STAGE
 from pi_behavior.config import ModelConfig
+from pi_behavior.policy.config import PolicyConfig
 
 WHOLE = "train_and_evaluate"
 
@@ -140,7 +142,8 @@ def test_stages_fit_each_other_and_the_machine(tmp_path: Path) -> None:
     )
     assert "fast_vocabulary is 2048" in _refusals("model=full", "statistics.fast_vocabulary=2048")[0]
     _resolve("model=full", "statistics.fast_vocabulary=0", "train.model.fast=false")
-    assert "expected the same folder" in _refusals("news.champion=/a", pipeline="retrain")[0]
+    here = Place(workspace=tmp_path)
+    assert "expected the same folder" in _refusals("news.champion=/a", pipeline="retrain", place=here)[0]
     oracle = _refusals(
         "voting=oracle", "evaluator=omnigibson", "reported_instances=11", "rollouts=2", "edition=2025"
     )
@@ -171,6 +174,20 @@ def test_folders_are_looked_at_where_they_can_be_seen(tmp_path: Path) -> None:
 def test_any_word_is_a_value_or_a_mistake(name: str, value: str) -> None:
     given, mistakes = parse(WHOLE, (f"{name}={value}",))
     assert bool(mistakes) != bool(given.inputs or given.settings or value.strip() == "{}")
+
+
+def test_a_champion_that_cannot_be_compared_with_is_refused_before_the_run(tmp_path: Path) -> None:
+    here, file = Place(workspace=tmp_path), tmp_path / "champion" / "champion.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"leaderboard": {"uri": "", "digest": ""}, "checkpoints": {}, "episodes": {}}))
+    assert "of another version" in _refusals(place=here)[0]
+    champion = Champion(
+        "2026", "omnigibson", Reference("", ""), {}, PolicyConfig(), {}, "2026-01-01", format=2
+    )
+    champion.replace(None, file.parent)
+    assert "evaluated by omnigibson in 2026" in _refusals(place=here)[0]
+    words = ("evaluator=omnigibson",)
+    _resolve(*words, place=here)
 
 
 def _task(tmp_path: Path, **parameters: object) -> list[str]:

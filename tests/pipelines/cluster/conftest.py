@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,15 +9,32 @@ from typing import Any
 import pytest
 
 from pipelines import cli
+from pipelines.cluster import schedules
 
-_spec = importlib.util.spec_from_file_location("kfp_stub", Path(__file__).with_name("kfp_stub.py"))
-_kfp_stub = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_kfp_stub)
+RECORDED = Path(__file__).parents[2] / "golden" / "kfp-api"
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_HERE = Path(__file__).parent
+_load(_HERE / "kfp_models.py")
+_kfp_stub, _argo = _load(_HERE / "kfp_stub.py"), _load(_HERE / "argo.py")
+_kubernetes_stub = _load(_HERE.parent / "kubernetes_stub.py")
 
 
 @pytest.fixture(scope="session")
 def kfp_stub() -> ModuleType:
     return _kfp_stub
+
+
+@pytest.fixture(scope="session")
+def argo() -> ModuleType:
+    return _argo
 
 
 @pytest.fixture(scope="session")
@@ -29,12 +47,36 @@ def secret() -> str:
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
-    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH"):
+    for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_SA_TOKEN_PATH", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "~/.kube/config")
+    monkeypatch.setattr(schedules, "_SETTLING", 0.0)
+    monkeypatch.setattr(schedules, "_LOOK", 0.01)
     stub = _kfp_stub.Stub()
     yield stub
     stub.close()
     assert not list((tmp_path / "home").iterdir()), "nothing is kept in the user's home"
+
+
+@pytest.fixture
+def kubernetes_stub() -> Iterator[Any]:
+    server = _kubernetes_stub.Stub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def replay(stub: Any) -> Callable[[str], tuple[dict[str, Any], dict[str, Any]]]:
+    """Gives the server a recorded run; returns the run and a copy of its workflow."""
+
+    def load(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        run = json.loads((RECORDED / "runs" / f"{name}.v2beta1.json").read_text())
+        old = json.loads((RECORDED / "runs" / f"{name}.v1beta1.json").read_text())
+        stub.workflows[run["run_id"]] = old["pipeline_runtime"]["workflow_manifest"]
+        stub.runs[run["run_id"]] = run
+        return run, json.loads(stub.workflows[run["run_id"]])
+
+    return load
 
 
 @pytest.fixture

@@ -14,21 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import kfp_server_api
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from kfp_models import RefusedError, page, read
 
 TIME = "2026-01-02T03:04:{:02d}Z"
 OUTPUTS = {"run_id", "recurring_run_id", "created_at", "finished_at", "state", "run_details", "status"}
-
-
-class RefusedError(Exception):
-    """An error that the server answers."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class Stub:
@@ -262,7 +254,14 @@ class Stub:
         spec = json_format.ParseDict(documents, pipeline_spec_pb2.PipelineSpec())
         inputs = spec.root.input_definitions.parameters
         parameters = given["runtime_config"].get("parameters", {})
-        kinds = {"STRING": str, "BOOLEAN": bool, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": (int, float)}
+        kinds = {
+            "STRING": str,
+            "BOOLEAN": bool,
+            "NUMBER_INTEGER": int,
+            "NUMBER_DOUBLE": (int, float),
+            "STRUCT": dict,
+            "LIST": list,
+        }
         for name, value in parameters.items():
             if name not in inputs:
                 raise RefusedError(400, f"input parameter {name} is not in the pipeline")
@@ -272,49 +271,6 @@ class Stub:
         for name, one in inputs.items():
             if name not in parameters and not one.is_optional:
                 raise RefusedError(400, f"input parameter {name} requires type and value")
-
-
-def read(body: bytes, model: str) -> dict[str, Any]:
-    """A request's body, which must have the form of the model, and no more."""
-    try:
-        document = json.loads(body)
-        check(document, getattr(kfp_server_api, model))
-    except (ValueError, TypeError) as error:
-        raise RefusedError(400, f"{model}: {error}") from error
-    return document
-
-
-def check(document: Any, model: type) -> None:
-    """Check a document against a model of kfp-server-api, which itself leaves out what it does not know."""
-    known = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
-    if not known:
-        return  # an enumeration
-    unknown = document.keys() - known.keys()
-    if unknown:
-        raise ValueError(f"unknown fields {unknown}")
-    for key, value in document.items():
-        inner = getattr(kfp_server_api, known[key], None)
-        simple = {"str": str, "bool": bool, "datetime": str, "object": dict}
-        if inner is not None and inner.openapi_types:
-            check(value, inner)
-        elif key == "max_concurrency" and isinstance(value, int):
-            pass  # the API writes 64-bit integers as text and takes both
-        elif known[key] in simple and not isinstance(value, simple[known[key]]):
-            raise ValueError(f"{key} is {value!r}, not {known[key]}")
-
-
-def page(rows: list[dict[str, Any]], key: str, query: dict[str, str]) -> dict[str, Any]:
-    """A page of a list; an empty list has no entry, as protobuf's JSON leaves it out."""
-    for one in json.loads(query.get("filter") or "{}").get("predicates", []):
-        field, text, is_part = one["key"], one["stringValue"], one["operation"] == "IS_SUBSTRING"
-        rows = [o for o in rows if (text in o.get(field, "") if is_part else text == o.get(field))]
-    start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
-    answer: dict[str, Any] = {"total_size": len(rows)}
-    if rows[start : start + size]:
-        answer[key] = rows[start : start + size]
-    if len(rows) > start + size:
-        answer["next_page_token"] = str(start + size)
-    return answer
 
 
 def send(

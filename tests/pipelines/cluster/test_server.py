@@ -9,7 +9,6 @@ from typing import Any
 
 import kfp
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -17,10 +16,12 @@ from kfp import dsl, kubernetes
 from kfp.compiler import Compiler
 
 from components.errors import UserError
-from pipelines.cluster.server import Connection, Job, Server, UnavailableError
+from pipelines.cluster.connection import Connection, UnavailableError
+from pipelines.cluster.server import Job, Server
 
 HTML = "<!doctype html><html><title>Log in to Dex</title></html>"
-JOB = Job("mine", [{"pipelineInfo": {"name": "small"}, "root": {}}], {}, "experiment-0", "")
+RUN = "0f6d7a90-1c2b-4d3e-8f90-a1b2c3d4e5f6"
+JOB = Job("mine", "pipeline-0", "version-0", {}, "experiment-0", "")
 
 
 @pytest.fixture
@@ -54,16 +55,26 @@ def test_runs_and_schedules_are_sent_as_the_sdk_sends_them(
 ) -> None:
     package = tmp_path / "pipeline.yaml"
     Compiler().compile(pipeline, str(package))
+    parent = server.pipeline("small")
+    assert server.pipeline("small") == parent, "it is made once"
+    version = server.upload(parent, package.read_bytes(), "first", "what it is", commit="0a1b")
+    assert (stub.versions[version]["description"], stub.versions[version]["tags"]) == (
+        "what it is",
+        {"commit": "0a1b"},
+    )
+    assert [one["pipeline_version_id"] for one in server.versions(parent)] == [version]
+
     arguments = {"steps": 7, "rate": 1.0}
     client = kfp.Client(host=stub.host)
     theirs: dict[str, Any] = {
         "experiment_id": "experiment-0",
         "job_name": "mine",
-        "pipeline_package_path": str(package),
+        "pipeline_id": parent,
+        "version_id": version,
         "params": arguments,
         "service_account": account or None,
     }
-    job = Job("mine", list(yaml.safe_load_all(package.read_text())), arguments, "experiment-0", account)
+    job = Job("mine", parent, version, arguments, "experiment-0", account)
 
     client.run_pipeline(**theirs)
     expected = json.loads(stub.bodies[-1])
@@ -74,6 +85,20 @@ def test_runs_and_schedules_are_sent_as_the_sdk_sends_them(
     expected = json.loads(stub.bodies[-1])
     assert server.schedule(job, "@daily") in stub.schedules
     assert json.loads(stub.bodies[-1]) == expected
+
+
+def test_runs_are_found_by_what_they_have(stub: Any, server: Server) -> None:
+    for number in range(70):
+        parent = "nightly" if number % 7 == 0 else "weekly"
+        stub.runs[f"{number:02}-run"] = {
+            "run_id": f"{number:02}-run", "experiment_id": "experiment-0", "recurring_run_id": parent
+        }  # fmt: skip
+    found = [one["run_id"] for one in server.runs("experiment-0", recurring_run_id="nightly")]
+    assert found == [f"{number:02}-run" for number in range(63, -1, -7)]
+    assert len(list(server.runs())) == 70
+    assert server.run("42")["run_id"] == "42-run"
+    with pytest.raises(UserError, match=r"runs begin with '4': 4.-run, "):
+        server.run("4")
 
 
 def test_all_pages_are_read(stub: Any, server: Server) -> None:
@@ -95,8 +120,8 @@ def test_an_experiment_that_somebody_else_creates_at_the_same_time(
 
 def test_identities_are_parts_of_the_path(stub: Any, server: Server) -> None:
     with pytest.raises(UserError, match="404"):
-        server.run("a/b?c")
-    assert stub.requests[-1] == ("GET", "/apis/v2beta1/runs/a%2Fb%3Fc")
+        server.cancel("a/b?c")
+    assert stub.requests[-1] == ("POST", "/apis/v2beta1/runs/a%2Fb%3Fc:terminate")
 
 
 @pytest.mark.parametrize(
@@ -129,11 +154,14 @@ def test_errors_of_the_server_are_said_in_words(
     assert isinstance(caught.value, UnavailableError) == (code in (429, 500))
 
 
-@pytest.mark.parametrize("asked", ["GET .*/healthz", "GET .*/experiments", "GET .*/runs/run-0"])
+@pytest.mark.parametrize(
+    "asked", ["GET .*/healthz", "GET .*/experiments", "GET .*/v2beta1/runs/", "GET .*/v1beta1/runs/"]
+)
 @pytest.mark.parametrize(("code", "text"), [(500, "{}"), (200, HTML), (200, "{"), (403, "forbidden")])
 def test_errors_are_said_at_every_step(asked: str, code: int, text: str, stub: Any, b1k: Any) -> None:
     stub.trouble(asked, (code, text))
-    exit_code, out, err = b1k("status", "run-0") if "run-0" in asked else b1k("status")
+    stub.runs[RUN] = {"run_id": RUN}
+    exit_code, out, err = b1k("status", RUN) if "runs" in asked else b1k("status")
     assert (exit_code, out) == (2, "")
     assert len(err.splitlines()) == 1
 
@@ -160,9 +188,9 @@ def test_an_answer_that_is_cut_off(stub: Any, server: Server) -> None:
         handler.wfile.write(b"{")
         handler.connection.close()
 
-    stub.trouble("GET .*/runs/run-0", cut)
+    stub.trouble("GET .*/runs/", cut)
     with pytest.raises(UnavailableError, match="no server answers"):
-        server.run("run-0")
+        server.run(RUN)
 
 
 def test_no_server(stub: Any, b1k: Any) -> None:
@@ -216,7 +244,7 @@ def test_the_token_is_read_from_a_file_for_every_request(stub: Any, secret: str,
     server.experiment("b1k", create=True)
     stub.token = "another"
     file.write_text("another")
-    assert server.submit(JOB) == "run-0"
+    assert server.experiment("b1k", create=False) == "experiment-0"
 
 
 def test_a_netrc_does_not_replace_the_token(
@@ -234,7 +262,7 @@ def test_a_service_accounts_token_is_found_where_it_is_mounted(
 ) -> None:
     stub.token = secret
     (tmp_path / "mounted").write_text(secret)
-    monkeypatch.setattr("pipelines.cluster.server.MOUNTED_TOKEN", tmp_path / "mounted")
+    monkeypatch.setattr("pipelines.cluster.connection.MOUNTED_TOKEN", tmp_path / "mounted")
     assert Server(Connection(stub.host)).experiment("b1k", create=True)
     (tmp_path / "wrong").write_text("wrong")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "wrong"))
@@ -282,7 +310,7 @@ def test_the_namespace_of_multi_user_kubeflow_is_used(stub: Any) -> None:
 def test_a_pod_of_multi_user_kubeflow_knows_its_namespace(
     stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.cluster.server.POD_NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr("pipelines.cluster.connection.POD_NAMESPACE", tmp_path / "namespace")
     (tmp_path / "namespace").write_text("team\n")
     assert Server(Connection(stub.host)).namespace == "", "the server has one user"
     stub.multi_user = True

@@ -119,7 +119,7 @@ def test_the_dataset_stage_has_the_data_and_its_keys(h200x8: Compiled) -> None:
     assert {key["envVar"] for key in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
-def test_every_cluster_step_retries_with_backoff_in_limited_time_without_caching(h200x8: Compiled) -> None:
+def test_a_lost_pod_is_replaced_for_as_long_as_all_its_pods_may_run(h200x8: Compiled) -> None:
     def walk(component: dict[str, Any]) -> list[dict[str, Any]]:
         tasks = []
         for task in component["dag"]["tasks"].values():
@@ -131,12 +131,32 @@ def test_every_cluster_step_retries_with_backoff_in_limited_time_without_caching
     assert len(tasks) == len(STAGE_NODES)
     for task in tasks:
         policy = task["retryPolicy"]
+        executor = h200x8.spec["components"][task["componentRef"]["name"]]["executorLabel"]
+        seconds = int(h200x8.kubernetes[executor]["activeDeadlineSeconds"])
+        assert seconds > 0
         assert policy["maxRetryCount"] >= 2
         assert policy["backoffFactor"] > 1
+        assert policy["backoffMaxDuration"] == f"{(policy['maxRetryCount'] + 1) * seconds}s"
         assert not task.get("cachingOptions", {}).get("enableCache", False)
-    for settings in h200x8.kubernetes.values():
-        assert int(settings["activeDeadlineSeconds"]) > 0
-        assert settings["imagePullSecret"][0]["secretName"] == "b1k-registry"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_pods_of_a_cluster_run_as_our_user_and_start_a_stage_again(
+    compiled: dict[tuple[str, str], Compiled], profile: str
+) -> None:
+    for pipeline in BUILDERS:
+        one = compiled[pipeline, profile]
+        if load_profile(profile).is_local:
+            assert one.kubernetes == {}
+            assert all("env" not in executor["container"] for executor in one.executors.values())
+            continue
+        for name, executor in one.executors.items():
+            settings = one.kubernetes[name]
+            user = {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+            assert settings["securityContext"] == user
+            assert settings["imagePullSecret"][0]["secretName"] == "b1k-registry"
+            variables = {one["name"]: one["value"] for one in executor["container"]["env"]}
+            assert int(variables["B1K_ATTEMPTS"]) > 1
 
 
 def test_no_secret_value_is_in_the_file(h200x8: Compiled) -> None:

@@ -1,0 +1,209 @@
+"""Where the logs of a run come from, and what their lines say."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.runtime.progress import Progress
+from pipelines.cluster.log_lines import progress, reason
+
+RUN = "0f6d7a90-1c2b-4d3e-8f90-a1b2c3d4e5f6"
+
+
+class Run:
+    """A run on the server whose workflow changes from look to look."""
+
+    def __init__(self, stub: Any) -> None:
+        self._stub = stub
+        stub.runs[RUN] = {"run_id": RUN, "display_name": "mine", "experiment_id": "experiment-0"}
+
+    def becomes(self, *workflows: Any) -> None:
+        self._stub.snapshots = [{"state": "RUNNING", "workflow": one.manifest()} for one in workflows]
+
+
+@pytest.fixture
+def run(stub: Any) -> Run:
+    return Run(stub)
+
+
+@pytest.fixture
+def reached(kubernetes_stub: Any, tmp_path: Path) -> Iterator[tuple[str, ...]]:
+    """Options with which pods are reached."""
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(kubernetes_stub.kubeconfig()))
+    return "--kubeconfig", str(path)
+
+
+def _pod(kubernetes_stub: Any, node: str, log: str | None = None, run: str = RUN) -> None:
+    name = f"pod-of-{node}"
+    metadata = {
+        "name": name,
+        "namespace": "robots",
+        "labels": {"pipeline/runid": run},
+        "annotations": {"workflows.argoproj.io/node-id": node},
+    }
+    spec = {"containers": [{"name": "main", "image": "tool"}]}
+    kubernetes_stub.put({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    if log is not None:
+        kubernetes_stub.logs[name] = log
+
+
+TRAIN = "0-root-0-train-0-executor-{}"
+
+
+def test_logs_come_from_the_pods_where_they_are_reached(
+    stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any
+) -> None:
+    workflow = argo.Workflow("Failed")
+    workflow.task("train", "Failed", ("Failed", "pod deleted"), ("Failed", "main: Error (exit code 1)"))
+    run.becomes(workflow)
+    _pod(kubernetes_stub, TRAIN.format(0), "first\n")
+    _pod(kubernetes_stub, TRAIN.format(1), "second\nit broke")
+    _pod(kubernetes_stub, "another", "not this one", run="another")
+    code, out, err = b1k("logs", RUN, *reached)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "==> Train, attempt 1, 0-root-0-train-0-executor-retry-system-container-impl-0 <==",
+        "first",
+        "==> Train, attempt 2, 0-root-0-train-0-executor-retry-system-container-impl-1 <==",
+        "second",
+        "it broke",
+    ]
+    assert not [path for _, path in stub.requests if "/log" in path], "the server is not asked"
+    assert "Error (exit code 1): it broke" in b1k("status", RUN, *reached)[1]
+
+
+@pytest.mark.parametrize("trouble", ["gone", "forbidden", "not started", "wrong token", "nobody there"])
+def test_logs_come_from_the_server_where_pods_are_not_reached(
+    trouble: str, stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any
+) -> None:
+    run.becomes(argo.Workflow().task("train"))
+    if trouble == "forbidden":
+        kubernetes_stub.forbidden.add("pods")
+    elif trouble == "not started":
+        _pod(kubernetes_stub, TRAIN.format(0))
+    elif trouble == "wrong token":
+        kubernetes_stub.token = "another"
+    elif trouble == "nobody there":
+        kubernetes_stub.close()
+        kubernetes_stub.close = lambda: None
+    stub.logs[TRAIN.format(0)] = "from the server\n"
+    code, out, err = b1k("logs", RUN, "train", *reached)
+    assert (code, err) == (0, "")
+    assert out.endswith("<==\nfrom the server\n")
+
+
+def test_a_task_is_named_as_status_shows_it(stub: Any, run: Run, argo: Any, b1k: Any) -> None:
+    workflow = argo.Workflow("Failed").task("train", label="Train common")
+    workflow.loop("for-loop-1", "evaluate", ["Succeeded"] * 3, label="Evaluate common")
+    run.becomes(workflow)
+    for node in workflow.nodes:
+        stub.logs[node] = f"{node}\n"
+    for name in ("Train common", "train_common", "train"):
+        assert b1k("logs", RUN, name)[1].count("==>") == 1
+    assert b1k("logs", RUN, "Evaluate common 2")[1].count("==>") == 1
+    assert b1k("logs", RUN, "evaluate common")[1].count("==>") == 3
+    code, _, err = b1k("logs", RUN, "promote")
+    assert code == 2
+    assert "no task 'promote' has started; started: 'Evaluate common', 'Train common'" in err
+
+
+def test_before_a_workflow_there_are_no_logs(stub: Any, run: Run, b1k: Any) -> None:
+    stub.runs[RUN]["state"] = "PENDING"
+    assert "no task of the run" in b1k("logs", RUN)[2]
+
+
+def test_following_ends_with_the_task(stub: Any, run: Run, argo: Any, b1k: Any) -> None:
+    running = argo.Workflow().task("train", "Running")
+    again = argo.Workflow().task("train", "Running", ("Error", "pod deleted"), ("Running", ""))
+    ended = argo.Workflow().task("train", "Succeeded", ("Error", "pod deleted"), ("Succeeded", ""))
+    run.becomes(running, running, again, ended)
+    first, second = TRAIN.format(0), TRAIN.format(1)
+    asked: list[int] = []
+
+    def grow(handler: Any) -> None:
+        asked.append(1)
+        text = "".join(f"line {number}\n" for number in range(len(asked)))
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(text)))
+        handler.end_headers()
+        handler.wfile.write(text.encode())
+
+    stub.trouble(f"GET .*/{first}/log", grow, times=3)
+    stub.logs[second] = "again\n"
+    code, out, err = b1k("logs", RUN, "--follow", "--poll", "0.01")
+    assert (code, err) == (0, "")
+    lines = [line for line in out.splitlines() if not line.startswith("==>")]
+    assert lines == ["line 0", "line 1", "line 2", "again"], "each line once"
+    assert "attempt 2" in out
+
+
+def test_following_waits_for_a_task_that_has_not_begun(
+    stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any
+) -> None:
+    run.becomes(
+        argo.Workflow().task("train", "", driver="Running"),
+        argo.Workflow().task("train", "Running", ("Pending", "ContainerCreating")),
+        argo.Workflow().task("train"),
+    )
+    _pod(kubernetes_stub, TRAIN.format(0), "trained\n")
+    code, out, _ = b1k("logs", RUN, "train", "--follow", "--poll", "0.01", *reached)
+    assert code == 0
+    assert out.endswith("<==\ntrained\n")
+
+
+def test_following_a_loop_takes_in_items_that_begin_later(stub: Any, run: Run, argo: Any, b1k: Any) -> None:
+    looks = (["Running"], ["Succeeded", "Running"], ["Succeeded", "Succeeded"])
+    workflows = [
+        argo.Workflow().loop("for-loop-1", "evaluate", one, total=2, label="Evaluate") for one in looks
+    ]
+    run.becomes(*workflows)
+    for node in workflows[-1].nodes:
+        stub.logs[node] = f"{node}\n"
+    code, out, _ = b1k("logs", RUN, "evaluate", "--follow", "--poll", "0.01")
+    assert code == 0
+    assert [line.split(",")[0] for line in out.splitlines()[::2]] == ["==> Evaluate 0", "==> Evaluate 1"]
+
+
+@given(
+    st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1).map(str.strip).filter(bool),
+    st.integers(1, 10**6),
+    st.floats(0.01, 0.99),
+    st.floats(2, 10**6),
+    st.sampled_from(["", "loss 0.41", "task 1, instance 2"]),
+)
+def test_progress_is_read_as_it_is_written(
+    description: str, total: int, share: float, elapsed: float, note: str
+) -> None:
+    now = 0.0
+    stream = io.StringIO()
+    task = Progress(stream, clock=lambda: now, line_interval=0).task(description, total)
+    now = elapsed
+    task.update(completed=max(1, int(share * total)), note=note)
+    found = progress(stream.getvalue().splitlines())
+    assert found["completed"] == task.completed
+    assert (found["description"], found["total"], found["note"]) == (description, total, note)
+    assert (found["left"] is None) == (task.left is None)
+    assert task.left is None or abs(found["left"] - task.left) <= 0.5
+
+
+def test_lines_that_are_no_progress() -> None:
+    assert (
+        progress(["I1127 21:01:08.557194 16 main.go:67] level: 4", "loaded 7 files", "", "done in 3 s"]) == {}
+    )
+    assert progress(["epoch 1/2 (50 %)", "saved"])["completed"] == 1
+
+
+def test_the_reason_is_the_last_line_of_the_program() -> None:
+    assert (
+        reason(["one", "ValueError:  two\t", "E1127 21:01:08.991889 16 launcher_v2.go:449] exit"])
+        == "ValueError: two"
+    )
+    assert reason(["F1127 21:01:09.004168      16 main.go:59] failed"]) == ""
+    assert reason([]) == ""
