@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console, Group
@@ -29,34 +28,24 @@ _ITERATIONS = 12
 
 
 class Display:
-    """Shows a tree of tasks while it changes; a context manager.
-
-    Args:
-        tree: the tasks.
-        title: the first line.
-        stream: where to; the standard output when None.
-    """
+    """Shows a tree of tasks while it changes, below a title; a context manager."""
 
     def __init__(self, tree: Tasks, title: str, stream: TextIO | None = None) -> None:
         self.tree = tree
         self.title = title
         self.console = Console(file=sys.stdout if stream is None else stream, highlight=False)
-        self._live: Live | None = None
+        is_live = self.console.is_terminal
+        self._live = Live(get_renderable=self.render, console=self.console) if is_live else None
         self._told: dict[str, float] = {}
 
     def __enter__(self) -> "Display":
-        if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self.render, console=self.console, refresh_per_second=4, transient=False
-            )
+        if self._live is not None:
             self._live.start()
         else:
             self._print(self.title)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 

@@ -1,8 +1,10 @@
 """The state of a run as a tree of tasks; of a local run, from the compiled pipeline and its events."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 WAITING = "waiting"
@@ -72,34 +74,45 @@ class Tasks:
 
 
 class Tree(Tasks):
-    """All tasks of a local run.
-
-    Args:
-        spec: the compiled pipeline's IR.
-    """
+    """All tasks of a local run."""
 
     def __init__(self, spec: Mapping[str, Any]) -> None:
+        """Begin with the tasks of a compiled pipeline, all of which wait."""
         super().__init__()
         self._places: dict[str, Node] = {}
         self._last = 0.0
+        self._offset = 0
         self._add(spec, spec["root"]["dag"]["tasks"])
 
     def _add(self, spec: Mapping[str, Any], tasks: Mapping[str, Any]) -> None:
         """Add the tasks of one DAG; those of conditions and of pipelines inside it stand beside them."""
-        for name in _ordered(tasks):
+        dependencies = {name: tasks[name].get("dependentTasks", []) for name in sorted(tasks)}
+        for name in TopologicalSorter(dependencies).static_order():
             component = tasks[name]["componentRef"]["name"]
-            if _is_importer(spec, component):
-                continue
             is_loop = "parameterIterator" in tasks[name]
             inner = spec["components"][component].get("dag")
             if inner is not None and not is_loop:
                 self._add(spec, inner["tasks"])
                 continue
             label = tasks[name].get("taskInfo", {}).get("name", name)
-            node = Node(name, label, is_loop=is_loop)
-            self.nodes[name] = node
+            node = self.nodes[name] = Node(name, label, is_loop=is_loop)
             # kfp.local names the folder of a task by its component, that of a loop by its task
             self._places[name if is_loop else component.removeprefix("comp-")] = node
+
+    def read(self, events: Path) -> Iterator[tuple[Node, str]]:
+        """Take in what is new in a file of events; yields the tasks and kinds of event."""
+        if not events.exists():
+            return
+        with events.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                event = json.loads(line)
+                node = self.update(event)
+                if node is not None:
+                    yield node, event.get("event", "progress")
 
     def update(self, event: Mapping[str, Any]) -> Node | None:
         """Take in one event: the task that it is about, None for one that is not in the tree."""
@@ -148,29 +161,18 @@ class Tree(Tasks):
         for place, node in enumerate(order):
             if not node.is_loop or not node.children:
                 continue
-            states = [child.state for child in node.children.values()]
-            starts = [child.started for child in node.children.values() if child.started is not None]
-            ends = [child.ended for child in node.children.values() if child.ended is not None]
-            node.started = min(starts, default=None)
-            node.ended = max(ends) if len(ends) == len(states) else None
-            if FAILURE in states:
-                node.state = FAILURE
-            elif STARTED in states:
-                node.state = STARTED
-            elif all(state == CACHED for state in states):
+            children = node.children.values()
+            states = {child.state for child in children}
+            ends = [child.ended for child in children if child.ended is not None]
+            node.started = min(
+                (child.started for child in children if child.started is not None), default=None
+            )
+            node.ended = max(ends) if len(ends) == len(children) else None
+            if FAILURE in states or STARTED in states:
+                node.state = FAILURE if FAILURE in states else STARTED
+            elif states == {CACHED}:
                 node.state = CACHED
             else:
                 # between two iterations nothing runs; the loop is done when a later task has started
                 later = any(other.state != WAITING for other in order[place + 1 :])
                 node.state = DONE if later else STARTED
-
-
-def _ordered(tasks: Mapping[str, Any]) -> list[str]:
-    """Names of tasks, each after those that it depends on."""
-    graph = {name: tasks[name].get("dependentTasks", []) for name in sorted(tasks)}
-    return list(TopologicalSorter(graph).static_order())
-
-
-def _is_importer(spec: Mapping[str, Any], component: str) -> bool:
-    label = spec["components"][component].get("executorLabel", "")
-    return "importer" in spec["deploymentSpec"]["executors"].get(label, {})

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from components.dataset.checks import CHECKS, Finding, check_complete, check_dataset
+from components.dataset.checks import CHECKS, Finding, check_complete, check_dataset, dataset_files
 from components.dataset.config import DECLARATION, Config, Inputs
 from components.demonstrations.repository import dvc_environment
 from components.demonstrations.versions import (
@@ -44,16 +44,15 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         fetch(system, version, config.path, data, files.advance)
     try:
         dataset = LeRobotDataset(data)
-        episodes = dataset.episodes
         check_complete(dataset)
     except DatasetError as error:
         raise UserError(str(error)) from error
-    with work.progress.task("checking episodes", total=len(episodes)) as bar:
+    with work.progress.task("checking files", total=len(dataset_files(dataset))) as bar:
         findings = check_dataset(
             dataset,
             decode_all=config.decode_all,
             tolerance=config.limit_tolerance,
-            on_episode=bar.advance,
+            on_file=bar.advance,
         )
     write_atomic(work.path / "checks.json", json.dumps(_report(findings), indent=2) + "\n")
     if findings:
@@ -102,7 +101,7 @@ def _facts(config: Config, version: Version, dataset: LeRobotDataset, data: Path
         "frames": sum(e.length for e in dataset.episodes),
         "tasks": tasks,
         "fps": dataset.fps,
-        "codebase_version": dataset.info["codebase_version"],
+        "codebase_version": dataset.codebase_version,
     }
 
 

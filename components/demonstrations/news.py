@@ -6,8 +6,7 @@ Reads DVC's lists of files and git's log, never the data themselves.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,8 +36,6 @@ class Options(Source):
 
 def run(options: Options) -> int:
     """Print what is new as JSON; exit code 0."""
-    if not options.repository:
-        raise UserError("no repository given; expected --repository with a folder or URL")
     with TemporaryDirectory(prefix="b1k-") as folder, dvc_environment(Path(folder)):
         print(json.dumps(whats_new(options, options.since), indent=2))
     return 0
@@ -58,7 +55,11 @@ def whats_new(source: Source, since: str) -> dict[str, Any]:
     since = resolve_revision(repository, since) if since else ""
     after = read_version(repository, rev, source.path, source.remote)
     before = read_version(repository, since, source.path, source.remote) if since else None
-    with _history(repository) as history:
+    with TemporaryDirectory(prefix="b1k-") as folder:
+        history = Path(repository)
+        if not history.is_dir():
+            git(Path(folder), "clone", "--bare", "--quiet", "--", repository, "history")
+            history = Path(folder, "history")
         commits = _commits(history, since, rev)
         older = bool(since) and succeeds(history, "merge-base", "--is-ancestor", rev, since)
     return {
@@ -78,17 +79,6 @@ def read_version(repository: str, rev: str, path: str, remote: str) -> Version:
         return version
 
 
-@contextmanager
-def _history(repository: str) -> Iterator[Path]:
-    """A folder in which git knows the repository's commits."""
-    if Path(repository).is_dir():
-        yield Path(repository)
-        return
-    with TemporaryDirectory(prefix="b1k-") as folder:
-        git(Path(folder), "clone", "--bare", "--quiet", "--", repository, "history")
-        yield Path(folder) / "history"
-
-
 def _commits(history: Path, since: str, rev: str) -> list[dict[str, str]]:
     span = f"{since}..{rev}" if since else rev
     try:
@@ -105,13 +95,12 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> dict[st
         "removed": before.keys() - after.keys(),
         "changed": {name for name in before.keys() & after.keys() if before[name] != after[name]},
     }
-    counts = {kind: Counter(_task(name) for name in names) for kind, names in kinds.items()}
+    counts = {kind: Counter(map(_task, names)) for kind, names in kinds.items()}
     tasks = sorted({task for count in counts.values() for task in count if task})
     episodes = {task: {kind: count[task] for kind, count in counts.items()} for task in tasks}
-    known = any(_task(name) for name in after)
     return {
         "files": {kind: len(names) for kind, names in kinds.items()},
-        "episodes": episodes if known else None,
+        "episodes": episodes if any(map(_task, after)) else None,
     }
 
 

@@ -4,7 +4,6 @@ The project's repository never holds data: a collected dataset lies in a workspa
 one small `.dvc` file per version, while the files themselves go to a DVC remote.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.store.files import write_atomic
+from components.store.making import exclusive
 
 _IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")
 _LEFT_BY_KILLED_WRITERS = ".*.partial*"
@@ -26,7 +26,7 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
     """Record the present state of a dataset as a version, and push its files to a remote.
 
     Makes the repository at the first call, and only checks if nothing changed. If it is killed, the next call
-    completes it: files are pushed before the version that names them is committed.
+    completes it: files are pushed before the version that names them is committed. Reads every object once.
 
     Args:
         workspace_repo: folder of the repository; inside another repository only where that ignores it.
@@ -47,18 +47,19 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
             f"{data} is not a folder with files inside {repository}; collect a dataset there first"
         )
     _refuse_tracked_place(repository)
-    with _exclusive(repository) as interrupted:
-        if interrupted:
-            _repair(repository, remote)
+    lock = repository.with_name(f".{repository.name}.lock")
+    with exclusive(lock, f"another process records a version of {data}; waiting for it"):
+        _repair(repository, remote)
         _prepare(repository, remote)
-        # what DVC writes for data/demos: data/demos.dvc and an entry in data/.gitignore
+        # what DVC writes for data/demos, not atomically: data/demos.dvc and an entry in data/.gitignore
         place = Path(data_path)
         written = (f"{place.as_posix()}.dvc", (place.parent / ".gitignore").as_posix())
-        _undo_half_written(repository, written)
+        for name in written:
+            if not succeeds(repository, "checkout", "HEAD", "--", name):
+                (repository / name).unlink(missing_ok=True)
         # DVC also reads a dvc.yaml of the working directory, which may be that of another repository
         with dvc_environment(repository / _SITE_CACHE), chdir(repository):
-            _add_and_push(repository, data)
-        _check_pushed(remote, repository / written[0])
+            _add_and_push(repository, data, remote)
         git(repository, "add", "--", ".dvc/config", ".dvc/.gitignore", ".dvcignore", *written)
         if not succeeds(repository, "diff", "--cached", "--quiet"):
             git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
@@ -88,16 +89,14 @@ def dvc_environment(site_cache: Path) -> Iterator[None]:
         "DVC_GLOBAL_CONFIG_DIR": str(site_cache / "config"),
         "DVC_SYSTEM_CONFIG_DIR": str(site_cache / "config"),
     }
-    before = {name: os.environ.get(name) for name in settings}
+    before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in settings:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _run_git(repository: Path, arguments: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -129,7 +128,7 @@ def _refuse_tracked_place(repository: Path) -> None:
 
 
 def _prepare(repository: Path, remote: Path) -> None:
-    """Initialise git and DVC; files that differ are written again, which repairs what a kill left."""
+    """Initialise git and DVC. All files are written again, which repairs what a kill left."""
     remote.mkdir(parents=True, exist_ok=True)
     git(repository, "init", "--quiet", "--initial-branch=main")
     contents = {
@@ -139,41 +138,32 @@ def _prepare(repository: Path, remote: Path) -> None:
         ".dvcignore": f"# what killed writers leave\n{_LEFT_BY_KILLED_WRITERS}\n",
     }
     for name, content in contents.items():
-        path = repository / name
-        if not path.exists() or path.read_text() != content:
-            write_atomic(path, content)
+        write_atomic(repository / name, content)
 
 
-def _undo_half_written(repository: Path, names: tuple[str, ...]) -> None:
-    """Restore from the last version small files that DVC does not write atomically; it makes them again."""
-    for name in names:
-        saved = _run_git(repository, ("show", f"HEAD:./{name}"))
-        path = repository / name
-        if saved.returncode == 0:
-            if not path.exists() or path.read_text() != saved.stdout:
-                write_atomic(path, saved.stdout)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _add_and_push(repository: Path, data: Path) -> None:
+def _add_and_push(repository: Path, data: Path, remote: Path) -> None:
+    """Let DVC do it; UserError if not all files are in the remote then, of which DVC only warns."""
     # half a second of imports that other users of this module should not wait for
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     try:
         with Repo(str(repository)) as repo:
-            repo.add(str(data))
+            (stage,) = repo.add(str(data))
             repo.push(str(data))
     except DvcException as error:
         raise UserError(f"DVC could not add and push {data}: {error}") from error
+    store = remote / "files/md5"
+    folder = _object(store, stage.outs[0].hash_info.value)
+    if not folder.is_file() or not _has_all_files(store, folder):
+        raise UserError(f"DVC did not push all files of {data} to {remote}; try again")
 
 
 def _repair(repository: Path, remote: Path) -> None:
     """Remove what a killed call left and DVC or its git library would trust, or fail on.
 
     DVC takes an object that exists for a whole one, a folder's object for the presence of all its files, and
-    its index of a push for complete; its git library fails at once on a lock. Reads every object once.
+    its index of a push for complete; its git library fails at once on a lock.
     """
     shutil.rmtree(repository / ".dvc/tmp", ignore_errors=True)
     for lock in (repository / ".git").rglob("*.lock"):
@@ -184,44 +174,13 @@ def _repair(repository: Path, remote: Path) -> None:
             if md5(path) != (path.parent.name + path.name).removesuffix(".dir"):
                 path.unlink()
         for path in objects:
-            if path.suffix == ".dir" and path.exists() and _missing_files(store, path):
+            if path.suffix == ".dir" and path.exists() and not _has_all_files(store, path):
                 path.unlink()
 
 
-def _check_pushed(remote: Path, version: Path) -> None:
-    """Refuse a version whose files are not all in the remote: DVC only warns of them."""
-    from dvc.utils.serialize import load_yaml
-
-    store = remote / "files/md5"
-    digest = load_yaml(version)["outs"][0]["md5"]
-    folder = _object(store, digest)
-    if not folder.is_file() or _missing_files(store, folder):
-        # the next call repairs: this one is not marked as finished
-        raise UserError(f"DVC did not push all files of {version.with_suffix('')} to {remote}; try again")
-
-
-def _missing_files(store: Path, folder: Path) -> list[str]:
-    entries = json.loads(folder.read_bytes())
-    return [entry["relpath"] for entry in entries if not _object(store, entry["md5"]).is_file()]
+def _has_all_files(store: Path, folder: Path) -> bool:
+    return all(_object(store, entry["md5"]).is_file() for entry in json.loads(folder.read_bytes()))
 
 
 def _object(store: Path, digest: str) -> Path:
     return store / digest[:2] / digest[2:]
-
-
-@contextmanager
-def _exclusive(repository: Path) -> Iterator[bool]:
-    """Hold the repository's lock.
-
-    Yields:
-        Whether the last holder was killed: only one that finished leaves the lock's file empty.
-    """
-    path = repository.with_name(f".{repository.name}.lock")
-    with path.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        interrupted = bool(file.read())
-        file.write("" if interrupted else "writing\n")
-        file.flush()
-        yield interrupted
-        file.truncate(0)

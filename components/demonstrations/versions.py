@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,18 +133,13 @@ def fetch(system: Any, version: Version, path: str, target: Path, on_file: Calla
     for there in [p for p in target.rglob("*") if p.is_file()]:
         if there.relative_to(target).as_posix() not in version.files:
             there.unlink()
+
+    def one(name: str) -> None:
+        _fetch_one(system, f"{path.rstrip('/')}/{name}", target / name, version.files[name])
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        jobs = [
-            pool.submit(_fetch_one, system, f"{path.rstrip('/')}/{name}", target / name, md5)
-            for name, md5 in version.files.items()
-        ]
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                on_file()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for _ in pool.map(one, version.files):  # an error cancels what has not begun
+            on_file()
 
 
 def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:

@@ -84,7 +84,7 @@ class Supervisor:
                         shown.update(note=f"{job.policy}, {job.task}, {job.split}")
                         self._attempt(job, server, shown)
                         if self._ledger.in_doubt():
-                            self._test(of_policy, server, shown)
+                            self._test(job, of_policy, server, shown)
         return [self._final(one) for one in rollouts]
 
     def _server(self, jobs: Sequence[Job]) -> PolicyServer:
@@ -98,13 +98,18 @@ class Supervisor:
         )
 
     def _missing(self, job: Job) -> list[Rollout]:
-        """Rollouts to do, without those that were given up, in the evaluator's order; failed ones later."""
+        """Rollouts to do, without those that were given up, in the evaluator's order: instances that failed
+        come last.
+        """
         missing = [
             one
             for one in self._results.prescribed[job]
             if self._results.outcome(one) is None and not self._ledger.given_up(str(one.json))
         ]
-        return sorted(missing, key=self._failures)
+        failures: dict[int, int] = {}
+        for one in missing:
+            failures[one.key.index] = max(failures.get(one.key.index, 0), self._failures(one))
+        return sorted(missing, key=lambda one: failures[one.key.index])
 
     def _failures(self, rollout: Rollout) -> int:
         return len(self._ledger.reasons(str(rollout.json)))
@@ -136,21 +141,22 @@ class Supervisor:
             reasons = "; ".join(self._ledger.reasons(worn_out)[-MOST:])
             raise ChildError(f"{self._name}: {worn_out} was started too often, of late: {reasons}")
 
-    def _test(self, jobs: Sequence[Job], server: PolicyServer, shown: TaskProgress) -> None:
+    def _test(self, failed: Job, jobs: Sequence[Job], server: PolicyServer, shown: TaskProgress) -> None:
         """Do a finished rollout once more: if it succeeds, those that failed are to blame.
 
         Raises:
             ChildError: it fails, or there is none.
         """
+        # first choice: the same task, which says most; then the shortest rollout
         finished = [
-            (outcome.steps, one.name, job, one)
+            (job.task != failed.task, outcome.steps, one.name, job, one)
             for job in jobs
             for one in self._results.prescribed[job]
             if (outcome := self._results.outcome(one)) is not None and one.key.rollout == 0
         ]
-        found, tail = None, log_tail(self._log(jobs[0]))
+        found, tail = None, log_tail(self._log(failed))
         if finished:
-            _, _, job, one = min(finished, key=lambda entry: entry[:2])
+            *_, job, one = min(finished, key=lambda entry: entry[:3])
             self._say(f"rollouts fail one after the other; {one.name}, which succeeded, is done once more")
             place = f"{_CONTROL}/{self._evaluator.results}/{one.name}.json"
             again = dataclasses.replace(one, json=place, video=None)
@@ -160,7 +166,7 @@ class Supervisor:
         if found is None:
             why = "one that had succeeded fails too" if finished else "none has succeeded"
             raise ChildError(
-                f"{self._name}: rollouts of {jobs[0].policy} failed {MOST} times in a row, and {why}. So the "
+                f"{self._name}: rollouts of {failed.policy} fail one after the other, and {why}. So the "
                 "machine, the policy server or the evaluator is at fault: none of them counts as 0. A new "
                 f"start continues from what is finished. The logs are in {self._folder / 'logs'}{tail}"
             )
@@ -246,5 +252,8 @@ class Supervisor:
         """A rollout as it ended."""
         outcome, reasons = self._results.outcome(rollout), self._ledger.reasons(str(rollout.json))
         if outcome is None:
+            self._say(
+                f"{rollout.key.policy} {rollout.name} is given up and counts as 0: {'; '.join(reasons)}"
+            )
             return dataclasses.replace(rollout, attempts=len(reasons), json=None, video=None, reruns=reasons)
         return dataclasses.replace(rollout, attempts=len(reasons) + 1, outcome=outcome, reruns=reasons)

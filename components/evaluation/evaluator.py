@@ -6,15 +6,12 @@ Sources: the evaluators of the BEHAVIOR challenges of 2025 and 2026.
 import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import UserError
 from pi_behavior.challenge import task as find_task
-
-_FIRST_INSTANCE = {"public_test": 301, "hidden_test": 321, "all_test": 301, "train": 1}
-"""Instance id of index 0 in each mode of the 2026 evaluator, and of the household's all_test."""
 
 
 @dataclass(frozen=True)
@@ -43,62 +40,55 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """The instances of a split."""
+
+    mode: str
+    """The evaluator's mode that has them."""
+    count: int
+    """How many there are."""
+    first: int = 0
+    """Index of the first one in that mode."""
+    id_of_0: int = 0
+    """Instance id, as in file names, of index 0, where ids follow each other."""
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """A program that takes the 2026 evaluator's command line and writes its files."""
 
     program: tuple[str, ...]
     """The command without options."""
-    validation_mode: str
-    """Mode of the instances that checkpoints are chosen on; they are never reported."""
-    validation_first: int
-    """First index of the validation instances in that mode."""
-    validation_count: int
-    """Validation instances that there are."""
-    reported_count: int
-    """Instances that scores can be reported on; their indices begin at 0."""
+    splits: Mapping[str, Instances]
+    """Checkpoints are chosen on those of validation, and scores are computed on those of reported."""
     startup_seconds: float
     """Time of one process before its first step: loading the scene."""
     steps_per_second: float
     """Control steps per second, policy included; for the expected duration of a job."""
     stall_seconds: float
     """No output for this long means that it hangs."""
-    reported_mode: str = "public_test"
-    """Mode of the instances that scores are reported on."""
     results: str = "json"
     """Folder that it writes JSONs to, in its output folder; videos go to `videos`."""
     repeats: bool = True
     """Whether it can roll an instance out more than once."""
     reduced: bool = False
     """Whether its tasks are reduced, and their scores not comparable with the challenge's."""
-    sizes: bool = False
-    """Whether it knows the options --image-size and --action-chunk-size."""
-    oracle: bool = False
-    """Whether it can tell the policy the true stage: it knows the option --oracle-stage."""
-
-    def mode(self, split: str) -> str:
-        """The evaluator's mode for a split: validation or reported."""
-        return self.validation_mode if split == "validation" else self.reported_mode
-
-    def first_index(self, split: str) -> int:
-        """Index of a split's first instance in its mode."""
-        return self.validation_first if split == "validation" else 0
-
-    def count(self, split: str) -> int:
-        """How many instances a split has."""
-        return self.validation_count if split == "validation" else self.reported_count
+    own_options: bool = False
+    """Whether it knows --image-size, --action-chunk-size, and --oracle-stage, which tells the policy the true
+    stage."""
 
     def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
         """The instance ids, as in file names, of indices in a split's mode; UserError if not to be found."""
-        return [_FIRST_INSTANCE[self.mode(split)] + index for index in indices]
+        return [self.splits[split].id_of_0 + index for index in indices]
 
     def command(self, order: Order) -> list[str]:
         """The command line for an order."""
         words = [*self.program, "--task-name", order.task, "--host", order.host, "--port", str(order.port)]
         words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
-        words += ["--mode", self.mode(order.split), "--output-dir", str(order.output), "--headless"]
+        words += ["--mode", self.splits[order.split].mode, "--output-dir", str(order.output), "--headless"]
         if order.video:
             words.append("--write-video")
-        if self.sizes:
+        if self.own_options:
             words += ["--image-size", str(order.image_size)]
             if order.action_chunk_size:
                 words += ["--action-chunk-size", str(order.action_chunk_size)]
@@ -119,7 +109,7 @@ class Evaluator2025(Evaluator):
                 "2025-challenge-task-instances/metadata holds the instance ids"
             )
         metadata = Path(folder, "2025-challenge-task-instances", "metadata")
-        read = _train_instances if self.mode(split) == "train" else _test_instances
+        read = _train_instances if self.splits[split].mode == "train" else _test_instances
         try:
             ids = read(metadata, task)
         except OSError as error:
@@ -142,7 +132,7 @@ class Evaluator2025(Evaluator):
         # quoted, as Hydra's grammar gives a meaning to some characters of paths
         words += [f"log_path={json.dumps(str(order.output))}", f"write_video={str(order.video).lower()}"]
         words.append("headless=true")
-        if self.mode(order.split) == "train":
+        if self.splits[order.split].mode == "train":
             words.append("eval_on_train_instances=true")
         return words
 

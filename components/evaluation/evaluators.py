@@ -2,10 +2,9 @@
 
 import sys
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
-from components.evaluation.evaluator import Evaluator, Evaluator2025
+from components.evaluation.evaluator import Evaluator, Evaluator2025, Instances
 
 Edition = Literal["2025", "2026"]
 Name = Literal["household", "omnigibson"]
@@ -13,51 +12,44 @@ Name = Literal["household", "omnigibson"]
 
 _HOUSEHOLD = Evaluator(
     (sys.executable, "-m", "household.eval"),
-    # the demonstrations use the first 100 training instances; those after them are unseen
-    validation_mode="train",
-    validation_first=100,
-    validation_count=100,
-    reported_count=40,
+    {
+        # the demonstrations use the first 100 training instances; those after them are unseen
+        "validation": Instances("train", 100, first=100, id_of_0=1),
+        # no instances are hidden from us here, and 40 give tighter intervals than 20
+        "reported": Instances("all_test", 40, id_of_0=301),
+    },
     startup_seconds=5.0,
     steps_per_second=100.0,
     stall_seconds=180.0,
-    # no instances are hidden from us here, and 40 give tighter intervals than 20
-    reported_mode="all_test",
     reduced=True,
-    sizes=True,
-    oracle=True,
+    own_options=True,
 )
-EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = MappingProxyType(
-    {
-        "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
-        "omnigibson": {
-            "2025": Evaluator2025(
-                ("omnigibson-python", "-m", "omnigibson.learning.eval"),
-                # the ten public instances are all reported; those with demonstrations do for choosing
-                validation_mode="train",
-                validation_first=0,
-                validation_count=200,
-                reported_count=10,
-                startup_seconds=240.0,
-                steps_per_second=15.0,
-                stall_seconds=1800.0,
-                results="metrics",
-                repeats=False,
-            ),
-            "2026": Evaluator(
-                ("omnigibson-python", "-m", "omnigibson.eval.eval"),
-                # all training instances have demonstrations; of the 20 public ones only 0 to 9 are reported
-                validation_mode="public_test",
-                validation_first=10,
-                validation_count=10,
-                reported_count=10,
-                startup_seconds=240.0,
-                steps_per_second=15.0,
-                stall_seconds=1800.0,
-            ),
-        },
-    }
-)
+EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = {
+    "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
+    "omnigibson": {
+        "2025": Evaluator2025(
+            ("omnigibson-python", "-m", "omnigibson.learning.eval"),
+            # the ten public instances are all reported; those with demonstrations do for choosing
+            {"validation": Instances("train", 200), "reported": Instances("public_test", 10)},
+            startup_seconds=240.0,
+            steps_per_second=15.0,
+            stall_seconds=1800.0,
+            results="metrics",
+            repeats=False,
+        ),
+        "2026": Evaluator(
+            ("omnigibson-python", "-m", "omnigibson.eval.eval"),
+            # all training instances have demonstrations; of the 20 public ones only 0 to 9 are reported
+            {
+                "validation": Instances("public_test", 10, first=10, id_of_0=301),
+                "reported": Instances("public_test", 10, id_of_0=301),
+            },
+            startup_seconds=240.0,
+            steps_per_second=15.0,
+            stall_seconds=1800.0,
+        ),
+    },
+}
 
 
 def find_evaluator(name: Name, edition: Edition) -> Evaluator:

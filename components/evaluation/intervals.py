@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-CONFIDENCE = 0.95
 RESAMPLES = 10_000
+_CONFIDENCE = 0.95
+_TAIL = (1 - _CONFIDENCE) / 2
 _ROUNDING = 1e-9
 """Sums this close to 0 or to the count are that: so thirds that add up to 1 count as 1."""
 
@@ -24,7 +24,7 @@ class Interval:
     high: float
 
 
-def clopper_pearson(total: float, count: int, confidence: float = CONFIDENCE) -> Interval:
+def clopper_pearson(total: float, count: int) -> Interval:
     """Clopper-Pearson interval of a mean of `count` scores in [0, 1] with the sum `total`.
 
     For binary scores this is the exact interval of a proportion. For partial scores the sum takes the place
@@ -36,14 +36,12 @@ def clopper_pearson(total: float, count: int, confidence: float = CONFIDENCE) ->
     """
     if count < 1 or not -_ROUNDING <= total <= count + _ROUNDING:
         raise ValueError(f"sum {total} of {count} scores; expected 0 <= sum <= count and count >= 1")
-    total = 0.0 if total < _ROUNDING else float(count) if total > count - _ROUNDING else total
-    tail = (1 - confidence) / 2
-    low = 0.0 if total == 0 else float(stats.beta.ppf(tail, total, count - total + 1))
-    high = 1.0 if total == count else float(stats.beta.ppf(1 - tail, total + 1, count - total))
-    return Interval(low, high)
+    low = 0.0 if total < _ROUNDING else stats.beta.ppf(_TAIL, total, count - total + 1)
+    high = 1.0 if total > count - _ROUNDING else stats.beta.ppf(1 - _TAIL, total + 1, count - total)
+    return Interval(float(low), float(high))
 
 
-def bootstrap(groups: Sequence[Sequence[float]], seed: int, confidence: float = CONFIDENCE) -> Interval:
+def bootstrap(groups: Sequence[Sequence[float]], seed: int) -> Interval:
     """Percentile bootstrap interval of the mean of group means; resamples within each group.
 
     With one group this is the bootstrap of a mean. With one group per task it is that of the overall score,
@@ -52,22 +50,12 @@ def bootstrap(groups: Sequence[Sequence[float]], seed: int, confidence: float = 
     Raises:
         ValueError: there is no group, or one is empty.
     """
-    means = _resampled_means(groups, seed)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(low), float(high))
-
-
-def _resampled_means(groups: Sequence[Sequence[float]], seed: int) -> npt.NDArray[np.float64]:
-    """[RESAMPLES] float64: means of group means."""
     if not groups or any(len(group) == 0 for group in groups):
         raise ValueError("bootstrap of an empty group; expected at least one score in each")
     random = np.random.default_rng(seed)
-    total = np.zeros(RESAMPLES)
-    for group in groups:
-        values = np.asarray(group, np.float64)
-        total += values[random.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
-    return total / len(groups)
+    means = np.mean([random.choice(group, (RESAMPLES, len(group))).mean(axis=1) for group in groups], axis=0)
+    low, high = np.quantile(means, [_TAIL, 1 - _TAIL])
+    return Interval(float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -90,7 +78,7 @@ class Comparison:
 
         The bootstrap alone would be certain after a single pair: it resamples only what was seen.
         """
-        return self.low > 0.0 and self.p_value <= 1 - CONFIDENCE
+        return self.low > 0.0 and self.p_value <= 1 - _CONFIDENCE
 
 
 def compare(
@@ -115,12 +103,7 @@ def compare(
     p_value = 1.0  # of a single pair: both signs are as likely
     if len(weighted) > 1:
         test = stats.permutation_test(
-            (weighted,),
-            lambda values, axis: np.sum(values, axis=axis),
-            permutation_type="samples",
-            n_resamples=RESAMPLES,
-            vectorized=True,
-            rng=np.random.default_rng(seed),
+            (weighted,), np.sum, permutation_type="samples", n_resamples=RESAMPLES, vectorized=True, rng=seed
         )
         p_value = float(test.pvalue)
     return Comparison(difference, interval.low, interval.high, p_value, len(weighted))

@@ -81,46 +81,42 @@ class TaskGroups:
 
 
 @dataclass(frozen=True)
-class Score:
-    """The score of one policy on a task's rollouts of one split."""
+class Estimate:
+    """The mean of the scores of some tasks, each task weighing the same."""
 
     q: float
     """Mean q; a rollout that never finished counts as 0."""
-    low: float
-    """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores."""
-    high: float
-    n: int
-    """Prescribed rollouts."""
-    unfinished: int
-    """Of these, never finished."""
-    success: float
-    """Share of rollouts with q = 1."""
-    success_low: float
-    """Clopper-Pearson interval of the success rate, 95 %."""
-    success_high: float
-    bootstrap_low: float
-    """Percentile bootstrap interval of q, 95 %."""
-    bootstrap_high: float
-    time: float | None
-    """Mean of 2 - time taken / human time over successful rollouts (not ranked); None without success."""
-
-
-@dataclass(frozen=True)
-class Overall:
-    """The mean of task scores, each task weighing the same."""
-
-    q: float
     low: float
     """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores. It takes the rollouts of
     all tasks for one sample, which makes it wider, not narrower, where tasks differ (Hoeffding 1956)."""
     high: float
     success: float
+    """Share of rollouts with q = 1."""
     bootstrap_low: float
     """Percentile bootstrap interval of q, 95 %, resampled within tasks."""
     bootstrap_high: float
-    tasks: int
     n: int
     """Prescribed rollouts."""
+
+
+@dataclass(frozen=True)
+class Overall(Estimate):
+    """The score over all tasks."""
+
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Score(Estimate):
+    """The score of one policy on the rollouts of a single task and split."""
+
+    unfinished: int
+    """Of the prescribed rollouts, never finished."""
+    success_low: float
+    """Clopper-Pearson interval of the success rate, 95 %."""
+    success_high: float
+    time: float | None
+    """Mean of 2 - time taken / human time over successful rollouts (not ranked); None without success."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Outcome:
     """Mean human time / time taken."""
 
     @classmethod
-    def read(cls, path: Path, task: str, instance: int | None, rollout: int) -> "Outcome":
+    def read(cls, path: Path, task: str, instance: int, rollout: int) -> "Outcome":
         """Read and check an evaluator's JSON.
 
         The 2026 evaluator writes task, instance, rollout, steps and success into it; that of 2025 none of the
@@ -132,8 +132,8 @@ class Rollout:
     """One prescribed rollout and where its files are."""
 
     key: RolloutKey
-    instance: int | None
-    """Instance id, as in the file names; None where no worker got so far."""
+    instance: int
+    """Instance id, as in the file names."""
     attempts: int
     """How often it was started."""
     json: str | None = None
@@ -148,8 +148,7 @@ class Rollout:
     @property
     def name(self) -> str:
         """TASK_INSTANCE_ROLLOUT, as its files are called."""
-        instance = f"index-{self.key.index}" if self.instance is None else self.instance
-        return f"{self.key.task}_{instance}_{self.key.rollout}"
+        return f"{self.key.task}_{self.instance}_{self.key.rollout}"
 
     @property
     def q(self) -> float:

@@ -1,11 +1,8 @@
 """Training curves as small static SVG: lines only, with labels set in HTML so that they stay readable."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
 _POINTS = 240
 _LOG_FROM = 8.0
@@ -35,11 +32,6 @@ class Curve:
     """Text in place of the figure, for screen readers."""
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a `metrics.jsonl`; none where the file is missing."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-
-
 def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | None:
     """Draw a metric over the `step` of the rows; None with fewer than two finite points."""
     points = [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
@@ -49,7 +41,7 @@ def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | No
     steps, values = zip(*points, strict=True)
     low, high = min(values), max(values)
     logarithmic = "loss" in metric and low > 0 and high / low > _LOG_FROM
-    y_values = _log_ticks(low, high) if logarithmic else _ticks(min(low, 0.0), high)
+    y_values = _powers(low, high) if logarithmic else _ticks(min(low, 0.0), high)
     bottom, top = min(y_values[0], low), max(y_values[-1], high)
     x_values = [x for x in _ticks(0.0, steps[-1]) if x <= steps[-1]]
 
@@ -72,29 +64,20 @@ def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | No
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Average neighbours so that at most `_POINTS` points are left."""
-    size = math.ceil(len(points) / _POINTS)
-    if size <= 1:
-        return points
+    size = math.ceil(len(points) / _POINTS) or 1
     parts = [points[i : i + size] for i in range(0, len(points), size)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values that cover an interval: steps of 1, 2 or 5 times a power of ten."""
-    raw = ((high - low) or abs(high) or 1.0) / count
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values that cover an interval: about four steps of 1, 2 or 5 times a power of ten."""
+    raw = ((high - low) or abs(high) or 1.0) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Values 1, 2, 5 times powers of ten that cover an interval of positive numbers."""
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    inside = [
-        value
-        for (before, value), after in zip(pairwise([0.0, *values]), [*values[1:], math.inf], strict=True)
-        if after > low and before < high
-    ]
-    return inside if len(inside) <= 7 else [v for v in inside if f"{v:e}".startswith("1.")]
+def _powers(low: float, high: float) -> list[float]:
+    """The powers of ten that cover an interval of positive numbers."""
+    return [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]

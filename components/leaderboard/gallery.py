@@ -17,30 +17,21 @@ class Clip:
     """One video of the gallery."""
 
     rollout: Rollout
-    chosen: bool
-    """Whether its policy is the task's chosen one."""
     file: str
     """Path of the video relative to the page."""
-    poster: str | None
+    poster: str
     """Path of a JPEG relative to the page."""
     width: int
     height: int
 
-    @property
-    def ratio(self) -> str:
-        """Width / height for CSS."""
-        return f"{self.width} / {self.height}"
 
-
-def collect(rollouts: Iterable[tuple[Rollout, bool]], page: Path, progress: Progress) -> list[Clip]:
+def collect(rollouts: Iterable[Rollout], page: Path, progress: Progress) -> list[Clip]:
     """Put videos into `videos/` in the report's folder, as hard links where the file system allows it.
 
-    Takes rollouts, and whether their policy is the chosen one. Videos that cannot be read are left out: they
-    are no reason to fail a leaderboard.
+    Videos that cannot be read are left out: they are no reason to fail a leaderboard.
     """
-    listed = [(rollout, chosen) for rollout, chosen in rollouts if rollout.video]
     clips = []
-    for rollout, chosen in progress.track(listed, "videos of the report"):
+    for rollout in progress.track([one for one in rollouts if one.video], "videos of the report"):
         source = Path(rollout.folder, str(rollout.video))
         policy = rollout.key.policy.replace(":", "-")
         target = page / "videos" / policy / rollout.key.split / source.name
@@ -53,8 +44,8 @@ def collect(rollouts: Iterable[tuple[Rollout, bool]], page: Path, progress: Prog
         poster = target.with_suffix(".jpg")
         size = _write_poster(target, poster)
         if size is not None:
-            place = [path.relative_to(page).as_posix() for path in (target, poster)]
-            clips.append(Clip(rollout, chosen, place[0], place[1], *size))
+            file, picture = (path.relative_to(page).as_posix() for path in (target, poster))
+            clips.append(Clip(rollout, file, picture, *size))
     return clips
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,31 +17,12 @@ from components.leaderboard.scores import Rollouts, policy_order
 from components.runtime.progress import format_seconds
 from components.store import lineage
 from components.store.artifact import Artifact
-from pi_behavior.challenge import EDITIONS
 
 REDUCED = "reduced: one room, few objects; not a BEHAVIOR score"
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """One artifact that the leaderboard comes from."""
-
-    uri: str
-    stage: str
-    digest: str
-    seconds: float
-    started: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One rollout in the heat map."""
-
-    state: str
-    """CSS class: success, partial, zero or unfinished."""
-    text: str
-    label: str
-    """What it means, in words."""
+Cell = tuple[str, str, str]
+"""One rollout in a heat map: CSS class, text, and what it means in words."""
 
 
 @dataclass(frozen=True)
@@ -55,55 +35,36 @@ class HeatMap:
     """Policy, whether it is the chosen one, mean q, cells."""
 
 
-def provenance(artifacts: Sequence[Artifact]) -> list[Provenance]:
-    """All artifacts that the given ones come from, each once, the earliest first."""
-    found = []
-    for node in lineage.chain(*artifacts):
-        subject = node.lineage["subject"][0]
-        build = node.lineage["predicate"]["buildDefinition"]["internalParameters"]
-        times = node.lineage["predicate"]["runDetails"]["metadata"]
-        started, finished = (datetime.fromisoformat(times[k]) for k in ("startedOn", "finishedOn"))
-        seconds = (finished - started).total_seconds()
-        digest = subject["digest"]["sha256"]
-        found.append(Provenance(subject["name"], build["stage"], digest, seconds, times["startedOn"]))
-    return sorted(found, key=lambda item: (item.started, item.uri))
-
-
 def heat_maps(table: Rollouts, chosen: Mapping[str, str]) -> list[HeatMap]:
     """The heat maps of all tasks."""
     maps = []
     for task, policies in table.items():
-        names = [name for name in sorted(policies, key=policy_order) if policies[name].get(REPORTED)]
-        rollouts = {name: {_column(r): r for r in policies[name][REPORTED]} for name in names}
+        rollouts = {
+            name: {(r.key.index, r.key.rollout): r for r in policies[name][REPORTED]}
+            for name in sorted(policies, key=policy_order)
+            if policies[name].get(REPORTED)
+        }
         columns = sorted({column for row in rollouts.values() for column in row})
-        ids = {column: r.instance for row in rollouts.values() for column, r in row.items() if r.instance}
-        labels = [
-            f"{ids.get(column, f'#{column[0]}')}" + (f".{column[1]}" if column[1] else "")
-            for column in columns
-        ]
+        ids = {column: r.instance for row in rollouts.values() for column, r in row.items()}
+        labels = [str(ids[column]) + (f".{column[1]}" if column[1] else "") for column in columns]
         rows = []
-        for name in names:
-            cells = [_cell(rollouts[name].get(column)) for column in columns]
-            mean = sum(r.q for r in rollouts[name].values()) / len(rollouts[name])
-            rows.append((name, chosen[task] == name, mean, cells))
+        for name, row in rollouts.items():
+            mean = sum(r.q for r in row.values()) / len(row)
+            rows.append((name, chosen[task] == name, mean, [_cell(row.get(column)) for column in columns]))
         maps.append(HeatMap(task, labels, rows))
     return maps
 
 
-def _column(rollout: Rollout) -> tuple[int, int]:
-    return rollout.key.index, rollout.key.rollout
-
-
 def _cell(rollout: Rollout | None) -> Cell:
     if rollout is None:
-        return Cell("absent", "", "not planned")
+        return "absent", "", "not planned"
     if rollout.outcome is None:
-        return Cell("unfinished", "?", "never finished, counts as 0")
+        return "unfinished", "?", "never finished, counts as 0"
     if rollout.success:
-        return Cell("success", "1", "success")
+        return "success", "1", "success"
     if rollout.q > 0:
-        return Cell("partial", f"{rollout.q:.2f}".lstrip("0"), f"partial success, q {rollout.q:.2f}")
-    return Cell("zero", "0", "q 0")
+        return "partial", f"{rollout.q:.2f}".lstrip("0"), f"partial success, q {rollout.q:.2f}"
+    return "zero", "0", "q 0"
 
 
 def render(
@@ -113,10 +74,19 @@ def render(
     plan: Plan,
     clips: Sequence[Clip],
     curves: Sequence[Curve],
-    sources: Sequence[Provenance],
+    artifacts: Sequence[Artifact],
     created: str,
 ) -> str:
-    """The page; `sources` are the artifacts that the leaderboard comes from, `created` is a date to print."""
+    """The page; `artifacts` are those that were scored, `created` is a date to print."""
+    sources = sorted(lineage.chain(*artifacts), key=lambda node: (node.run["startedOn"], node.path))
+    rollouts = [r for ps in table.values() for splits in ps.values() for rs in splits.values() for r in rs]
+
+    def clip_order(clip: Clip) -> tuple[Any, ...]:
+        """Chosen policies first, in each successes before failures."""
+        key = clip.rollout.key
+        is_chosen = scores.chosen[key.task] == key.policy
+        return (not is_chosen, policy_order(key.policy)[0], key.task, -clip.rollout.q, key.index)
+
     environment = Environment(
         loader=PackageLoader("components.leaderboard", "."),
         autoescape=True,
@@ -126,34 +96,26 @@ def render(
     )
     environment.filters["duration"] = format_seconds
     context: dict[str, Any] = {
-        "style": files("components.leaderboard").joinpath("report.css").read_text(),
         "scores": scores,
         "plan": plan,
-        "edition": EDITIONS[plan.edition],
         "reduced": REDUCED if find_evaluator(plan.evaluator, plan.edition).reduced else "",
         "maps": heat_maps(table, scores.chosen),
-        "clips": sorted(clips, key=_clip_order),
+        "clips": sorted(clips, key=clip_order),
         "curves": curves,
         "sources": sources,
         "stages": _stage_times(sources),
         "created": created,
-        "unfinished": sum(
-            r.outcome is None for p in table.values() for s in p.values() for rs in s.values() for r in rs
-        ),
+        "unfinished": sum(r.outcome is None for r in rollouts),
+        "reruns": [r for r in rollouts if r.reruns],
     }
     return environment.get_template("report.html").render(context)
 
 
-def _clip_order(clip: Clip) -> tuple[Any, ...]:
-    """Chosen policies first, in each successes before failures."""
-    key = clip.rollout.key
-    return (not clip.chosen, policy_order(key.policy)[0], key.task, -clip.rollout.q, key.index)
-
-
-def _stage_times(sources: Sequence[Provenance]) -> list[tuple[str, float, float, int]]:
+def _stage_times(sources: Sequence[lineage.Node]) -> list[tuple[str, float, float, int]]:
     """Stage, seconds, per cent of the longest, and how many runs of it, in the order of their start."""
     totals: dict[str, list[float]] = {}
     for source in sources:
-        totals.setdefault(source.stage, []).append(source.seconds)
+        started, finished = (datetime.fromisoformat(source.run[one]) for one in ("startedOn", "finishedOn"))
+        totals.setdefault(source.stage, []).append((finished - started).total_seconds())
     longest = max((sum(times) for times in totals.values()), default=0.0) or 1.0
     return [(name, sum(times), 100 * sum(times) / longest, len(times)) for name, times in totals.items()]

@@ -5,10 +5,12 @@ is chosen on validation instances alone, so that the reported score stays an hon
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
+from components.errors import UserError
 from components.evaluation.intervals import bootstrap, clopper_pearson
 from components.evaluation.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
-from components.evaluation.records import Overall, Score, Scores, TaskScores
+from components.evaluation.records import Estimate, Overall, Score, Scores, TaskScores
 from components.evaluation.rollouts import Rollout, RolloutKey
 
 Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
@@ -16,13 +18,41 @@ Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
 
 
 def collect(rollouts: Iterable[Rollout], plan: Plan) -> Rollouts:
-    """Sort rollouts by task, policy and split; what was planned and never done is added as unfinished."""
-    found: dict[RolloutKey, Rollout] = {rollout.key: rollout for rollout in rollouts}
-    for job in plan.jobs:
-        for index in job.instances:
-            for number in range(plan.rollouts):
-                key = RolloutKey(job.policy, job.split, job.task, index, number)
-                found.setdefault(key, Rollout(key, None, 0))
+    """Sort rollouts by task, policy and split; of one that was done twice, the first finished one counts.
+
+    Raises:
+        UserError: rollouts are of another plan, planned ones are missing, or one was finished twice, with
+            different outcomes.
+    """
+    found: dict[RolloutKey, Rollout] = {}
+    for one in rollouts:
+        if one.key.policy not in plan.policies:
+            raise UserError(
+                f"the plan has no policy {one.key.policy}, of which there are rollouts; expected the plan of "
+                "these rollouts"
+            )
+        known = found.setdefault(one.key, one)
+        if known.outcome is None:
+            found[one.key] = one
+        elif one.outcome not in (None, known.outcome):
+            places = " and ".join(f"{each.folder}/{each.json}" for each in (known, one))
+            raise UserError(
+                f"{one.key.policy} {one.name} was done twice, with different outcomes: {places}. Give the "
+                "evaluations of one run only: nobody may choose between two results"
+            )
+    planned = {
+        RolloutKey(job.policy, job.split, job.task, index, number): job.worker
+        for job in plan.jobs
+        for index in job.instances
+        for number in range(plan.rollouts)
+    }
+    workers = [worker for key, worker in planned.items() if key not in found]
+    if workers:
+        raise UserError(
+            f"{len(workers)} of {len(planned)} planned rollouts are missing, which workers "
+            f"{', '.join(map(str, sorted(set(workers))))} were to do: run these again, and give the "
+            "evaluations of all workers. What was not done is no score of 0"
+        )
     table: dict[str, dict[str, dict[str, list[Rollout]]]] = {}
     for key in sorted(found):
         splits = table.setdefault(key.task, {}).setdefault(key.policy, {})
@@ -47,42 +77,35 @@ def choose(policies: Mapping[str, Mapping[str, Sequence[Rollout]]]) -> str:
 
 def score(rollouts: Sequence[Rollout], seed: int) -> Score:
     """The score of rollouts of one policy and task."""
-    n, qs = len(rollouts), [r.q for r in rollouts]
-    successes = sum(r.success for r in rollouts)
-    interval = clopper_pearson(sum(qs), n)
-    success = clopper_pearson(successes, n)
-    resampled = bootstrap([qs], seed)
+    success = clopper_pearson(sum(r.success for r in rollouts), len(rollouts))
     times = [2 - 1 / r.outcome.normalized_time for r in rollouts if r.success and r.outcome]
     return Score(
-        q=sum(qs) / n,
-        low=interval.low,
-        high=interval.high,
-        n=n,
+        **asdict(_estimate([rollouts], seed)),
         unfinished=sum(r.outcome is None for r in rollouts),
-        success=successes / n,
         success_low=success.low,
         success_high=success.high,
-        bootstrap_low=resampled.low,
-        bootstrap_high=resampled.high,
         time=sum(times) / len(times) if times else None,
     )
 
 
 def overall(per_task: Sequence[Sequence[Rollout]], seed: int) -> Overall:
     """The overall score over tasks."""
+    return Overall(**asdict(_estimate(per_task, seed)), tasks=len(per_task))
+
+
+def _estimate(per_task: Sequence[Sequence[Rollout]], seed: int) -> Estimate:
     groups = [[r.q for r in rollouts] for rollouts in per_task]
     q = sum(sum(group) / len(group) for group in groups) / len(groups)
     # tasks weigh the same whatever their number of rollouts, so the smallest decides how much is known
     count = len(groups) * min(map(len, groups))
     interval, resampled = clopper_pearson(q * count, count), bootstrap(groups, seed)
-    return Overall(
+    return Estimate(
         q=q,
         low=interval.low,
         high=interval.high,
+        success=sum(sum(r.success for r in rs) / len(rs) for rs in per_task) / len(per_task),
         bootstrap_low=resampled.low,
         bootstrap_high=resampled.high,
-        success=sum(sum(r.success for r in rs) / len(rs) for rs in per_task) / len(per_task),
-        tasks=len(groups),
         n=sum(map(len, groups)),
     )
 

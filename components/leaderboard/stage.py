@@ -3,6 +3,7 @@
 Report, sections 6.4 (a policy per task) and 8.2 (scores).
 """
 
+import json
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -14,7 +15,7 @@ from components.evaluation.records import SCORES
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard import gallery, report
 from components.leaderboard.config import DECLARATION, Config, Inputs
-from components.leaderboard.curves import Curve, draw, read_metrics
+from components.leaderboard.curves import Curve, draw
 from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
 from components.runtime.stage import Result, Stage, Work
@@ -42,16 +43,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     reported = {task: table[task][name][REPORTED] for task, name in scores.chosen.items()}
     package(work.path / "submission", config, now.date().isoformat(), plan, reported)
     page = work.path / "report"
-    clips = gallery.collect(
-        ((r, scores.chosen[r.key.task] == r.key.policy) for r in rollouts), page, work.progress
-    )
     html = report.render(
         scores=scores,
         table=table,
         plan=plan,
-        clips=clips,
+        clips=gallery.collect(rollouts, page, work.progress),
         curves=curves,
-        sources=report.provenance([inputs.plan, *artifacts]),
+        artifacts=[inputs.plan, *artifacts],
         created=now.strftime("%d %B %Y, %H:%M UTC"),
     )
     write_atomic(page / "index.html", html)
@@ -81,8 +79,9 @@ def _curves(plan: Plan, workspace: Path) -> list[Curve]:
     """Training curves of the plan's policies."""
     curves = []
     for name, artifact in plan.artifacts(workspace).items():
-        if plan.policies[name].folder == "checkpoint":
-            rows = read_metrics(artifact.path / "metrics.jsonl")
+        file = artifact.path / "metrics.jsonl"
+        if plan.policies[name].folder == "checkpoint" and file.is_file():
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
             curves += [draw(name, metric, rows) for metric in _METRICS]
     return [curve for curve in curves if curve is not None]
 

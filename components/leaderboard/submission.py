@@ -56,6 +56,9 @@ def _readme(title: str, config: Config, plan: Plan, reported: Mapping[str, Seque
     chosen = {task: rollouts[0].key.policy for task, rollouts in reported.items()}
     served = {name: one for name, one in served_policies(plan, chosen, "").items() if one.tasks}
     missing = [r.name for rollouts in reported.values() for r in rollouts if not r.json]
+    again = [
+        f"- {r.name}: {'; '.join(r.reruns)}" for rollouts in reported.values() for r in rollouts if r.reruns
+    ]
     reduced = "**Reduced tasks: one room, few objects. Not BEHAVIOR scores; not for submission.**\n\n"
     files = ", ".join(path.name for path in config.files.values())
     evaluation = evaluator.command(
@@ -100,4 +103,8 @@ Evaluator, per task:
 Environment wrapper and robot configuration: {files or "the evaluator's defaults, unchanged"}.
 
 Rollouts that never finished and count as 0: {", ".join(missing) or "none"}.
+
+Rollouts that were started again, and how their earlier starts ended, none of which left a result:
+
+{chr(10).join(again) or "none"}
 """

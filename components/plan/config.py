@@ -49,7 +49,7 @@ class Config:
     def __post_init__(self) -> None:
         positive = ("validation_instances", "reported_instances", "rollouts", "workers", "image_size")
         evaluator = find_evaluator(self.evaluator, self.edition)
-        able = ", ".join(name for name in EVALUATORS if find_evaluator(name, self.edition).oracle)
+        able = ", ".join(name for name in EVALUATORS if find_evaluator(name, self.edition).own_options)
         counts = {split: getattr(self, f"{split}_instances") for split in self.splits}
         require(
             *((getattr(self, n) >= 1, f"{n} is {getattr(self, n)}; expected at least 1") for n in positive),
@@ -59,15 +59,15 @@ class Config:
             ),
             (bool(self.splits), f"splits is empty; expected {VALIDATION}, {REPORTED} or both"),
             (
-                self.policy.voting != "oracle" or evaluator.oracle,
+                self.policy.voting != "oracle" or evaluator.own_options,
                 f"policy.voting is oracle, but the evaluator {self.evaluator} cannot tell the true stage; "
                 f"expected the evaluator {able} or another voting",
             ),
             *(
                 (
-                    count <= evaluator.count(split),
-                    f"{split}_instances is {count}; expected at most {evaluator.count(split)}, the {split} "
-                    f"instances of the evaluator {self.evaluator} in {self.edition}",
+                    count <= evaluator.splits[split].count,
+                    f"{split}_instances is {count}; expected at most {evaluator.splits[split].count}, the "
+                    f"{split} instances of the evaluator {self.evaluator} in {self.edition}",
                 )
                 for split, count in counts.items()
             ),

@@ -37,17 +37,15 @@ def shard(units: Sequence[Unit], workers: int) -> list[list[Unit]]:
     few policy servers; and even a single long task is spread. Shards without work are left out.
     """
     total = sum(unit.seconds for unit in units)
-    low, high = total / workers, total
+    low, high, best = total / workers, total, [list(units)]
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        if _fill(units, workers, middle) is None:
+        shards = _fill(units, workers, middle)
+        if shards is None:
             low = middle
         else:
-            high = middle
-    shards = _fill(units, workers, high * (1 + 1e-9))
-    if shards is None:  # one worker with everything always fits
-        shards = [list(units)]
-    return [part for part in shards if part]
+            high, best = middle, shards
+    return [part for part in best if part]
 
 
 def _fill(units: Sequence[Unit], workers: int, limit: float) -> list[list[Unit]] | None:

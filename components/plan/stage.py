@@ -7,7 +7,6 @@ instances before, then runs only the reported ones, and so does the untrained po
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -37,25 +36,16 @@ from pi_behavior.challenge import EDITIONS, task
 _FPS = 30
 
 
-@dataclass(frozen=True)
-class _Part:
-    """What one policy has to do."""
-
-    policy: Policy
-    tasks: tuple[str, ...]
-    splits: tuple[Split, ...]
-
-
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `plan.json`; the output parameter `Output` lists the workers."""
-    common = _common(config, inputs, work.workspace)
+    common = inputs.common or Artifact.load(config.trained)
     parts = _parts(config, common, inputs.groups, work.workspace)
     lengths = _human_lengths(common)
     units = [
         unit
-        for name, part in parts.items()
-        for task_name in part.tasks
-        for split in part.splits
+        for name, (_, tasks, splits) in parts.items()
+        for task_name in tasks
+        for split in splits
         for unit in _units(config, name, task_name, split, lengths.get(task_name))
     ]
     if not units:
@@ -69,12 +59,12 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     Plan(
         edition=config.edition,
         evaluator=config.evaluator,
-        tasks=parts[COMMON].tasks,
+        tasks=parts[COMMON][1],
         rollouts=config.rollouts,
         image_size=config.image_size,
         action_chunk_size=config.action_chunk_size,
         policy=config.policy,
-        policies={name: part.policy for name, part in parts.items()},
+        policies={name: policy for name, (policy, _, _) in parts.items()},
         jobs=jobs,
     ).save(work.path)
     rollouts = config.rollouts * sum(len(job.instances) for job in jobs)
@@ -88,41 +78,35 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:
-    """The policy that the configuration names."""
-    artifact = _common(config, inputs, workspace)
-    return () if inputs.common is artifact else (Dependency.of("trained", artifact, workspace),)
-
-
-def _common(config: Config, inputs: Inputs, workspace: Path) -> Artifact:
-    """The common policy: the input, or the artifact that the configuration names."""
+    """The policy that the configuration names, where it is not the input."""
     if (inputs.common is None) == (not config.trained):
         given = "both are" if inputs.common else "neither is"
         raise UserError(
             f"{given} given of the input common and the folder plan.trained; expected one of them, "
             "an artifact of the stage train"
         )
-    return inputs.common or Artifact.load(config.trained)
+    return () if inputs.common else (Dependency.of("trained", Artifact.load(config.trained), workspace),)
 
 
 def _parts(
     config: Config, common: Artifact, groups: tuple[Artifact, ...], workspace: Path
-) -> dict[str, _Part]:
-    """What is to be done, by the names of the policies."""
+) -> dict[str, tuple[Policy, tuple[str, ...], tuple[Split, ...]]]:
+    """The policies by name, each with the tasks and splits that it has to do."""
     tasks = config.tasks or TrainRecord.load(common.path).tasks
     if not tasks:
         raise UserError("no tasks: the common policy's record names none; give plan.tasks")
     splits = tuple(split for split in (VALIDATION, REPORTED) if split in config.splits)
     reported = tuple(split for split in splits if split == REPORTED)
-    parts = {COMMON: _Part(_policy(common, "checkpoint", workspace), tasks, reported if groups else splits)}
+    parts = {COMMON: (_policy(common, "checkpoint", workspace), tasks, reported if groups else splits)}
     for artifact in groups:
         record = TrainRecord.load(artifact.path)
         name = GROUP + record.name
         if name in parts:
             raise UserError(f"two policies of groups have the name {record.name}; give every group its own")
         own = tuple(one for one in record.tasks or tasks if one in tasks)
-        parts[name] = _Part(_policy(artifact, "checkpoint", workspace), own, splits)
+        parts[name] = (_policy(artifact, "checkpoint", workspace), own, splits)
     if config.untrained:
-        parts[UNTRAINED] = _Part(_policy(common, "initial", workspace), tasks, reported)
+        parts[UNTRAINED] = (_policy(common, "initial", workspace), tasks, reported)
     return parts
 
 
@@ -147,7 +131,7 @@ def _human_lengths(common: Artifact) -> dict[str, float]:
 def _units(config: Config, policy: str, name: str, split: Split, length: float | None) -> Iterator[Unit]:
     """The rollouts of a policy on a task's instances of a split, those with videos apart."""
     evaluator = find_evaluator(config.evaluator, config.edition)
-    first = evaluator.first_index(split)
+    first = evaluator.splits[split].first
     count = config.validation_instances if split == VALIDATION else config.reported_instances
     videos = min(config.videos, count) if split == REPORTED else 0
     # a rollout that fails runs to the time limit, and most do

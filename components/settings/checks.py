@@ -1,5 +1,6 @@
 """All values of a run, brought to their types and checked together: all mistakes are reported at once."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
@@ -22,8 +23,7 @@ from components.settings.sections import (
     PIPELINES,
     SETTINGS,
     Section,
-    fed,
-    input_of,
+    input_names,
     inputs,
     is_set_by_pipeline,
 )
@@ -90,7 +90,7 @@ def merge_sections(pipeline: str, *layers: Values) -> dict[str, Any]:
 
 def _find(pipeline: str, name: str) -> tuple[str, Field]:
     """What a name means: an input, or a section and a field's path with dots; UserError if not one thing."""
-    known = inputs(pipeline)
+    known, fed = inputs(pipeline), input_names(pipeline)
     if name in known:
         return name, known[name]
     found: dict[str, Field] = {}
@@ -98,11 +98,11 @@ def _find(pipeline: str, name: str) -> tuple[str, Field]:
     for section in PIPELINES[pipeline]:
         for one in section.fields:
             path = f"{section.name}.{one.path}"
-            if is_set_by_pipeline(section, one) and input_of(pipeline, section, one) is None:
+            if is_set_by_pipeline(section, one) and path not in fed:
                 continue
             names += [path] if section.over else [path, one.name]
             if path == name or (path.endswith(f".{name}") and not section.over):
-                found[input_of(pipeline, section, one) or path] = one
+                found[fed.get(path, path)] = one
     if not found:
         near = get_close_matches(name, names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"expected an input ({', '.join(known)}) or a field"
@@ -121,27 +121,23 @@ def resolve(
         InvalidValuesError: everything that a stage would refuse, contradictions between stages, and the
             `mistakes` that are known already.
     """
-    values = {**profile.inputs, **given.inputs}
+    values, fed = {**profile.inputs, **given.inputs}, input_names(pipeline)
     mistakes = [*mistakes, *_unknown(pipeline, values, given.settings)]
+    from_inputs = (nested(path, values[name]) for path, name in fed.items() if name in values)
+    settings = merge_sections(pipeline, profile.settings, given.settings, *from_inputs)
     configs: dict[str, Any] = {}
     layers: dict[str, dict[str, Any]] = {}
     wrong: dict[str, set[str]] = {}
     for section in PIPELINES[pipeline]:
-        kind = section.declaration.config
-        own = {name: values[name] for name in values if _feeds(pipeline, section, name)}
-        layers[section.name] = merge(
-            kind,
-            layers.get(section.over, {}),
-            *(one.settings.get(section.name, {}) for one in (profile, given)),
-            *(nested(path, value) for name, value in own.items() for path in _paths(pipeline, section, name)),
-        )
+        kind, own = section.declaration.config, settings.get(section.name, {})
+        layers[section.name] = merge(kind, layers.get(section.over, {}), own)
         try:
             configs[section.name] = build(kind, layers[section.name], f"{section.name}.")
         except InvalidValuesError as error:
-            wrong[section.name] = {line.removeprefix(f"{section.name}.") for line in error.lines}
-            known = wrong.get(section.over, set())
-            new = [line for line in error.lines if line.removeprefix(f"{section.name}.") not in known]
-            mistakes += [_by_input(pipeline, section, line) for line in new]
+            lines = [line.removeprefix(f"{section.name}.") for line in error.lines]
+            wrong[section.name] = set(lines)
+            new = [line for line in lines if line not in wrong.get(section.over, ())]
+            mistakes += [_by_input(fed, section, line) for line in new]
     if len(configs) == len(PIPELINES[pipeline]):
         mistakes += contradictions(configs, place)
     if mistakes:
@@ -149,23 +145,11 @@ def resolve(
     return configs
 
 
-def _feeds(pipeline: str, section: Section, name: str) -> bool:
-    return any(one == section for one, _ in fed(pipeline, name))
-
-
-def _paths(pipeline: str, section: Section, name: str) -> list[str]:
-    return [field_.path for one, field_ in fed(pipeline, name) if one == section]
-
-
-def _by_input(pipeline: str, section: Section, line: str) -> str:
-    """A mistake under the name by which people gave the value."""
-    rest = line.removeprefix(f"{section.name}.")
-    for one in (section, *(one for one in PIPELINES[pipeline] if one.name == section.over)):
-        for name in inputs(pipeline):
-            for path in _paths(pipeline, one, name):
-                if rest.startswith((f"{path} ", f"{path}:")):
-                    return name + rest[len(path) :]
-    return line
+def _by_input(fed: Mapping[str, str], section: Section, line: str) -> str:
+    """A mistake in a section, under the name by which people gave the value."""
+    path = re.split(r"[^\w.]", line, maxsplit=1)[0]
+    own = f"{section.name}.{path}"
+    return fed.get(own, fed.get(f"{section.over}.{path}", own)) + line.removeprefix(path)
 
 
 def _unknown(pipeline: str, values: Values, settings: Values) -> Iterator[str]:
@@ -184,19 +168,20 @@ def _unknown(pipeline: str, values: Values, settings: Values) -> Iterator[str]:
             one = by_path.get(path)
             if one is None:  # `build` says what there is
                 continue
-            feeding = input_of(pipeline, section, one)
+            feeding = input_names(pipeline).get(f"{name}.{path}")
             if feeding is not None:
-                yield from _twice(feeding, values.get(feeding, one.default), f"{name}.{path}", value, one)
+                other = values.get(feeding, one.default)
+                if _typed(one, other) != _typed(one, value):
+                    yield (
+                        f"{feeding} is given twice: {other} as input, {value} in settings as {name}.{path}; "
+                        "give the input alone"
+                    )
             elif is_set_by_pipeline(section, one):
                 yield f"{name}.{path} is set by the pipeline, for each of its tasks; leave it out"
 
 
-def _twice(name: str, value: object, path: str, other: object, one: Field) -> Iterator[str]:
-    def typed(given: object) -> object:
-        try:
-            return given if one.choices else convert(one.kind, given)
-        except ValueError:
-            return given
-
-    if typed(value) != typed(other):
-        yield f"{name} is given twice: {value} as input, {other} in settings as {path}; give the input alone"
+def _typed(one: Field, given: object) -> object:
+    try:
+        return given if one.choices else convert(one.kind, given)
+    except ValueError:
+        return given

@@ -36,66 +36,53 @@ Configs = Mapping[str, Any]
 
 
 def contradictions(configs: Configs, place: Place) -> Iterator[str]:
-    """What is wrong with a pipeline's configurations together, a line each; some may be missing."""
-    if place.complete:
-        yield from _required(configs)
-    for name in ("train", "finetune"):
-        if name in configs:
-            yield from _devices(name, configs, place.train_gpus)
-    yield from _vocabulary(configs)
-    if place.workspace is not None:
-        yield from _missing(configs, place.workspace)
-
-
-def _required(configs: Configs) -> Iterator[str]:
-    if "dataset" in configs and not configs["dataset"].repository:
-        yield "repository is empty; expected the git and DVC repository of the demonstrations"
-    if "plan" in configs and "train" not in configs and not configs["plan"].trained:
+    """What is wrong with a pipeline's configurations together, a line each."""
+    if "plan" not in configs:  # none of the pipelines that evaluate a policy
+        return
+    if "train" in configs:
+        yield from _training(configs, place)
+    elif place.complete and not configs["plan"].trained:
         yield "policy is empty; expected the folder of a trained policy, an artifact of the stage train"
+    if place.workspace is not None:
+        yield from _missing(configs)
+        yield from _champion(configs, place.workspace)
 
 
-def _devices(name: str, configs: Configs, gpus: int) -> Iterator[str]:
-    """Whether devices and batch divide; a fine-tuning is checked only where it differs from the training."""
-    config, common = configs[name], configs["train"]
-    if config is not common and (config.fsdp, config.batch_size) == (common.fsdp, common.batch_size):
-        return
-    devices = max(gpus, 1)
-    if devices % config.fsdp:
-        yield f"{name}.fsdp is {config.fsdp}; expected a divisor of the {devices} devices of a training"
-    if gpus and config.batch_size % gpus:
-        yield f"{name}.batch_size is {config.batch_size}; expected a multiple of the {gpus} GPUs of training"
-
-
-def _vocabulary(configs: Configs) -> Iterator[str]:
-    if "train" not in configs or not configs["train"].model.fast:
-        return
-    tokens, most = configs["statistics"].fast_vocabulary, configs["train"].model.fast_vocabulary
-    if not 0 < tokens <= most:
+def _training(configs: Configs, place: Place) -> Iterator[str]:
+    if place.complete and not configs["dataset"].repository:
+        yield "repository is empty; expected the git and DVC repository of the demonstrations"
+    train, gpus, devices = configs["train"], place.train_gpus, max(place.train_gpus, 1)
+    for name in ("train", "finetune"):
+        fsdp, batch = configs[name].fsdp, configs[name].batch_size
+        if name != "train" and (fsdp, batch) == (train.fsdp, train.batch_size):
+            continue
+        if devices % fsdp:
+            yield f"{name}.fsdp is {fsdp}; expected a divisor of the {devices} devices of a training"
+        if gpus and batch % gpus:
+            yield f"{name}.batch_size is {batch}; expected a multiple of the {gpus} GPUs of training"
+    tokens, most = configs["statistics"].fast_vocabulary, train.model.fast_vocabulary
+    if train.model.fast and not 0 < tokens <= most:
         yield (
             f"statistics.fast_vocabulary is {tokens}; expected 1 to {most}, the tokens that the network "
             "predicts (train.model.fast_vocabulary), or train.model.fast=false"
         )
 
 
-def _missing(configs: Configs, workspace: Path) -> Iterator[str]:
-    """Folders and files that are not there, and starting checkpoints that do not fit the network."""
-    if "train" in configs:
-        train = configs["train"]
-        if train.initial_checkpoint:
-            yield from _start(train.model, Path(train.initial_checkpoint))
-    elif "plan" in configs and configs["plan"].trained and not Path(configs["plan"].trained).is_dir():
-        yield f"policy is {configs['plan'].trained!r}; there is no such folder"
+def _missing(configs: Configs) -> Iterator[str]:
+    """Folders and files that are not there, and a starting checkpoint that does not fit the network."""
+    train, policy = configs.get("train"), configs["plan"].trained
+    if train is not None and train.initial_checkpoint:
+        yield from _start(train.model, Path(train.initial_checkpoint))
+    if train is None and policy and not Path(policy).is_dir():
+        yield f"policy is {policy!r}; there is no such folder"
     for name in ("wrapper", "robot_config"):
-        file = getattr(configs["leaderboard"], name) if "leaderboard" in configs else ""
+        file = getattr(configs["leaderboard"], name)
         if file and not Path(file).is_file():
             yield f"leaderboard.{name} is {file!r}; there is no such file"
-    yield from _champion(configs, workspace)
 
 
 def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
     """A champion that the run's last stage, or retraining, could not use."""
-    if "promote" not in configs:
-        return
     if "news" in configs and configs["news"].champion != configs["promote"].champion:
         yield (
             f"news.champion is {configs['news'].champion!r} and promote.champion "

@@ -1,12 +1,13 @@
 """What can be set of a run: the pipelines' typed inputs, and the sections of their input `settings`.
 
 A section holds fields of one stage's configuration. Later values replace earlier ones: the defaults, the
-profile's, the run's settings, the typed inputs. An input gives its value to every field of its name.
+profile's, the run's settings, the typed inputs. An input gives its value to every field of its name, but for
+`group_steps` and `policy`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from components.dataset.config import DECLARATION as DATASET
@@ -29,8 +30,6 @@ INPUTS = (
 SETTINGS = "settings"
 """The input for every other field of every stage."""
 _POLICY = "policy"
-_FEEDS = {"group_steps": ("finetune", "steps"), _POLICY: ("plan", "trained")}
-"""Inputs whose name is not that of the field."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,10 @@ class Section:
     over: str = ""
     """Another section whose values it begins with, inputs included: it holds what is different."""
 
-    @property
+    @cached_property
     def fields(self) -> tuple[Field, ...]:
         """The fields of its configuration."""
-        kind: Any = self.declaration.config
-        return _fields(kind)
-
-
-@cache
-def _fields(kind: type) -> tuple[Field, ...]:
-    return tuple(fields(kind))
+        return tuple(fields(self.declaration.config))
 
 
 _WHOLE = (
@@ -76,35 +69,37 @@ DECLARATIONS: Mapping[str, Declaration[Any, Any]] = {
 """The stages by name, in the order of the pipelines."""
 
 
+@cache
+def input_names(pipeline: str) -> dict[str, str]:
+    """Which input gives a field its value, by the field's path with its section, such as `train.steps`."""
+    found = {
+        f"{section.name}.{field.path}": field.name
+        for section in PIPELINES[pipeline]
+        for field in section.fields
+        if field.name in INPUTS and not section.over
+    }
+    if pipeline == "evaluate":
+        found["plan.trained"] = _POLICY
+    if any(section.name == "finetune" for section in PIPELINES[pipeline]):
+        found["finetune.steps"] = "group_steps"
+    return found
+
+
 def inputs(pipeline: str) -> dict[str, Field]:
     """The typed inputs of a pipeline, each with the first field that it gives its value to."""
-    names = (_POLICY, *INPUTS) if pipeline == "evaluate" else INPUTS
-    found = {name: next(fed(pipeline, name), None) for name in names}
-    return {name: target[1] for name, target in found.items() if target is not None}
-
-
-def fed(pipeline: str, name: str) -> Iterator[tuple[Section, Field]]:
-    """The fields to which an input gives its value."""
+    found: dict[str, Field] = {}
     for section in PIPELINES[pipeline]:
         for field in section.fields:
-            if name in _FEEDS:
-                if _FEEDS[name] == (section.name, field.path):
-                    yield section, field
-            elif field.name == name and not section.over:
-                yield section, field
-
-
-def input_of(pipeline: str, section: Section, field: Field) -> str | None:
-    """The input that gives a field its value; None where people set it in `settings`."""
-    for name in inputs(pipeline):
-        if any(one == (section, field) for one in fed(pipeline, name)):
-            return name
-    return None
+            name = input_names(pipeline).get(f"{section.name}.{field.path}")
+            if name is not None:
+                found.setdefault(name, field)
+    return {name: found[name] for name in (_POLICY, *INPUTS) if name in found}
 
 
 def is_free(pipeline: str, section: Section, field: Field) -> bool:
     """Whether people set a field in `settings`."""
-    return input_of(pipeline, section, field) is None and not is_set_by_pipeline(section, field)
+    is_fed = f"{section.name}.{field.path}" in input_names(pipeline)
+    return not is_fed and not is_set_by_pipeline(section, field)
 
 
 def is_set_by_pipeline(section: Section, field: Field) -> bool:

@@ -25,10 +25,12 @@ img { width: min(100%, 690px); image-rendering: pixelated; border: 1px solid #88
 
 def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
     """A self-contained HTML page with moments, correlation, tokenizer, human means and the closure table."""
+    step_std = statistics.action_step_std
+    columns = (statistics.state_mean, statistics.state_std, statistics.action_mean, step_std[0], step_std[-1])
     moments = [
-        [name, str(d), *(f"{v:.4f}" for v in values)]
+        [name, str(d), *(f"{column[d]:.4f}" for column in columns)]
         for name, dims in ACTION_GROUPS.items()
-        for d, values in ((d, _moments(statistics, d)) for d in dims)
+        for d in dims
     ]
     human = [[name, *(f"{v:.2f}" for v in row.values())] for name, row in statistics.human.items()]
     closed = [
@@ -81,16 +83,6 @@ def _tokenizer(statistics: Statistics, fast: Measurements | None) -> list[str]:
         f"{0.5 / statistics.fast.scale:g}.</p>",
         _table(["", ""], rows),
     ]
-
-
-def _moments(statistics: Statistics, dimension: int) -> tuple[float, ...]:
-    return (
-        float(statistics.state_mean[dimension]),
-        float(statistics.state_std[dimension]),
-        float(statistics.action_mean[dimension]),
-        float(statistics.action_step_std[0, dimension]),
-        float(statistics.action_step_std[-1, dimension]),
-    )
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

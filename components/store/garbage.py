@@ -58,16 +58,16 @@ class _Entry:
     champion: str | None = None
     """Of a promotion: the champion's folder in its configuration."""
 
-    @classmethod
-    def read(cls, path: Path) -> "_Entry":
-        used = path.stat().st_mtime
-        try:
-            node = Node.read(path)
-            used = max(used, datetime.fromisoformat(node.run["finishedOn"]).timestamp())
-            champion = node.parameters.get("champion", "") if path.parent.name == "promote" else None
-            return cls(used, tuple(place for _, place in node.inputs()), node.digest, champion)
-        except UNREADABLE:
-            return cls(used)
+
+def _read(path: Path) -> _Entry:
+    used = path.stat().st_mtime
+    try:
+        node = Node.read(path)
+        used = max(used, datetime.fromisoformat(node.run["finishedOn"]).timestamp())
+        champion = node.parameters.get("champion", "") if path.parent.name == "promote" else None
+        return _Entry(used, tuple(place for _, place in node.inputs()), node.digest, champion)
+    except UNREADABLE:
+        return _Entry(used)
 
 
 def survey(
@@ -89,16 +89,29 @@ def survey(
     workspace = workspace.resolve()
     if not (workspace / "artifacts").is_dir():
         raise UserError(f"{workspace} has no artifacts; give the --workspace of stages that ran")
-    begun = [lock.stat().st_mtime for lock in _locks(workspace) if is_held(lock)]
+    locks = [*workspace.glob("artifacts/*/*.lock"), *workspace.glob(".lock")]
+    begun = [lock.stat().st_mtime for lock in locks if is_held(lock)]
     begun += [running_since] if running_since is not None else []
     since = min([now - days * 86400, *(time - _MARGIN for time in begun)])
-    entries = {path: _Entry.read(path) for path in workspace.glob("artifacts/*/*") if is_artifact(path)}
-    kept = _needed(workspace, entries, since, champions)
-    gone = {path: entry.inputs or () for path, entry in entries.items() if path not in kept}
+    entries = {path: _read(path) for path in workspace.glob("artifacts/*/*") if is_artifact(path)}
+    graph = {path: entry.inputs or () for path, entry in entries.items()}
+    order = [path for path in reversed([*TopologicalSorter(graph).static_order()]) if path in entries]
+    kept = _wanted(workspace, entries, since, champions)
+    for path in order:
+        if path not in kept:
+            continue
+        if entries[path].inputs is None:
+            raise UserError(
+                f"{path} is needed ({kept[path]}), but its lineage is damaged: what it was made from is not "
+                f"known. Nothing was removed. `b1k lineage verify {path}` names what changed"
+            )
+        for one in graph[path]:
+            kept.setdefault(one, "what those were made from")
+    kept = {path: why for path, why in kept.items() if path in entries}
     garbage = [
-        Garbage(path, _measure(path)[0], f"last used {_date(entries[path].used)}", gone[path])
-        for path in reversed([*TopologicalSorter(gone).static_order()])
-        if path in gone
+        Garbage(path, _measure(path)[0], f"last used {_date(entries[path].used)}", graph[path])
+        for path in order
+        if path not in kept
     ]
     digests = {entries[path].digest[:16] for path in kept}
     return Survey((*garbage, *_others(workspace, digests, since)), Counter(kept.values()), since)
@@ -117,14 +130,13 @@ def remove(survey: Survey) -> Iterator[tuple[Garbage, bool]]:
         yield item, removed
 
 
-def _locks(workspace: Path) -> list[Path]:
-    return [*workspace.glob("artifacts/*/*.lock"), *workspace.glob(".lock")]
-
-
-def _needed(workspace: Path, entries: dict[Path, _Entry], since: float, champions: int) -> dict[Path, str]:
-    """The artifacts that stay, and why."""
+def _wanted(workspace: Path, entries: dict[Path, _Entry], since: float, champions: int) -> dict[Path, str]:
+    """The artifacts that stay whatever was made from them, and why."""
     wanted = {path: f"used or made since {_date(since)}" for path, e in entries.items() if e.used >= since}
-    wanted |= dict.fromkeys(_of_runs(workspace, since), "of a run since then")
+    for record in workspace.glob("runs/*/run.json"):  # written when a run begins and when it ends
+        if record.stat().st_mtime >= since:
+            uris = json.loads(record.read_text()).get("outputs", {}).values()
+            wanted |= dict.fromkeys((workspace / uri for uri in uris), "of a run since then")
     # the last promotion tells which demonstrations were judged
     last = {e.champion: path for path, e in sorted(entries.items(), key=lambda item: item[1].used)}
     last.pop(None, None)
@@ -132,27 +144,7 @@ def _needed(workspace: Path, entries: dict[Path, _Entry], since: float, champion
     named = {root / name for name in last if name for root in (workspace, Path.cwd())}
     for folder in (workspace / "champion", *sorted(named)):
         wanted |= dict.fromkeys(artifacts_of(folder, workspace, champions), "a champion's")
-    kept = {path: why for path, why in wanted.items() if path in entries}
-    waiting = list(kept)
-    while waiting:
-        path = waiting.pop()
-        inputs = entries[path].inputs
-        if inputs is None:
-            raise UserError(
-                f"{path} is needed ({kept[path]}), but its lineage is damaged: what it was made from is not "
-                f"known. Nothing was removed. `b1k lineage verify {path}` names what changed"
-            )
-        new = [one for one in inputs if one in entries and one not in kept]
-        kept |= dict.fromkeys(new, "what those were made from")
-        waiting += new
-    return kept
-
-
-def _of_runs(workspace: Path, since: float) -> Iterator[Path]:
-    """What recent runs on this machine made or used; their records are written at their start and end."""
-    for path in workspace.glob("runs/*/run.json"):
-        if path.stat().st_mtime >= since:
-            yield from (workspace / uri for uri in json.loads(path.read_text()).get("outputs", {}).values())
+    return wanted
 
 
 def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:

@@ -20,22 +20,18 @@ from components.store.lineage import FINGERPRINT, FOLDER, Dependency
 from components.store.sums import sha256_file
 
 _OURS = ("components", "pi_behavior", "household")
-_KEEPERS = ("components.runtime", "components.store")
+_KEEPERS = ("components.runtime.", "components.store.")
 _DATA = {".json", ".jsonl", ".html", ".css", ".js", ".xml", ".yaml"}
 
 
-def relevant(config: Any) -> dict[str, Any]:
-    """The fields of a configuration that change the result: at no depth those marked as operational."""
-    fields = (f for f in dataclasses.fields(config) if not f.metadata.get("operational"))
-    return {f.name: _plain(getattr(config, f.name)) for f in fields}
-
-
-def _plain(value: Any) -> Any:
+def relevant(value: Any) -> Any:
+    """A configuration as plain values, at no depth with fields that are marked as operational."""
     if dataclasses.is_dataclass(value):
-        return relevant(value)
+        fields = (f for f in dataclasses.fields(value) if not f.metadata.get("operational"))
+        return {f.name: relevant(getattr(value, f.name)) for f in fields}
     if isinstance(value, Mapping):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+        return {key: relevant(one) for key, one in value.items()}
+    return [relevant(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def fingerprint(
@@ -59,7 +55,8 @@ def fingerprint(
     return hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def code_digest(roots: Sequence[str]) -> str:
+@cache
+def code_digest(roots: tuple[str, ...]) -> str:
     """Hex SHA-256 over the code that runs.
 
     That is the syntax trees (without comments and docstrings) of the modules `roots` and of all that they
@@ -67,42 +64,28 @@ def code_digest(roots: Sequence[str]) -> str:
     and `components.store` do not count: they run and keep stages, and do not change the result. Nothing is
     imported to find out. Another version of Python may give another digest. ValueError for unknown roots.
     """
-    return _code_digest(tuple(sorted(set(roots))))
-
-
-@cache
-def _code_digest(roots: tuple[str, ...]) -> str:
     tops = {*_OURS, *(root.partition(".")[0] for root in roots)}
-    modules: set[str] = set()
     digests: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
-        if name in modules or name.partition(".")[0] not in tops or _is_keeper(name):
+        is_keeper = f"{name}.".startswith(_KEEPERS)
+        if name in digests or name.partition(".")[0] not in tops or is_keeper:
             continue
         path = _file(name)
         if path is None:
             if name in roots:
                 raise ValueError(f"there is no module {name!r} to take the code digest of")
             continue  # a name in a module, which an import statement may also name
-        modules.add(name)
         tree = _Running().visit(ast.parse(path.read_bytes()))
         digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
         data = [one for one in path.parent.iterdir() if one.suffix in _DATA]
         digests |= {f"{package}/{one.name}": sha256_file(one) for one in data}
-        waiting += [*_above(name), *_imported(tree, package)]
+        waiting += _imported(tree, package)
+        if "." in name:  # the packages that it lies in run too
+            waiting.append(name.rpartition(".")[0])
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-def _is_keeper(name: str) -> bool:
-    return any(name == keeper or name.startswith(f"{keeper}.") for keeper in _KEEPERS)
-
-
-def _above(name: str) -> list[str]:
-    """The packages that a module lies in."""
-    parts = name.split(".")
-    return [".".join(parts[:end]) for end in range(1, len(parts))]
 
 
 def _file(name: str) -> Path | None:
@@ -145,7 +128,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def software(roots: Sequence[str]) -> list[Dependency]:
+def software(roots: tuple[str, ...]) -> list[Dependency]:
     """The code, and where known the commit and the image that it came from."""
     found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(roots)})]
     commit = os.environ.get("B1K_GIT_COMMIT") or git_commit()

@@ -15,9 +15,6 @@ from urllib.parse import unquote, urlsplit
 from components.store.artifact import Artifact
 from components.store.sums import LINEAGE, SUMS, hash_files, parse_sums, tree_digest
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
-BUILD_TYPE = "urn:b1k:stage:v1"
 LINEAGE_DIGEST = "lineage_sha256"
 FINGERPRINT = "fingerprint"
 FOLDER = "path"
@@ -78,12 +75,12 @@ def statement(
     its pod until it was done; times are ISO 8601 in UTC.
     """
     return {
-        "_type": STATEMENT_TYPE,
+        "_type": "https://in-toto.io/Statement/v1",
         "subject": [{"name": subject, "digest": {"sha256": digest}}],
-        "predicateType": PREDICATE_TYPE,
+        "predicateType": "https://slsa.dev/provenance/v1",
         "predicate": {
             "buildDefinition": {
-                "buildType": BUILD_TYPE,
+                "buildType": "urn:b1k:stage:v1",
                 "externalParameters": parameters,
                 "internalParameters": {"stage": stage, "fingerprint": fingerprint},
                 "resolvedDependencies": [
@@ -123,6 +120,11 @@ class Node:
     def digest(self) -> str:
         """The artifact's hex SHA-256 tree digest."""
         return str(self.lineage["subject"][0]["digest"]["sha256"])
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage that made it."""
+        return str(self.lineage["predicate"]["buildDefinition"]["internalParameters"]["stage"])
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -253,32 +255,30 @@ def _check(path: Path, records: list[_Record]) -> list[Problem]:
     """
     if not path.is_dir():
         return [Problem(path, "the folder is missing")]
-    actual = hash_files(path)
+    actual, reading = hash_files(path), LINEAGE
+    try:
+        subject = Node.read(path).digest
+        _records(path)
+        reading = SUMS
+        listed = parse_sums((path / SUMS).read_text())
+    except UNREADABLE as error:
+        return [Problem(path / reading, f"cannot be read: {type(error).__name__}: {error}")]
     content, lineage_digest = tree_digest(actual), actual.get(LINEAGE)
     problems = [
         Problem(path / LINEAGE, f"is not the lineage that {r.by} recorded")
         for r in records
         if r.lineage_digest not in ("", lineage_digest)
     ]
-    try:
-        subject = Node.read(path).digest
-        _records(path)
-    except UNREADABLE as error:
-        return [Problem(path / LINEAGE, f"cannot be read: {type(error).__name__}: {error}")]
-    try:
-        listed = parse_sums((path / SUMS).read_text())
-    except (OSError, ValueError) as error:
-        return [*problems, Problem(path / SUMS, f"cannot be read: {error}")]
-    right = content in (subject, *(r.digest for r in records))
+    content_is_right = content in (subject, *(r.digest for r in records))
     lineage_is_right = lineage_digest in [r.lineage_digest for r in records]
     differing = sorted(n for n in actual.keys() | listed.keys() if actual.get(n) != listed.get(n))
     for name in differing:
-        if lineage_is_right if name == LINEAGE else right:
+        if lineage_is_right if name == LINEAGE else content_is_right:
             problems.append(Problem(path / SUMS, f"its line for {name} is wrong"))
-            continue
-        what = "missing" if name not in actual else "not recorded" if name not in listed else "changed"
-        digests = f"SHA-256 {actual.get(name)}, {SUMS} has {listed.get(name)}"
-        problems.append(Problem(path / name, f"{what}: {digests}"))
+        else:
+            what = "missing" if name not in actual else "not recorded" if name not in listed else "changed"
+            digests = f"SHA-256 {actual.get(name)}, {SUMS} has {listed.get(name)}"
+            problems.append(Problem(path / name, f"{what}: {digests}"))
     if not differing and content != subject:
         problems.append(Problem(path / LINEAGE, f"names the digest {subject}; the content has {content}"))
     return problems or _compare(path, content, records)

@@ -7,7 +7,7 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -16,13 +16,12 @@ from components.errors import UserError
 from components.store.files import remove_leftovers, sync, sync_tree, write_atomic
 from components.store.sums import LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
 
-PARTIAL = ".partial"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
 def partial_of(final: Path) -> Path:
     """The folder in which an artifact is under construction. It survives a kill."""
-    return final.with_suffix(PARTIAL)
+    return final.with_suffix(".partial")
 
 
 def lock_of(final: Path) -> Path:
@@ -65,8 +64,10 @@ def exclusive(lock: Path, waiting: str | None) -> Iterator[bool]:
                 file.seek(0)
                 print(f"{waiting} (held by {file.read().strip() or 'unknown'})", flush=True)
                 _take(file, lock, fcntl.LOCK_EX)
-            if _is_still(lock, file):
-                break
+            # the last holder may have removed the lock file that we opened
+            with suppress(FileNotFoundError):
+                if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                    break
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now(UTC).isoformat()}
         file.truncate(0)
         file.write(json.dumps(holder) + "\n")
@@ -96,14 +97,6 @@ def _take(file: IO[Any], lock: Path, how: int) -> bool:
             "service, or with local_lock=flock where one node alone uses it. `b1k doctor` checks it"
         ) from error
     return True
-
-
-def _is_still(lock: Path, file: IO[str]) -> bool:
-    """Whether the file that we locked is still the lock file: its last holder may have removed it."""
-    try:
-        return os.path.samestat(lock.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def publish(partial: Path, final: Path, statement: Callable[[str], dict[str, Any]]) -> None:

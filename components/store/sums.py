@@ -6,7 +6,7 @@ lineage holds that digest as its subject, so it cannot be part of it.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,26 +26,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_files(folder: Path, on_file: Callable[[], None] | None = None) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of every file below a folder, by its path relative to the folder.
 
-    Links to files are followed; `SHA256SUMS` and files of unfinished writers are left out. `on_file` is
-    called after each file. UserError if a file's name cannot be written as a line of `SHA256SUMS`.
+    Links to files are followed; `SHA256SUMS` and files of unfinished writers are left out. UserError if a
+    file's name cannot be written as a line of `SHA256SUMS`.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in files_below(folder))
     names = [name for name in names if name != SUMS]
     for name in names:
         if _UNFIT.search(name):
             raise UserError(f"the file name {name!r} has a line break, a backslash or no UTF-8; rename it")
-
-    def digest(name: str) -> str:
-        value = sha256_file(folder / name)
-        if on_file is not None:
-            on_file()
-        return value
-
     with ThreadPoolExecutor(THREADS) as pool:  # hashlib releases the interpreter lock
-        return dict(zip(names, pool.map(digest, names), strict=True))
+        return dict(zip(names, pool.map(lambda name: sha256_file(folder / name), names), strict=True))
 
 
 def tree_digest(sums: Mapping[str, str]) -> str:

@@ -46,12 +46,8 @@ def choose(
 ) -> Arguments:
     """Read the words of `--set`, and check all values of a run together with its profile's.
 
-    Args:
-        pipeline: name of the pipeline.
-        profile_name: name of the profile.
-        words: `name=value`, as `Set`.
-        workspace: the workspace, where this machine sees the folders that values name.
-        complete: whether all values of a run are given.
+    `workspace` is given where this machine sees the folders that values name; `complete` says whether all
+    values of a run are given.
 
     Returns:
         What differs from the profile.
@@ -77,21 +73,20 @@ def compile_pipeline(
 ) -> dict[str, Any]:
     """Compile a pipeline, check it against the DAG rules, write it to a YAML file and return the IR.
 
-    Args:
-        name: name of the pipeline, a key of `BUILDERS`.
-        profile_name: name of the profile.
-        output: YAML file to write; its second document, if any, holds the Kubernetes settings.
-        registry: registry and path before the names of our images; empty keeps `localhost/b1k`.
-        workspace: folder that all stages share; the profile's when None.
-        given: values that become the defaults of the pipeline's inputs.
+    The file's second document, if any, holds the Kubernetes settings. `registry` is what comes before the
+    names of our images, `workspace` the folder that all stages share (the profile's when None), and `given`
+    the values that become the defaults of the pipeline's inputs.
     """
-    profile = _with_images(load_profile(profile_name), registry)
-    if workspace is not None:
-        profile = dataclasses.replace(profile, workspace=str(workspace))
-    defaults = given.as_dict() if given is not None else {}
+    profile = load_profile(profile_name)
+    # steps name the roles of images
+    steps = {
+        stage: dataclasses.replace(step, image=image(step.image, registry)) if step.image else step
+        for stage, step in profile.steps.items()
+    }
+    profile = dataclasses.replace(profile, steps=steps, workspace=str(workspace or profile.workspace))
     output.parent.mkdir(parents=True, exist_ok=True)
     pipeline = BUILDERS[find_pipeline(name)](profile)
-    Compiler().compile(pipeline, str(output), pipeline_parameters=defaults)
+    Compiler().compile(pipeline, str(output), pipeline_parameters=given.as_dict() if given else {})
     spec = _add_choices(output, name)
     found = violations(spec)
     if found:
@@ -111,16 +106,3 @@ def _add_choices(package: Path, name: str) -> dict[str, Any]:
     package.write_text(comment + yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True))
     spec: dict[str, Any] = documents[0]
     return spec
-
-
-def _with_images(profile: Profile, registry: str) -> Profile:
-    """Turn the roles that steps name (toolbox, trainer, evaluator) into image references."""
-
-    def reference(role: str) -> str:
-        return f"{registry.rstrip('/')}/{image(role).rpartition('/')[2]}" if registry else image(role)
-
-    steps = {
-        stage: dataclasses.replace(step, image=reference(step.image) if step.image else "")
-        for stage, step in profile.steps.items()
-    }
-    return dataclasses.replace(profile, steps=steps)

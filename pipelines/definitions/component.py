@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kfp import dsl
@@ -10,6 +10,7 @@ from kfp import dsl
 from components.runtime.declaration import ARTIFACT, LOOP, METRICS, PAGE, Declaration
 from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, TASK_ID
 from components.runtime.values import Field, fields
+from components.settings.config import DECLARATION as SETTINGS_STAGE
 from components.settings.sections import INPUTS, PIPELINES, inputs, is_free
 from pipelines.definitions.images import image
 
@@ -63,10 +64,8 @@ def _text(one: Field) -> str:
 
 def settings_component(pipeline: str, workspace: str) -> Any:
     """The component of the settings stage, which takes all inputs of a pipeline."""
-    from components.settings.config import DECLARATION
-
     extra = [_constant("pipeline", str), _constant("train_gpus", int), _constant(PROFILE, dict)]
-    return _component(DECLARATION, workspace, [*pipeline_inputs(pipeline, {}), *extra])
+    return _component(SETTINGS_STAGE, workspace, [*pipeline_inputs(pipeline, {}), *extra])
 
 
 def component(declaration: Declaration[Any, Any], workspace: str) -> Any:
@@ -81,7 +80,7 @@ def component(declaration: Declaration[Any, Any], workspace: str) -> Any:
     return _component(declaration, workspace, [*map(parameter, known.values()), *extra])
 
 
-def _constant(name: str, kind: type) -> inspect.Parameter:
+def _constant(name: str, kind: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
 
 
@@ -111,17 +110,15 @@ def _component(
 
 def _artifacts(declaration: Declaration[Any, Any]) -> Iterable[inspect.Parameter]:
     """The artifacts that a stage reads, and all its outputs."""
-    kind: Callable[[str, Any], inspect.Parameter] = _constant
     types = {"dataset": dsl.Dataset, "initial": dsl.Model, "common": dsl.Model, "groups": dsl.Model}
     for name, (many, optional) in declaration.artifacts().items():
         one: Any = types.get(name, dsl.Artifact)
-        annotation: Any = dsl.Input[list[one]] if many else dsl.Input[one]
-        made = kind(name, annotation)
-        yield made.replace(default=None) if optional else made
-    made_type: Any = {"Dataset": dsl.Dataset, "Model": dsl.Model}.get(declaration.makes, dsl.Artifact)
-    yield kind(ARTIFACT, dsl.Output[made_type])
-    yield kind(METRICS, dsl.Output[dsl.Metrics])
+        read = _constant(name, dsl.Input[list[one]] if many else dsl.Input[one])
+        yield read.replace(default=None) if optional else read
+    made: Any = getattr(dsl, declaration.makes)
+    yield _constant(ARTIFACT, dsl.Output[made])
+    yield _constant(METRICS, dsl.Output[dsl.Metrics])
     if declaration.page:
-        yield kind(PAGE, dsl.Output[dsl.HTML])
+        yield _constant(PAGE, dsl.Output[dsl.HTML])
     for name, output in declaration.outputs.items():
-        yield kind(_OUTPUT if name == LOOP else name, dsl.OutputPath(output))
+        yield _constant(_OUTPUT if name == LOOP else name, dsl.OutputPath(output))

@@ -15,53 +15,59 @@ _TEXT = re.compile(r"(?<=[=!]= )'[^'\\]*'(?=$|[ )])")
 
 def violations(spec: Spec) -> list[str]:
     """Walk a compiled pipeline's IR and list what breaks a rule, one line each."""
-    return [*_check_name(spec), *_walk(spec, spec["root"], "root", inside_loop=False)]
-
-
-def _check_name(spec: Spec) -> Iterator[str]:
+    found = list(_walk(spec, spec["root"], "root", inside_loop=False))
     name = spec["pipelineInfo"]["name"]
     if f"comp-{name}" in spec["components"]:
-        yield f"root: the pipeline has the name of its component {name}; kfp.local would run that one alone"
+        found.append(
+            f"root: the pipeline has the name of its component {name}; kfp.local would run that one alone"
+        )
+    return found
 
 
 def _walk(spec: Spec, component: Spec, place: str, *, inside_loop: bool) -> Iterator[str]:
     """Check one DAG and those inside it."""
     tasks: Mapping[str, Any] = component["dag"]["tasks"]
-    loops = {name for name, task in tasks.items() if _is_loop(task)}
+    loops = {
+        name for name, task in tasks.items() if "parameterIterator" in task or "artifactIterator" in task
+    }
     conditional = {name for name, task in tasks.items() if _condition(task)}
     for name, task in tasks.items():
         where = f"{place}/{name}"
         child = spec["components"].get(task["componentRef"]["name"], {})
         if name in loops:
             yield from _check_loop(task, where, inside_loop=inside_loop)
-            yield from _whole_items(child, where)
-        if "'" in _TEXT.sub("", _PARAMETER.sub("", _condition(task))):
-            yield f"{where}: a quote inside a condition's text is not escaped by kfp.local"
+            yield from _check_items(child, where)
         yield from _check_condition(task, where)
-        yield from _check_inputs(child, where)
+        yield from _check_defaults(child, where)
         yield from _check_collected(task, where, loops, conditional)
         if "dag" in child:
             yield from _walk(spec, child, where, inside_loop=inside_loop or name in loops)
-            yield from _check_one_of(child, where)
-
-
-def _is_loop(task: Spec) -> bool:
-    return "parameterIterator" in task or "artifactIterator" in task
+            for output, value in child["dag"].get("outputs", {}).get("artifacts", {}).items():
+                if len(value.get("artifactSelectors", [])) > 1:
+                    yield f"{where}: the output {output} is one of several artifacts; kfp.local cannot choose"
 
 
 def _condition(task: Spec) -> str:
     return str(task.get("triggerPolicy", {}).get("condition", ""))
 
 
-def _check_condition(task: Spec, where: str) -> Iterator[str]:
+def _outputs_read(task: Spec) -> Iterator[tuple[str, str, str]]:
+    """The parameters that a task reads of others: its own name for each, the other's name, and the other."""
     for name, value in task.get("inputs", {}).get("parameters", {}).items():
-        source = value.get("taskOutputParameter")
-        if source is None or f"'{name}'" not in _condition(task) or source["outputParameterKey"] == "Output":
-            continue
-        yield (
-            f"{where}: the condition reads the output {source['outputParameterKey']} of "
-            f"{source['producerTask']}; kfp.local finds only the name Output, and takes others for false"
-        )
+        if source := value.get("taskOutputParameter"):
+            yield name, source["outputParameterKey"], source["producerTask"]
+
+
+def _check_condition(task: Spec, where: str) -> Iterator[str]:
+    condition = _condition(task)
+    if "'" in _TEXT.sub("", _PARAMETER.sub("", condition)):
+        yield f"{where}: a quote inside a condition's text is not escaped by kfp.local"
+    for name, key, producer in _outputs_read(task):
+        if f"'{name}'" in condition and key != "Output":
+            yield (
+                f"{where}: the condition reads the output {key} of {producer}; kfp.local finds only the name "
+                "Output, and takes others for false"
+            )
 
 
 def _check_loop(task: Spec, where: str, *, inside_loop: bool) -> Iterator[str]:
@@ -71,14 +77,8 @@ def _check_loop(task: Spec, where: str, *, inside_loop: bool) -> Iterator[str]:
         yield f"{where}: a loop over artifacts; loop over a list of dicts that a task returns"
         return
     items = task["parameterIterator"]["items"]
-    source = items.get("inputParameter", "")
-    inputs = task.get("inputs", {}).get("parameters", {})
-    for name, value in inputs.items():
-        if "taskOutputParameter" not in value:
-            continue
-        key = value["taskOutputParameter"]["outputParameterKey"]
-        producer = value["taskOutputParameter"]["producerTask"]
-        if name != source:
+    for name, key, producer in _outputs_read(task):
+        if name != items.get("inputParameter"):
             yield (
                 f"{where}: the loop's body uses the parameter {key} of the task {producer}; kfp.local puts "
                 "the loop's item in its place. Carry it in the items"
@@ -89,7 +89,7 @@ def _check_loop(task: Spec, where: str, *, inside_loop: bool) -> Iterator[str]:
         yield f"{where}: the items are not dicts; use dicts that carry every parameter of an iteration"
 
 
-def _whole_items(child: Spec, where: str) -> Iterator[str]:
+def _check_items(child: Spec, where: str) -> Iterator[str]:
     for name, task in child.get("dag", {}).get("tasks", {}).items():
         for value in task.get("inputs", {}).get("parameters", {}).values():
             source = value.get("componentInputParameter", "")
@@ -97,7 +97,7 @@ def _whole_items(child: Spec, where: str) -> Iterator[str]:
                 yield f"{where}/{name}: uses the whole item; items are dicts, use their fields"
 
 
-def _check_inputs(child: Spec, where: str) -> Iterator[str]:
+def _check_defaults(child: Spec, where: str) -> Iterator[str]:
     for name, value in child.get("inputDefinitions", {}).get("parameters", {}).items():
         number = value.get("parameterType") in ("NUMBER_INTEGER", "NUMBER_DOUBLE")
         if number and value.get("isOptional") and "defaultValue" not in value:
@@ -105,17 +105,14 @@ def _check_inputs(child: Spec, where: str) -> Iterator[str]:
 
 
 def _check_collected(task: Spec, where: str, loops: set[str], conditional: set[str]) -> Iterator[str]:
-    inputs = task.get("inputs", {})
-    for kind, key in (("parameters", "taskOutputParameter"), ("artifacts", "taskOutputArtifact")):
-        for name, value in inputs.get(kind, {}).items():
-            producer = value.get(key, {}).get("producerTask", "")
-            if producer in conditional:
-                yield f"{where}: the input {name} comes from the condition {producer}, which may not run"
-            if producer in loops and kind == "parameters":
-                yield f"{where}: the input {name} collects parameters of a loop; collect artifacts"
-
-
-def _check_one_of(child: Spec, where: str) -> Iterator[str]:
-    for name, value in child["dag"].get("outputs", {}).get("artifacts", {}).items():
-        if len(value.get("artifactSelectors", [])) > 1:
-            yield f"{where}: the output {name} is one of several artifacts; kfp.local cannot choose"
+    parameters = [(name, producer) for name, _, producer in _outputs_read(task)]
+    artifacts = [
+        (name, value.get("taskOutputArtifact", {}).get("producerTask", ""))
+        for name, value in task.get("inputs", {}).get("artifacts", {}).items()
+    ]
+    for name, producer in (*parameters, *artifacts):
+        if producer in conditional:
+            yield f"{where}: the input {name} comes from the condition {producer}, which may not run"
+    for name, producer in parameters:
+        if producer in loops:
+            yield f"{where}: the input {name} collects parameters of a loop; collect artifacts"

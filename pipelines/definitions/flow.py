@@ -20,15 +20,10 @@ from pipelines.definitions.profiles.profile import Profile
 
 
 class Flow:
-    """A pipeline under construction.
-
-    Args:
-        pipeline: its name, as `b1k` has it.
-        profile: images, resources, parallelism and values.
-        checked: whether another pipeline that contains this one has checked the values.
-    """
+    """A pipeline under construction."""
 
     def __init__(self, pipeline: str, profile: Profile, *, checked: bool = False) -> None:
+        """Begin the pipeline of a name in `b1k`; `checked`: one that contains it checks the values."""
         self.profile = profile
         self.pipeline = pipeline
         self.given: dict[str, Any] = {}
@@ -40,20 +35,21 @@ class Flow:
     def pipeline_of(
         self, body: Callable[[], None], name: str, label: str, summary: str
     ) -> dsl.graph_component.GraphComponent:
-        """Make the pipeline.
-
-        Args:
-            body: makes the tasks, by `task`.
-            name: the pipeline's name in Kubeflow, which none of its stages may have.
-            label: its name in the UI.
-            summary: what it does, in a sentence.
-        """
+        """Make the pipeline: `body` adds its tasks, and no stage may have its `name` in Kubeflow."""
         parameters = pipeline_inputs(self.pipeline, self._values.inputs)
 
         def build(*values: Any) -> None:
             self.given = {one.name: value for one, value in zip(parameters, values, strict=True)}
             if not self._checked:
-                self._check_values()
+                made = settings_component(self.pipeline, self.profile.workspace)
+                known = {
+                    **self.given,
+                    "pipeline": self.pipeline,
+                    "train_gpus": self.profile.place().train_gpus,
+                    PROFILE: dict(self._values.settings),
+                    SECTIONS: "",
+                }
+                self._check = self._add(made, CHECK, "Settings", known)
             body()
 
         build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -66,9 +62,9 @@ class Flow:
         """Add a task.
 
         Args:
-            stage: name of its stage.
-            label: its name in the UI and in our own display.
-            sections: its sections of the settings; the stage's name when not given.
+            stage: the stage's name.
+            label: the task's name in the UI and in our own display.
+            sections: its sections of the settings; the stage's when not given.
             given: its artifacts, what differs from the pipeline's inputs, and fields of this task alone.
         """
         declaration = DECLARATIONS[stage]
@@ -81,18 +77,6 @@ class Flow:
             **given,
         }
         return self._add(made, declaration, label, known)
-
-    def _check_values(self) -> None:
-        made = settings_component(self.pipeline, self.profile.workspace)
-        step = self.profile.steps.get("train")
-        known = {
-            **self.given,
-            "pipeline": self.pipeline,
-            "train_gpus": step.gpus if step else 0,
-            PROFILE: dict(self._values.settings),
-            SECTIONS: "",
-        }
-        self._check = self._add(made, CHECK, "Settings", known)
 
     def _add(
         self, made: Any, declaration: Declaration[Any, Any], label: str, known: Mapping[str, Any]

@@ -25,12 +25,9 @@ from pipelines.definitions.profiles.profile import Profile
 def train_and_evaluate_pipeline(
     profile: Profile, *, pipeline: str = "train_and_evaluate", checked: bool = False
 ) -> dsl.graph_component.GraphComponent:
-    """Build the pipeline for a profile.
+    """Build the pipeline for a profile, which gives images, resources, parallelism and values.
 
-    Args:
-        profile: images, resources, parallelism and values.
-        pipeline: the pipeline whose inputs and values count, where it is part of another one.
-        checked: whether that one has checked the values.
+    As a part of another pipeline it has the inputs and values of that one, which may have `checked` them.
     """
     flow = Flow(pipeline, profile, checked=checked)
 

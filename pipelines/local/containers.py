@@ -13,10 +13,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
@@ -27,6 +27,7 @@ from components.errors import UserError
 from components.runtime.values import flat
 from components.settings.checks import Arguments
 from pipelines.definitions.profiles.cluster import S3, S3_SETTINGS, WANDB, WANDB_SETTINGS
+from pipelines.local.records import Containers
 
 ENGINE_FAILED = 125
 """Exit code of a task whose container could not be started or was lost, as `docker run` has it."""
@@ -45,45 +46,25 @@ _FAILURES = (DockerException, RequestException)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a run uses containers, as a person chose it; kept with the run's record."""
-
-    registry: str = ""
-    """Registry and path before the names of our images; empty for `localhost/b1k`."""
-    network: str = "none"
-    """Network of the containers."""
-    mounts: tuple[str, ...] = ()
-    """Folders besides the workspace that tasks can read."""
-
-
-@dataclass(frozen=True)
 class Setup:
     """What it takes to start the containers of one attempt of a run."""
 
     url: str
     """Where the container engine listens."""
-    images: Mapping[str, str]
+    images: dict[str, str]
     """Image ids by the references in the compiled pipeline."""
     user: str
     """User and group ids that become the caller's on files of the workspace."""
     network: str
     workspace: str
-    readable: tuple[str, ...]
-    """Folders that tasks can read, besides the workspace."""
-    writable: tuple[str, ...]
-    """Folders that they can also write."""
+    folders: dict[str, bool]
+    """Folders of this machine, each mounted under its own path, and whether tasks can only read it."""
     run: str
     """Names the attempt; a label of its containers."""
 
-    def mounts(self) -> list[Mount]:
-        """The folders of this machine in a container, each under its own path."""
-        folders = [(self.workspace, False), *((one, False) for one in self.writable)]
-        folders += [(one, True) for one in self.readable]
-        return [Mount(one, one, type="bind", read_only=read_only) for one, read_only in folders]
-
 
 def set_up(
-    settings: Settings, spec: Mapping[str, Any], arguments: Mapping[str, Any], workspace: Path, run: str
+    chosen: Containers, spec: Mapping[str, Any], arguments: Mapping[str, Any], workspace: Path, run: str
 ) -> Setup:
     """Check that everything is there before the first task starts; the caller holds the workspace's lock.
 
@@ -92,25 +73,21 @@ def set_up(
     Raises:
         UserError: no container engine answers, or an image or folder is missing.
     """
-    readable, writable = host_folders(arguments, workspace, settings.mounts)
-    url, client = connect()
-    try:
-        _remove(client, f"{_WORKSPACE}={workspace}")
-        images = {name: _image(client, name) for name in image_names(spec)}
-        rootless = "name=rootless" in (client.info().get("SecurityOptions") or [])
-    except _FAILURES as error:
-        raise UserError(f"the container engine at {url} failed: {error}") from error
-    finally:
-        client.close()
+    readable, writable = host_folders(arguments, workspace, chosen.mounts)
+    folders = {**dict.fromkeys((str(workspace), *writable), False), **dict.fromkeys(readable, True)}
+    executors = spec["deploymentSpec"]["executors"].values()
+    names = sorted({one["container"]["image"] for one in executors if "container" in one})
+    url, connected = connect()
+    with closing(connected) as client:
+        try:
+            _remove(client, f"{_WORKSPACE}={workspace}")
+            images = {name: _image(client, name) for name in names}
+            rootless = "name=rootless" in (client.info().get("SecurityOptions") or [])
+        except _FAILURES as error:
+            raise UserError(f"the container engine at {url} failed: {error}") from error
     # a rootless engine maps its root to the user who runs it, and its other users to unknown ones
     user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
-    return Setup(url, images, user, settings.network, str(workspace), readable, writable, run)
-
-
-def image_names(spec: Mapping[str, Any]) -> list[str]:
-    """The images that a compiled pipeline needs, each once."""
-    executors = spec["deploymentSpec"]["executors"].values()
-    return sorted({one["container"]["image"] for one in executors if "container" in one})
+    return Setup(url, images, user, chosen.network, str(workspace), folders, run)
 
 
 def host_folders(
@@ -128,11 +105,11 @@ def host_folders(
     for champion in champions:
         Path(champion).mkdir(parents=True, exist_ok=True)
     folders = [*mounts, *(value for _, value in named if os.path.isabs(value))]
-    outside = {
-        str(place): None
-        for place in (Path(os.path.abspath(folder)) for folder in folders)
-        if place.exists() and not place.is_relative_to(workspace)
-    }
+    outside = [
+        place
+        for place in dict.fromkeys(map(os.path.abspath, folders))
+        if os.path.exists(place) and not Path(place).is_relative_to(workspace)
+    ]
     writable = tuple(place for place in outside if place in champions)
     return tuple(place for place in outside if place not in champions), writable
 
@@ -229,24 +206,18 @@ class Container:
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab", buffering=0) as log:
             try:
-                return self._run(log)
+                with closing(docker.DockerClient(base_url=self._setup.url, timeout=_PATIENCE)) as client:
+                    container = client.containers.create(self._image, **self._options())
+                    self._id = container.id
+                    # not `logs`, of which Podman drops the end where the task ends at once
+                    output = container.attach(stream=True)
+                    container.start()
+                    for chunk in output:
+                        log.write(chunk)
+                    return int(container.wait()["StatusCode"])
             except _FAILURES as error:
                 log.write(f"the container engine failed: {error}\n".encode())
                 return ENGINE_FAILED
-
-    def _run(self, log: BinaryIO) -> int:
-        client = docker.DockerClient(base_url=self._setup.url, timeout=_PATIENCE)
-        try:
-            container = client.containers.create(self._image, **self._options())
-            self._id = container.id
-            # not `logs`, of which Podman drops the end where the task ends at once
-            output = container.attach(stream=True)
-            container.start()
-            for chunk in output:
-                log.write(chunk)
-            return int(container.wait()["StatusCode"])
-        finally:
-            client.close()
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -254,7 +225,10 @@ class Container:
             "command": self._command[1:],
             "environment": self._environment,
             "user": self._setup.user,
-            "mounts": self._setup.mounts(),
+            "mounts": [
+                Mount(one, one, type="bind", read_only=read_only)
+                for one, read_only in self._setup.folders.items()
+            ],
             "network_mode": self._setup.network,
             "labels": {_WORKSPACE: self._setup.workspace, _RUN: self._setup.run},
             "read_only": True,
@@ -273,12 +247,8 @@ class Container:
         """Kill it if it runs, and remove it; it gets no `grace`."""
         if not self._id:
             return
-        client = docker.DockerClient(base_url=self._setup.url)
-        try:
-            with suppress(NotFound):
-                client.containers.get(self._id).remove(force=True)
-        finally:
-            client.close()
+        with closing(docker.DockerClient(base_url=self._setup.url)) as client, suppress(NotFound):
+            client.containers.get(self._id).remove(force=True)
 
 
 @contextmanager
@@ -303,16 +273,7 @@ def _remove(client: docker.DockerClient, label: str) -> None:
             container.remove(force=True)
 
 
-def main() -> None:
-    """Remove the containers that the command line names once the standard input is closed."""
-    url, label = sys.argv[1:]
-    sys.stdin.read()
-    client = docker.DockerClient(base_url=url)
-    try:
-        _remove(client, label)
-    finally:
-        client.close()
-
-
 if __name__ == "__main__":
-    main()
+    sys.stdin.read()
+    with closing(docker.DockerClient(base_url=sys.argv[1])) as the_client:
+        _remove(the_client, sys.argv[2])

@@ -13,15 +13,17 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
+from components.evaluation.records import read, write
 from components.runtime.declaration import ARTIFACT
 from components.runtime.executor import FLAG, local_path
 from components.runtime.processes import Child
 from components.runtime.progress import EVENTS_VARIABLE, TASK_VARIABLE, append_json_line
+from pipelines.local.containers import Container, Setup
 
 _POLL = 0.05
 _GRACE = 5.0
@@ -33,29 +35,19 @@ class Request:
 
     package: str
     """The compiled pipeline."""
-    arguments: Mapping[str, Any]
+    arguments: dict[str, Any]
     folder: str
     """The run's folder: gets kfp's own files, and one log per task."""
     events: str
     """File of JSON lines: task started, progress, finished."""
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     """Variables for the stages."""
-    containers: Mapping[str, Any] | None = None
-    """Fields of `containers.Setup`; without them tasks are processes of this machine."""
+    containers: Setup | None = None
+    """None where tasks are processes of this machine."""
 
     def save(self, path: Path) -> None:
         """Write the request where `main` reads it."""
-        path.write_text(json.dumps(asdict(self)))
-
-
-class _Task(Protocol):
-    """A task that was begun."""
-
-    def wait(self) -> int:
-        """Wait for its end; returns the exit code, negative for a signal."""
-
-    def stop(self, grace: float) -> None:
-        """End it, and what it left behind."""
+        write(path, self)
 
 
 class _Process(Child):
@@ -63,10 +55,8 @@ class _Process(Child):
 
     def wait(self) -> int:
         """Wait for its end; returns the exit code, negative for a signal."""
-        code = self.poll()
-        while code is None:
+        while (code := self.poll()) is None:
             time.sleep(_POLL)
-            code = self.poll()
         return code
 
 
@@ -77,34 +67,33 @@ class Tasks:
         self.request = request
         self.root = Path(request.folder) / "kfp"
         self.codes: list[int] = []
-        self._running: dict[str, _Task] = {}
+        self._running: dict[str, _Process | Container] = {}
         self._lock = threading.Lock()
         self._stopping = False
 
     def run(self, full_command: list[str], image: str, variables: Mapping[str, str]) -> int:
-        """Run one task's command to its end.
+        """Run one task to its end; returns its exit code, negative for a signal.
 
-        Args:
-            full_command: command and arguments of the container component, placeholders resolved.
-            image: the component's image.
-            variables: the task's environment variables in the pipeline; for containers.
-
-        Returns:
-            The exit code; negative for a signal.
+        `full_command` has its placeholders resolved; `variables` are those of the pipeline, for containers.
         """
         executor_input = json.loads(full_command[full_command.index(FLAG) + 1])
-        key = self._key(executor_input)
+        output = Path(executor_input["outputs"]["outputFile"])
+        # its place in the pipeline, such as `train` or `for-loop-1-iteration-0/evaluate`
+        key = "/".join(output.relative_to(self.root).parts[1:-1])
         log = Path(self.request.folder) / "logs" / f"{key.replace('/', '.')}.log"
         parameters = executor_input.get("inputs", {}).get("parameterValues", {})
         detail = f"worker {parameters['worker']}" if "worker" in parameters else parameters.get("name", "")
         environment = {**self.request.environment, TASK_VARIABLE: key, EVENTS_VARIABLE: self.request.events}
+        setup = self.request.containers
         with self._lock:
             if self._stopping:
                 return -signal.SIGTERM
-            if self.request.containers is None:
-                task: _Task = _host_process(key, full_command, log, environment)
+            task: _Process | Container
+            if setup is None:
+                program = sys.executable if full_command[0] == "python3" else full_command[0]
+                task = _Process(key, [program, *full_command[1:]], log, environment=environment)
             else:
-                task = self._container(full_command, image, log, {**variables, **environment})
+                task = Container(setup, image, full_command, log, {**variables, **environment})
             self._running[key] = task
         self._tell(key, event="started", log=str(log), detail=detail)
         code = task.wait()
@@ -112,7 +101,9 @@ class Tasks:
         with self._lock:
             del self._running[key]
             self.codes.append(code)
-        self._tell(key, event="finished", code=code, **_outcome(executor_input, code))
+        self._tell(
+            key, event="finished", code=code, **_outcome({} if code else json.loads(output.read_text()))
+        )
         return code
 
     def stop(self) -> None:
@@ -121,42 +112,18 @@ class Tasks:
         for task in list(self._running.values()):
             task.stop(_GRACE)
 
-    def _key(self, executor_input: Mapping[str, Any]) -> str:
-        """A task's place in the pipeline, such as `train` or `for-loop-1-iteration-0/evaluate`."""
-        place = Path(executor_input["outputs"]["outputFile"]).relative_to(self.root)
-        return "/".join(place.parts[1:-1])
-
-    def _container(self, command: list[str], image: str, log: Path, environment: Mapping[str, str]) -> _Task:
-        # a library that only these runs need
-        from pipelines.local.containers import Container, Setup
-
-        setup = Setup(**(self.request.containers or {}))
-        return Container(setup, image, command, log, environment)
-
     def _tell(self, key: str, **facts: Any) -> None:
         append_json_line(Path(self.request.events), {"time": time.time(), "task": key, **facts})
 
 
-def _host_process(
-    key: str, full_command: Sequence[str], log: Path, environment: Mapping[str, str]
-) -> _Process:
-    program = sys.executable if full_command[0] == "python3" else full_command[0]
-    return _Process(key, [program, *full_command[1:]], log, environment=environment)
-
-
-def _outcome(executor_input: Mapping[str, Any], code: int) -> dict[str, Any]:
-    """What the task reported of its artifact."""
-    if code:
-        return {"cached": False, "artifact": ""}
-    output = json.loads(Path(executor_input["outputs"]["outputFile"]).read_text())
+def _outcome(output: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task reported of its artifact."""
     written = output.get("artifacts", {}).get(ARTIFACT, {}).get("artifacts", [])
     if not written:
         return {"cached": False, "artifact": ""}
     facts = written[0].get("metadata", {})
-    return {
-        "cached": bool(facts.get("cached", False)),
-        "artifact": facts.get("bulk_uri", str(local_path(written[0]["uri"]))),
-    }
+    artifact = facts.get("bulk_uri", str(local_path(written[0]["uri"])))
+    return {"cached": bool(facts.get("cached", False)), "artifact": artifact}
 
 
 def run_pipeline(request: Request) -> int:
@@ -170,8 +137,6 @@ def run_pipeline(request: Request) -> int:
 
     class TaskHandler(subprocess_task_handler.SubprocessTaskHandler):
         """Runs a container component's command on this machine, without or with its container."""
-
-        tasks: ClassVar[Tasks]
 
         def validate_image(self, image: str) -> None:
             """Accept any image: those that are used were checked before the start."""
@@ -200,15 +165,9 @@ def run_pipeline(request: Request) -> int:
         raise_on_error=False,
     )
     components.load_component_from_file(request.package)(**request.arguments)
-    failed = [code for code in tasks.codes if code]
-    return (failed[0] if failed[0] > 0 else 1) if failed else 0
-
-
-def main() -> None:
-    """Run the request in the file that the command line names."""
-    request = Request(**json.loads(Path(sys.argv[1]).read_text()))
-    sys.exit(run_pipeline(request))
+    first = next((code for code in tasks.codes if code), 0)
+    return 1 if first < 0 else first
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_pipeline(read(Path(sys.argv[1]), Request, "it is written by `b1k run`")))

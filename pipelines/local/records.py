@@ -1,9 +1,6 @@
 """Runs of a pipeline on this machine: their records, and the lock against two runs in one workspace."""
 
-import dataclasses
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.store.files import write_atomic
+from components.evaluation.records import read, write
+from components.store import making
 
 RUNNING = "running"
 SUCCEEDED = "succeeded"
@@ -22,6 +20,17 @@ RUN = "run.json"
 LATEST = "latest"
 """Link to the folder of the last run."""
 FORMAT = 2
+
+
+@dataclass(frozen=True)
+class Containers:
+    """How a run uses containers, as a person chose it."""
+
+    registry: str = ""
+    """Registry and path before the names of our images; empty for `localhost/b1k`."""
+    network: str = "none"
+    mounts: tuple[str, ...] = ()
+    """Folders besides the workspace that tasks can read."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +54,8 @@ class Run:
     """Seconds of work per stage, over all attempts."""
     outputs: dict[str, str] = field(default_factory=dict)
     """Folders of the finished artifacts, relative to the workspace, by task."""
-    containers: dict[str, Any] | None = None
-    """How it uses containers (`containers.Settings`); None where tasks are processes of this machine."""
+    containers: Containers | None = None
+    """None where tasks are processes of this machine."""
     format: int = 1
     """Version of this record; arguments of version 1 have names that are no longer known."""
 
@@ -55,14 +64,12 @@ class Run:
         return workspace / "runs" / self.id
 
     def save(self, workspace: Path) -> None:
-        """Write `run.json`."""
-        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        write_atomic(self.folder(workspace) / RUN, text)
-        link, aside = workspace / "runs" / LATEST, workspace / "runs" / f".{LATEST}.partial"
-        if not link.is_symlink() or os.readlink(link) != self.id:
-            aside.unlink(missing_ok=True)
-            aside.symlink_to(self.id)
-            aside.replace(link)
+        """Write `run.json`, and point the link to the last run at it."""
+        write(self.folder(workspace) / RUN, self)
+        aside = workspace / "runs" / f".{LATEST}.partial"
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(self.id)
+        aside.replace(workspace / "runs" / LATEST)
 
 
 def now() -> str:
@@ -70,18 +77,24 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def new_run(workspace: Path, pipeline: str, profile: str, arguments: dict[str, Any]) -> Run:
+def new_run(
+    workspace: Path,
+    pipeline: str,
+    profile: str,
+    arguments: dict[str, Any],
+    containers: Containers | None = None,
+) -> Run:
     """A run with a new id, made from the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     taken = {path.name for path in (workspace / "runs").glob("*")}
     name = next(n for n in (stamp, *(f"{stamp}-{i}" for i in range(2, 1000))) if n not in taken)
-    return Run(name, pipeline, profile, arguments, started=now(), format=FORMAT)
+    return Run(name, pipeline, profile, arguments, started=now(), containers=containers, format=FORMAT)
 
 
 def load_runs(workspace: Path) -> list[Run]:
     """All runs of a workspace, oldest first."""
     paths = sorted(path for path in (workspace / "runs").glob(f"*/{RUN}") if path.parent.name != LATEST)
-    return [Run(**json.loads(path.read_text())) for path in paths]
+    return [read(path, Run, "remove the run's folder") for path in paths]
 
 
 def unfinished_run(workspace: Path) -> Run | None:
@@ -90,26 +103,15 @@ def unfinished_run(workspace: Path) -> Run | None:
     return runs[-1] if runs and runs[-1].status != SUCCEEDED else None
 
 
-def resumed(run: Run) -> Run:
-    """The run as it stands when it is started once more."""
-    return dataclasses.replace(run, status=RUNNING, finished="", attempts=run.attempts + 1)
-
-
 @contextmanager
 def exclusive(workspace: Path) -> Iterator[None]:
     """Hold the workspace's lock, which the kernel releases when we end; UserError if another run has it."""
-    workspace.mkdir(parents=True, exist_ok=True)
-    with (workspace / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
+    lock = workspace / ".lock"
+    with making.exclusive(lock, waiting=None) as is_ours:
+        if not is_ours:
+            holder = json.loads(lock.read_text() or "{}")
             raise UserError(
-                f"the workspace {workspace} is used by another run (process {holder}); wait for it, stop it, "
-                "or give another --workspace"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+                f"the workspace {workspace} is used by another run (process {holder.get('pid')} on "
+                f"{holder.get('host')}); wait for it, stop it, or give another --workspace"
+            )
         yield

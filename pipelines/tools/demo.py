@@ -32,7 +32,6 @@ RESULT = "result.json"
 UNTRAINED = "untrained"
 _EPISODE_FILES = "meta/episodes/**/episode_*.json"
 _REFRESH = 0.5
-_GRACE = 10.0
 
 
 @dataclass(frozen=True)
@@ -55,60 +54,55 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Run the demo.
-
-    Returns:
-        Exit code: 0 done, 1 a task failed, 2 a mistake in the input, 130 interrupted.
-    """
+    """Run the demo; returns the exit code, as `b1k run` has it."""
     profile = load_local_profile(options.profile)
     workspace = options.workspace.resolve()
+    repository = workspace / DEMONSTRATIONS
     with exclusive(workspace):
         check_rendering()
-        data = workspace / DEMONSTRATIONS / DATA
-        code = collect(options, profile, data)
+        code = collect(options, profile, repository / DATA)
         if code:
             return code
         print("putting the demonstrations under version control (DVC)")
-        commit = _version(options, workspace)
-        wanted = {"repository": str(workspace / DEMONSTRATIONS), "revision": commit}
+        message = f"{options.episodes} episodes per task"
+        commit = version_dataset(repository, DATA, workspace / "remote", message)
+        wanted = {"repository": str(repository), "revision": commit}
         chosen = _run_options(options, workspace, wanted)
         record, code = local.start(local.prepare(chosen, workspace), workspace, resume=chosen.resume)
         if code:
             return code
-        board = local.leaderboard_folder(record, workspace)
-        if board is None:
-            raise RuntimeError(f"the run {record.id} ended without a leaderboard")
-        seconds = {"collect": _spent(workspace), **record.seconds}
-        path = workspace / RESULT
-        result = summarise(board, seconds)
-        write_atomic(path, json.dumps(result, indent=2) + "\n")
+        board = workspace / record.outputs[local.LEADERBOARD]
+        result = summarise(board, {"collect": _spent(workspace), **record.seconds})
+        write_atomic(workspace / RESULT, json.dumps(result, indent=2) + "\n")
         _print_table(result)
-        for line in local.summaries(record, workspace):
-            print(line)
-        print(f"report: {result['report']}")
-        print(path)
+        local.print_results(record, workspace)
+        print(workspace / RESULT)
     return 0
-
-
-def _version(options: Options, workspace: Path) -> str:
-    """Put the dataset under DVC; returns the commit of its version."""
-    repository = workspace / DEMONSTRATIONS
-    return version_dataset(repository, DATA, workspace / "remote", f"{options.episodes} episodes per task")
 
 
 def check_rendering() -> None:
     """Check that MuJoCo can render without a screen; UserError with what to install if it cannot."""
-    backend = os.environ.setdefault("MUJOCO_GL", "egl")
-    # in a process of its own: a library that is missing or broken may end the process
-    probe = "import mujoco; mujoco.GLContext(16, 16).make_current()"
-    answer = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or [describe_exit(answer.returncode)])[-1]
+    reason = rendering_problem()
+    if reason:
         raise UserError(
-            f"MuJoCo cannot render with MUJOCO_GL={backend} ({reason}). Without a GPU, EGL needs Mesa: on "
-            "Debian or Ubuntu `apt-get install libegl1 libgl1-mesa-dri`, on Fedora `dnf install "
-            "mesa-libEGL mesa-dri-drivers`; or install OSMesa (libosmesa6) and set MUJOCO_GL=osmesa"
+            f"MuJoCo cannot render with MUJOCO_GL={os.environ['MUJOCO_GL']} ({reason}). Without a GPU, EGL "
+            "needs Mesa: on Debian or Ubuntu `apt-get install libegl1 libgl1-mesa-dri`, on Fedora `dnf "
+            "install mesa-libEGL mesa-dri-drivers`; or install OSMesa (libosmesa6) and set MUJOCO_GL=osmesa"
         )
+
+
+def rendering_problem() -> str:
+    """Why MuJoCo cannot render without a screen, in a line; empty if it can. Sets MUJOCO_GL if it is not."""
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    # in a process of its own: a library that is missing or broken may end the process
+    probe = [sys.executable, "-c", "import mujoco; mujoco.GLContext(16, 16).make_current()"]
+    try:
+        answer = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=120)
+    except subprocess.TimeoutExpired:
+        return "no rendering context after 120 s; the graphics driver may be broken"
+    if answer.returncode == 0:
+        return ""
+    return (answer.stderr.strip().splitlines() or [describe_exit(answer.returncode)])[-1]
 
 
 def collect(options: Options, profile: Profile, data: Path) -> int:
@@ -127,11 +121,9 @@ def collect(options: Options, profile: Profile, data: Path) -> int:
         Progress(sys.stdout).task("collecting demonstrations", total) as bar,
         Child("the collection", command, log) as child,
     ):
-        code = child.poll()
-        while code is None:
+        while (code := child.poll()) is None:
             time.sleep(_REFRESH)
             bar.update(completed=_episodes(data))
-            code = child.poll()
         bar.update(completed=_episodes(data))
     if had < total:  # otherwise all were there
         spent = {"seconds": round(before + time.monotonic() - began, 1)}
@@ -154,16 +146,10 @@ def _spent(workspace: Path) -> float:
 def _run_options(options: Options, workspace: Path, wanted: dict[str, str]) -> local.Options:
     """Continue the last run if it was this one and did not finish, else start one."""
     last = unfinished_run(workspace)
-    same = (
-        last is not None
-        and last.containers is None
-        and last.profile == options.profile
-        and last.arguments == wanted
-    )
-    words = tuple(f"{name}={value}" for name, value in wanted.items())
-    return local.Options(
-        profile=options.profile, workspace=workspace, set=() if same else (words,), resume=same
-    )
+    this = (options.profile, wanted, None)
+    same = last is not None and (last.profile, last.arguments, last.containers) == this
+    words = () if same else (tuple(f"{name}={value}" for name, value in wanted.items()),)
+    return local.Options(profile=options.profile, workspace=workspace, set=words, resume=same)
 
 
 def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
@@ -173,12 +159,14 @@ def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
         {"tasks": {name: {"trained", "untrained": {"q", "low", "high", "n"}}}, "seconds", "report",
         "leaderboard"}; `trained` is the policy that was chosen on validation, scored on test instances.
     """
-    scores = json.loads((board / "scores.json").read_text())
     tasks: dict[str, Any] = {}
-    for name, entry in scores["tasks"].items():
-        tasks[name] = {"trained": _interval(entry["policies"][entry["chosen"]]["reported"])}
-        if UNTRAINED in entry["policies"]:
-            tasks[name][UNTRAINED] = _interval(entry["policies"][UNTRAINED]["reported"])
+    for name, entry in json.loads((board / "scores.json").read_text())["tasks"].items():
+        shown = {"trained": entry["chosen"], UNTRAINED: UNTRAINED}
+        tasks[name] = {
+            label: {key: entry["policies"][policy]["reported"][key] for key in ("q", "low", "high", "n")}
+            for label, policy in shown.items()
+            if policy in entry["policies"]
+        }
     return {
         "tasks": tasks,
         "seconds": seconds,
@@ -187,21 +175,15 @@ def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def _interval(score: dict[str, Any]) -> dict[str, Any]:
-    return {key: score[key] for key in ("q", "low", "high", "n")}
-
-
 def _print_table(result: dict[str, Any]) -> None:
     table = Table(title="q score on test instances, 95 % intervals (reduced: one room, one or two objects)")
     table.add_column("task")
-    table.add_column("trained", justify="right")
-    table.add_column("untrained", justify="right")
-    table.add_column("episodes", justify="right")
+    for name in ("trained", UNTRAINED, "episodes"):
+        table.add_column(name, justify="right")
     for name, scores in result["tasks"].items():
-        cells = [_cell(scores[kind]) if kind in scores else "" for kind in ("trained", UNTRAINED)]
+        cells = [
+            f"{score['q']:.2f} ({score['low']:.2f} to {score['high']:.2f})" if score else ""
+            for score in (scores["trained"], scores.get(UNTRAINED))
+        ]
         table.add_row(name, *cells, str(scores["trained"]["n"]))
     Console(highlight=False).print(table)
-
-
-def _cell(score: dict[str, Any]) -> str:
-    return f"{score['q']:.2f} ({score['low']:.2f} to {score['high']:.2f})"

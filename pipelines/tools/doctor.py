@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import uuid
 from collections import Counter
@@ -24,15 +23,12 @@ from pipelines.cluster.checks import Cluster, Place, check_cluster
 from pipelines.cluster.node_checks import Finding
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile
+from pipelines.tools.demo import rendering_problem
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fail": "[bold red]fail[/]"}
 _GIGABYTE = 1e9
 _DISK = 10.0
 _MEMORY = 6.0
-_RENDER = (
-    "import os; os.environ.setdefault('MUJOCO_GL', 'egl'); import mujoco; "
-    "context = mujoco.GLContext(16, 16); context.make_current(); context.free()"
-)
 
 
 @dataclass(frozen=True)
@@ -131,51 +127,34 @@ def check_s3(address: str, timeout: int = 15) -> Finding:
 def _local(workspace: Path) -> Iterator[Finding]:
     """Checks of this machine, for the profiles without a cluster."""
     yield Finding("Python", "ok", ".".join(map(str, sys.version_info[:3])))
-    yield _distributions()
-    yield _egl()
+    wanted = ("kfp", "dvc", "household", "mujoco")
+    missing = ", ".join(name for name in wanted if importlib.util.find_spec(name) is None)
+    yield _judge(
+        "packages", f"not installed: {missing}" if missing else "", ", ".join(wanted), "make install"
+    )
+    problem = rendering_problem()
+    context = f"a context by MUJOCO_GL={os.environ['MUJOCO_GL']}"
+    yield _judge("EGL", problem, context, "apt-get install libegl1 libgl1-mesa-dri")
     workspace = workspace.absolute()
     folder = next(one for one in (workspace, *workspace.parents) if one.is_dir())
     yield _locks(folder)
     yield _enough("disk", shutil.disk_usage(folder).free / _GIGABYTE, _DISK, f"free in {folder}")
     yield _enough("memory", psutil.virtual_memory().available / _GIGABYTE, _MEMORY, "available")
-    if shutil.which("git"):
-        said = subprocess.run(["git", "--version"], capture_output=True, text=True, check=False).stdout
-        yield Finding("git", "ok", said.strip())
-    else:
-        yield Finding("git", "fail", "is not on PATH", "apt-get install git")
+    git = shutil.which("git") or ""
+    yield _judge("git", "" if git else "is not on PATH", git, "apt-get install git")
+
+
+def _judge(check: str, problem: str, found: str, remedy: str) -> Finding:
+    return Finding(check, "fail", problem, remedy) if problem else Finding(check, "ok", found)
 
 
 def _locks(folder: Path) -> Finding:
     try:
-        supported = supports_locks(folder)
+        problem = "" if supports_locks(folder) else f"the file system of {folder} has no flock"
     except OSError as error:
         return Finding("file locks", "fail", str(error), "give a --workspace that can be written to")
-    if supported:
-        return Finding("file locks", "ok", f"the file system of {folder} has flock")
     remedy = "put the --workspace on a file system with locks, such as a local disk or NFS 4"
-    return Finding("file locks", "fail", f"the file system of {folder} has no flock", remedy)
-
-
-def _distributions() -> Finding:
-    wanted = ("kfp", "dvc", "household", "mujoco")
-    missing = [name for name in wanted if importlib.util.find_spec(name) is None]
-    if missing:
-        return Finding("packages", "fail", f"not installed: {', '.join(missing)}", "make install")
-    return Finding("packages", "ok", ", ".join(wanted))
-
-
-def _egl() -> Finding:
-    """Make a rendering context, in a process of its own, which a broken driver may end."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _RENDER], capture_output=True, text=True, check=False, timeout=120
-        )
-    except subprocess.TimeoutExpired:
-        return Finding("EGL", "fail", "no rendering context after 120 s", "reinstall the graphics driver")
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding("EGL", "fail", said, "apt-get install libegl1 libgl1-mesa-dri")
-    return Finding("EGL", "ok", f"a context by MUJOCO_GL={os.environ.get('MUJOCO_GL', 'egl')}")
+    return _judge("file locks", problem, f"the file system of {folder} has flock", remedy)
 
 
 def _enough(check: str, have: float, need: float, what: str) -> Finding:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
@@ -36,14 +36,17 @@ DATASET_GIGABYTES: Mapping[str, float] = MappingProxyType({"2025": 260.0, "2026"
 """Size of the demonstrations by edition: 2025 as 224 x 224 RGB, 2026 as published."""
 FPS = 30
 _PIPELINE = "train_and_evaluate"
+_REPORT_PROFILE = "h200x8"
+"""The profile whose run is comparable with the report's."""
+_NOT_ASSUMED = ("set", "format", "profile", "training_gpu_hour", "evaluation_gpu_hour", "gigabyte_month")
+"""Options that are no assumptions."""
 _HOUR = 3600.0
 _HOURS_OF_A_MONTH = 730.0
 _FLOAT32 = 4
 _REPORT_GPUS = 8
 _REPORT_DAYS = 15
 _REPORT_GROUP_DAYS = 7
-_REPORT_EVALUATION_HOURS = 240.0
-_REPORT_ROLLOUTS = 500
+_REPORT_ROLLOUT_HOURS = 240 / 500
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,15 @@ class Options:
             raise UserError(f"--utilisation {self.utilisation}; expected a share above 0, at most 1")
         for name in ("groups", "dataset_copies", "video_megabytes_per_minute"):
             if getattr(self, name) < 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}; expected 0 or more")
+                raise UserError(f"{_option(name)} {getattr(self, name)}; expected 0 or more")
         for name in ("peak_tflops", "human_seconds", "time_factor", "steps_per_second"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}; expected more than 0")
+                raise UserError(f"{_option(name)} {value}; expected more than 0")
+
+
+def _option(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Row:
 
     what: str
     amount: float
-    unit: str
+    unit: str = "GPU hours"
     hours: float | None = None
     """Hours until it is done."""
     report: str = ""
@@ -117,8 +124,8 @@ class Estimate:
     """What a run takes."""
 
     rows: tuple[Row, ...]
-    assumptions: Mapping[str, str]
-    """Values of the assumptions, by the names of their options."""
+    assumed: Options
+    """The options with every default filled in that depends on the profile."""
 
 
 def run(options: Options) -> int:
@@ -126,36 +133,48 @@ def run(options: Options) -> int:
     result = estimate(options)
     # Markdown has no lines within a cell
     console = Console(highlight=False, width=200 if options.format == "markdown" else None)
-    for table in _tables(result, options):
-        console.print(table)
-    if not any(row.price is not None for row in result.rows):
-        console.print(
-            "no prices given (--training-gpu-hour, --evaluation-gpu-hour, --gigabyte-month): no money"
-        )
+    style = box.MARKDOWN if options.format == "markdown" else box.SIMPLE
+    priced = [row.amount * row.price for row in result.rows if row.price is not None]
+    figures = ("amount", "hours", "the report", *(["cost"] if priced else []))
+    table = Table("what", *(Column(name, justify="right") for name in figures), box=style)
+    for row in result.rows:
+        cost = "" if row.price is None else _figure(row.amount * row.price)
+        hours = "" if row.hours is None else _figure(row.hours)
+        amount = f"{_figure(row.amount)} {row.unit}"
+        table.add_row(row.what, amount, hours, row.report, *([cost] if priced else []))
+    if priced:
+        table.add_row("sum of what has a price", "", "", "", _figure(sum(priced)))
+    console.print(table)
+    assumptions = Table("assumption", Column("value", justify="right"), box=style)
+    for name, value in vars(result.assumed).items():
+        if name not in _NOT_ASSUMED:
+            assumptions.add_row(_option(name), "each task's own" if value is None else f"{value:g}")
+    console.print(assumptions)
+    if not priced:
+        prices = "--training-gpu-hour, --evaluation-gpu-hour, --gigabyte-month"
+        console.print(f"no prices given ({prices}): no money")
     return 0
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def estimate(options: Options) -> Estimate:
     """Compute what a run takes; UserError for wrong values, or a profile that trains without GPUs."""
     profile = load_profile(options.profile)
-    train = profile.steps.get("train", Step())
-    if not train.gpus:
+    if not profile.steps.get("train", Step()).gpus:
         raise UserError(
             f"profile {profile.name} trains without GPUs; expected one of a cluster, such as h200x8"
         )
-    run = _configurations(options, profile)
-    assumed = _assume(options, profile, run["plan"])
-    training = list(_training(assumed, profile, run))
-    evaluation = list(_evaluation(assumed, profile, run["plan"]))
-    hours = sum(row.hours or 0.0 for row in (*training, *evaluation))
-    rows = (*training, *evaluation, *_storage(assumed, run, hours))
-    return Estimate((*rows, _total(rows, hours)), _describe(assumed))
-
-
-def _configurations(options: Options, profile: Profile) -> dict[str, Any]:
-    """The configurations of all stages: their defaults, the profile's values, those given."""
     given, mistakes = parse(_PIPELINE, (word for group in options.set for word in group))
-    return resolve(_PIPELINE, profile.of(_PIPELINE), given, profile.place(complete=False), mistakes)
+    run = resolve(_PIPELINE, profile.of(_PIPELINE), given, profile.place(complete=False), mistakes)
+    assumed = _assume(options, profile, run["plan"])
+    rows = [*_training(assumed, profile, run), *_evaluation(assumed, profile, run["plan"])]
+    hours = sum(row.hours or 0.0 for row in rows)
+    gpu_hours = sum(row.amount for row in rows)
+    total = Row("all GPUs, stages one after the other", gpu_hours, hours=hours)
+    return Estimate((*rows, *_storage(assumed, run, hours), total), assumed)
 
 
 def _assume(options: Options, profile: Profile, plan: PlanConfig) -> Options:
@@ -183,68 +202,64 @@ def _peak(train: Step) -> float:
 
 def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Iterator[Row]:
     gpus = profile.steps["train"].gpus
-    seconds_per_flop = 1.0 / ((assumed.peak_tflops or 0.0) * 1e12 * assumed.utilisation)
-    is_report = profile.name == "h200x8"
-
-    def row(what: str, config: TrainConfig, times: int, report_days: int) -> Row:
+    flops_per_second = (assumed.peak_tflops or 0.0) * 1e12 * assumed.utilisation
+    for what, section, times, days in (
+        ("all tasks", "train", 1, _REPORT_DAYS),
+        (f"{assumed.groups} groups", "finetune", assumed.groups, _REPORT_GROUP_DAYS),
+    ):
+        config: TrainConfig = run[section]
         samples = config.steps * config.batch_size * times
         tokens = MAX_TOKENS if config.model.fast else 0
         flops = training_flops(config.model, config.flow_samples, tokens)
-        gpu_hours = samples * flops * seconds_per_flop / _HOUR
+        gpu_hours = samples * flops / flops_per_second / _HOUR
         rounds = math.ceil(times / profile.trainings) / times if times else 0.0
-        report = (
-            f"{report_days * 24 * _REPORT_GPUS * times:,} ({times} x {report_days} days)" if is_report else ""
-        )
-        unit, price = "GPU hours", assumed.training_gpu_hour
-        return Row(
-            f"{what}: {samples / 1e6:,.1f} M samples",
+        said = f"{days * 24 * _REPORT_GPUS * times:,} ({times} x {days} days)"
+        yield Row(
+            f"train, {what}: {samples / 1e6:,.1f} M samples",
             gpu_hours,
-            unit,
-            gpu_hours / gpus * rounds,
-            report,
-            price,
+            hours=gpu_hours / gpus * rounds,
+            report=said if profile.name == _REPORT_PROFILE else "",
+            price=assumed.training_gpu_hour,
         )
-
-    yield row("train, all tasks", run["train"], 1, _REPORT_DAYS)
-    yield row(f"train, {assumed.groups} groups", run["finetune"], assumed.groups, _REPORT_GROUP_DAYS)
 
 
 def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterator[Row]:
     """The two evaluations of the pipeline, planned as the stage plan does it."""
-    edition = EDITIONS[plan.edition]
-    names = plan.tasks or [name for name, task in TASKS.items() if task.challenge <= edition.year]
+    year = EDITIONS[plan.edition].year
+    names = plan.tasks or [name for name, task in TASKS.items() if task.challenge <= year]
+    startup = assumed.startup_seconds or 0.0
+    pace = plan.rollouts * FPS / (assumed.steps_per_second or 1.0)
+    seconds = {name: pace * _rollout_seconds(assumed, TASKS[name].duration) for name in names}
     validation, reported = plan.validation_instances, plan.reported_instances
-    plans = {
-        "common policy on validation": {"common": validation},
-        "all policies": {
-            "groups": validation + reported,
-            "common": reported,
-            **({"untrained": reported} if plan.untrained else {}),
-        },
-    }
-    for what, policies in plans.items():
+    everything = {"groups": validation + reported, "common": reported}
+    if plan.untrained:
+        everything["untrained"] = reported
+    for what, policies in (
+        ("common policy on validation", {"common": validation}),
+        ("all policies", everything),
+    ):
         units = [
-            Unit(policy, name, REPORTED, False, tuple(range(count)), assumed.startup_seconds or 0.0, each)
+            Unit(policy, name, REPORTED, False, tuple(range(count)), startup, seconds[name])
             for policy, count in policies.items()
             for name in names
-            for each in [_rollout_seconds(assumed, plan, name)]
         ]
         shards = shard(units, min(plan.workers, profile.evaluations))
         loads = [sum(unit.seconds for unit in part) / _HOUR for part in shards]
         count = plan.rollouts * sum(policies.values()) * len(names)
-        gpu_hours = sum(loads) * profile.steps["evaluate"].gpus
-        per = _REPORT_EVALUATION_HOURS / _REPORT_ROLLOUTS * count
-        report = f"{per:,.0f} (240 per 500)" if profile.name == "h200x8" else ""
-        label = f"evaluate, {what}: {count:,} rollouts"
-        yield Row(label, gpu_hours, "GPU hours", max(loads), report, assumed.evaluation_gpu_hour)
+        said = f"{_REPORT_ROLLOUT_HOURS * count:,.0f} (240 per 500)"
+        yield Row(
+            f"evaluate, {what}: {count:,} rollouts",
+            sum(loads) * profile.steps["evaluate"].gpus,
+            hours=max(loads),
+            report=said if profile.name == _REPORT_PROFILE else "",
+            price=assumed.evaluation_gpu_hour,
+        )
 
 
-def _rollout_seconds(assumed: Options, plan: PlanConfig, name: str) -> float:
-    """Seconds of the rollouts of one instance."""
+def _rollout_seconds(assumed: Options, human: float | None = None) -> float:
+    """Length of a rollout in the simulator's time, of a task with the mean length where none is given."""
     known = [task.duration for task in TASKS.values() if task.duration]
-    human = assumed.human_seconds or TASKS[name].duration or sum(known) / len(known)
-    steps = human * FPS * (assumed.time_factor or 1.0)
-    return plan.rollouts * steps / (assumed.steps_per_second or 1.0)
+    return (assumed.human_seconds or human or sum(known) / len(known)) * (assumed.time_factor or 1.0)
 
 
 def _storage(assumed: Options, run: Mapping[str, Any], hours: float) -> Iterator[Row]:
@@ -254,83 +269,25 @@ def _storage(assumed: Options, run: Mapping[str, Any], hours: float) -> Iterator
     # a saved state: parameters, their average and two moments; it is kept until the next one is whole
     state = 2 * (4 * trained + 2 * frozen) * _FLOAT32 / 1e9
     policies = 1 + assumed.groups + plan.untrained
-    tasks = len(plan.tasks) or EDITIONS[plan.edition].tasks
-    videos = tasks * plan.videos * (2 + plan.untrained)
-    minutes = videos * _rollout_minutes(assumed)
+    copies = assumed.dataset_copies
+    videos = (len(plan.tasks) or EDITIONS[plan.edition].tasks) * plan.videos * (2 + plan.untrained)
+    megabytes = videos * _rollout_seconds(assumed) / 60 * assumed.video_megabytes_per_minute
     month = assumed.gigabyte_month
     price = None if month is None else month * hours / _HOURS_OF_A_MONTH
     for what, gigabytes in (
-        (
-            f"demonstrations, {assumed.dataset_copies} copies",
-            (assumed.dataset_gigabytes or 0.0) * assumed.dataset_copies,
-        ),
+        (f"demonstrations, {copies} copies", (assumed.dataset_gigabytes or 0.0) * copies),
         (f"{policies} policies of {(trained + frozen) / 1e6:,.0f} M parameters", policies * policy),
         ("state of the training that runs", state),
-        (f"{videos} videos", minutes * assumed.video_megabytes_per_minute / 1e3),
+        (f"{videos} videos", megabytes / 1e3),
     ):
-        yield Row(f"store, {what}", gigabytes, "GB", None, "", price)
-
-
-def _rollout_minutes(assumed: Options) -> float:
-    known = [task.duration for task in TASKS.values() if task.duration]
-    return (assumed.human_seconds or sum(known) / len(known)) * (assumed.time_factor or 1.0) / 60
+        yield Row(f"store, {what}", gigabytes, "GB", price=price)
 
 
 def parameters(model: ModelConfig) -> tuple[int, int]:
     """Number of parameters that are trained, and that are frozen; counted on the network's shapes."""
-    from flax import nnx  # seconds of imports that `--help` should not wait for
+    # seconds of imports that `--help` should not wait for
+    from pi_behavior.published_layout import network_shapes
 
-    from pi_behavior.network import PiBehavior
-    from pi_behavior.tensors import flat_parameters
-
-    network = nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(0)))
-    sizes = {
-        name: math.prod(leaf.shape) for name, leaf in flat_parameters(nnx.state(network, nnx.Param)).items()
-    }
-    frozen = sum(n for name, n in sizes.items() if model.freeze_vision and name.startswith("vision."))
-    return sum(sizes.values()) - frozen, frozen
-
-
-def _total(rows: tuple[Row, ...], hours: float) -> Row:
-    gpu_hours = sum(row.amount for row in rows if row.unit == "GPU hours")
-    return Row("all GPUs, stages one after the other", gpu_hours, "GPU hours", hours)
-
-
-def _describe(assumed: Options) -> dict[str, str]:
-    skip = ("set", "format", "profile", "training_gpu_hour", "evaluation_gpu_hour", "gigabyte_month")
-    return {
-        f"--{field.name.replace('_', '-')}": f"{getattr(assumed, field.name):g}"
-        if getattr(assumed, field.name) is not None
-        else "each task's own"
-        for field in dataclasses.fields(assumed)
-        if field.name not in skip
-    }
-
-
-def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
-
-
-def _tables(result: Estimate, options: Options) -> Iterator[Table]:
-    style = box.MARKDOWN if options.format == "markdown" else box.SIMPLE
-    priced = any(row.price is not None for row in result.rows)
-    table = Table(box=style)
-    table.add_column("what")
-    for name in ("amount", "hours", "the report", *(["cost"] if priced else [])):
-        table.add_column(name, justify="right")
-    for row in result.rows:
-        cells = [row.what, f"{_figure(row.amount)} {row.unit}"]
-        cells += [_figure(row.hours) if row.hours is not None else "", row.report]
-        if priced:
-            cells.append(_figure(row.amount * row.price) if row.price is not None else "")
-        table.add_row(*cells)
-    if priced:
-        total = sum(row.amount * row.price for row in result.rows if row.price is not None)
-        table.add_row("sum of what has a price", "", "", "", _figure(total))
-    yield table
-    assumptions = Table(box=style)
-    assumptions.add_column("assumption")
-    assumptions.add_column("value", justify="right")
-    for name, value in result.assumptions.items():
-        assumptions.add_row(name, value)
-    yield assumptions
+    counts = {name: math.prod(shape) for name, shape in network_shapes(model).items()}
+    frozen = sum(n for name, n in counts.items() if model.freeze_vision and name.startswith("vision."))
+    return sum(counts.values()) - frozen, frozen

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from components.errors import UserError
 from components.runtime.progress import Progress
@@ -69,17 +69,19 @@ Command = (
 )
 
 
-def run(command: Import | Export | Inspect | Names) -> int:
+def run(command: Command) -> int:
     """Run one of the commands; returns exit code 0."""
     # seconds of imports that `--help` should not wait for
     from pi_behavior.checkpoint import CheckpointError
+    from pi_behavior.published_exchange import export_published
 
     try:
         match command:
             case Import():
                 _import(command)
             case Export():
-                _export(command)
+                export_published(command.checkpoint, command.out, asset_id=command.asset_id)
+                print(f"{command.out}: params and assets/{command.asset_id} in the published layout")
             case Inspect():
                 _inspect(command.folder)
             case Names():
@@ -109,31 +111,22 @@ def _import(command: Import) -> None:
         print(f"  {name} {list(shape)}")
 
 
-def _export(command: Export) -> None:
-    from pi_behavior.published_exchange import export_published
-
-    export_published(command.checkpoint, command.out, asset_id=command.asset_id)
-    print(f"{command.out}: params and assets/{command.asset_id} in the published layout")
-
-
 def _inspect(folder: Path) -> None:
     import numpy as np
 
     from pi_behavior.published_exchange import open_tensors
 
     tensors = open_tensors(folder).metadata
-    table = Table("tensor", "shape", "dtype", "size", title=escape(str(folder)))
-    table.columns[3].justify = "right"
-    elements, size = 0, 0
+    size = Column("size", justify="right")
+    table = Table("tensor", "shape", "dtype", size, title=escape(str(folder)))
+    counts = {name: math.prod(leaf.shape) for name, leaf in tensors.items()}
+    sizes = {name: counts[name] * np.dtype(leaf.dtype).itemsize for name, leaf in tensors.items()}
     for name, leaf in sorted(tensors.items()):
-        count = math.prod(leaf.shape)
-        width = count * np.dtype(leaf.dtype).itemsize
-        elements, size = elements + count, size + width
-        table.add_row(escape(name), escape(str(list(leaf.shape))), str(leaf.dtype), _bytes(width))
-    console = Console(soft_wrap=True)
-    console.print(table)
-    console.print(f"{len(tensors)} tensors, {elements:,} parameters, {_bytes(size)}", highlight=False)
-    console.print(_kind(folder, tensors), highlight=False, markup=False)
+        table.add_row(escape(name), escape(str(list(leaf.shape))), str(leaf.dtype), _bytes(sizes[name]))
+    Console(soft_wrap=True).print(table)
+    total, width = sum(counts.values()), sum(sizes.values())
+    print(f"{len(tensors)} tensors, {total:,} parameters, {_bytes(width)}")
+    print(_kind(folder, tensors))
 
 
 def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:

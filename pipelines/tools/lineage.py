@@ -84,10 +84,12 @@ def run(command: Command) -> int:
 
 def show(artifacts: Sequence[Artifact]) -> int:
     """Print what artifacts were made from, up to the raw demonstrations; returns exit code 0."""
+    workspace = artifacts[0].workspace
     for node in lineage.chain(*artifacts):
         indent = "  " * node.depth
+        place = node.path.relative_to(workspace) if node.path.is_relative_to(workspace) else node.path
         print(
-            f"{indent}{node.name}: {_place(node, artifacts)}  sha256:{node.digest[:_DIGITS]}  "
+            f"{indent}{node.name}: {place}  sha256:{node.digest[:_DIGITS]}  "
             f"{node.run['finishedOn']}  run {node.run['invocationId']}"
         )
         for dependency in node.dependencies:
@@ -120,14 +122,10 @@ def _folder(path: Path) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class _Box:
-    """One thing in the graph."""
-
-    key: str
-    lines: tuple[str, ...]
-    external: bool
-    """Whether it is no artifact: a data revision, an imported checkpoint."""
+Boxes = dict[str, tuple[str, ...]]
+"""The lines of each box of a graph, by its key in the text."""
+Arrows = list[tuple[str, str, str]]
+"""From which box to which, and the name under which the stage read its input."""
 
 
 def draw(artifacts: Sequence[Artifact], form: Format) -> str:
@@ -136,28 +134,24 @@ def draw(artifacts: Sequence[Artifact], form: Format) -> str:
     Every box has the stage, the fingerprint, the digest, the key parameters, the run and the commit; every
     arrow the name under which the next stage read its input.
     """
-    boxes: dict[str, _Box] = {}
-    arrows: list[tuple[str, str, str]] = []
+    ours, others, arrows = Boxes(), Boxes(), Arrows()
+    boxes: dict[str, str] = {}
+
+    def box(thing: Path | str) -> str:
+        return boxes.setdefault(str(thing), f"n{len(boxes)}")
+
     for node in lineage.chain(*artifacts):
-        target = str(node.path)
-        boxes[target] = _Box(f"n{len(boxes)}", tuple(_describe(node)), external=False)
+        ours[box(node.path)] = tuple(_describe(node))
         for dependency in node.dependencies:
-            source = str(node.place(dependency) or "")
-            if not source:
-                if dependency["name"] in _SOFTWARE:
-                    continue
-                lines = (dependency["name"], dependency["uri"], _short(dependency))
-                source = " ".join(lines[1:])
-                boxes.setdefault(source, _Box(f"n{len(boxes)}", lines, external=True))
-            arrows.append((source, target, dependency["name"]))
-    named = [(boxes[source].key, boxes[target].key, name) for source, target, name in arrows]
-    return (_mermaid if form == "mermaid" else _dot)(list(boxes.values()), named)
-
-
-def _place(node: lineage.Node, artifacts: Sequence[Artifact]) -> Path:
-    """Where an artifact lies, relative to the workspace of those that were asked for where it lies there."""
-    workspace = artifacts[0].workspace
-    return node.path.relative_to(workspace) if node.path.is_relative_to(workspace) else node.path
+            name, uri, digest = dependency["name"], dependency["uri"], _short(dependency)
+            place = node.place(dependency)
+            if place is None and name in _SOFTWARE:
+                continue
+            source = box(place or f"{uri} {digest}")
+            if place is None:
+                others[source] = (name, uri, digest)
+            arrows.append((source, box(node.path), name))
+    return (_mermaid if form == "mermaid" else _dot)(ours, others, arrows)
 
 
 def _short(dependency: dict[str, Any]) -> str:
@@ -181,7 +175,7 @@ def _describe(node: lineage.Node) -> Iterator[str]:
     yield from (f"commit {_short(d)}" for d in node.dependencies if d["name"] == "commit")
 
 
-def _mermaid(boxes: list[_Box], arrows: list[tuple[str, str, str]]) -> str:
+def _mermaid(ours: Boxes, others: Boxes, arrows: Arrows) -> str:
     def text(line: str) -> str:
         # Mermaid reads entities in the form #name;, which also keeps its own syntax out of labels
         for sign, entity in (("#", "#35;"), ('"', "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("`", "#96;")):
@@ -189,22 +183,18 @@ def _mermaid(boxes: list[_Box], arrows: list[tuple[str, str, str]]) -> str:
         return line
 
     lines = ["flowchart LR"]
-    for box in boxes:
-        left, right = ("[(", ")]") if box.external else ("[", "]")
-        label = "<br>".join(map(text, box.lines))
-        lines.append(f'  {box.key}{left}"{label}"{right}')
+    lines += [f'  {key}["{"<br>".join(map(text, words))}"]' for key, words in ours.items()]
+    lines += [f'  {key}[("{"<br>".join(map(text, words))}")]' for key, words in others.items()]
     lines += [f'  {source} -->|"{text(name)}"| {target}' for source, target, name in arrows]
     return "\n".join(lines) + "\n"
 
 
-def _dot(boxes: list[_Box], arrows: list[tuple[str, str, str]]) -> str:
-    def text(line: str) -> str:
-        return line.replace("\\", "\\\\").replace('"', '\\"')
+def _dot(ours: Boxes, others: Boxes, arrows: Arrows) -> str:
+    def text(*lines: str) -> str:
+        return "\\n".join(line.replace("\\", "\\\\").replace('"', '\\"') for line in lines)
 
     lines = ["digraph lineage {", "  rankdir=LR;", "  node [shape=box];"]
-    for box in boxes:
-        shape = ", shape=cylinder" if box.external else ""
-        label = "\\n".join(map(text, box.lines))
-        lines.append(f'  {box.key} [label="{label}"{shape}];')
+    lines += [f'  {key} [label="{text(*words)}"];' for key, words in ours.items()]
+    lines += [f'  {key} [label="{text(*words)}", shape=cylinder];' for key, words in others.items()]
     lines += [f'  {source} -> {target} [label="{text(name)}"];' for source, target, name in arrows]
     return "\n".join([*lines, "}"]) + "\n"

@@ -19,25 +19,22 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks import faults as benchmark
+from benchmarks.faults import TASK, job, outcome
 from components.errors import UserError
 from components.evaluate import stage as evaluate
 from components.evaluate.config import Config, Inputs
 from components.evaluate.server import log_file, policy_server, rule_counts
-from components.evaluate.supervisor import Supervisor
-from components.evaluate.watch import Limits
+from components.evaluate.watch import Limits, StepLog
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
-from components.evaluation.plan import Job, Plan, Policy
-from components.evaluation.rollouts import ROLLOUTS, NoResultError, Outcome, load, save
+from components.evaluation.rollouts import ROLLOUTS, NoResultError, Outcome, check_video, load, save
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
 from components.runtime.processes import ChildError
-from components.runtime.progress import Progress
 from household.video import write_rollout_video
 from pi_behavior.policy.config import PolicyConfig
 
-TASK = "turning_on_radio"
-STANDINS = Path(__file__).parent / "standins"
 DRIVER = """
     import sys
     sys.path.insert(0, {tests!r})
@@ -47,76 +44,16 @@ DRIVER = """
 """
 
 
-class Bench:
-    """A worker with a small program in place of the simulator and another in place of the policy server."""
+JOBS = (job((3,), video=True), job((0, 1, 2)))
+
+
+class Bench(benchmark.Bench):
+    """A rollout with a video, and three without."""
 
     limits = Limits(start=20.0, step=3.0, server=3.0)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.output = folder / "output"
-
-    def prepare(self, faults: dict) -> None:
-        for program in STANDINS.glob("*.py"):
-            shutil.copy(program, self.folder)
-        (self.folder / "faults.json").write_text(json.dumps(faults))
-        (self.folder / "outcome.json").write_text(outcome(666, 777))
-        write_rollout_video(self.folder / "video.mp4", np.zeros((9, 32, 48, 3), np.uint8), 30)
-        (self.folder / "artifacts" / "checkpoint").mkdir(parents=True)
-
-    def evaluator(self, edition: str):
-        program = (sys.executable, str(self.folder / "evaluator.py"))
-        name = "household" if edition == "2026" else "omnigibson"
-        return dataclasses.replace(find_evaluator(name, edition), program=program)
-
-    def supervisor(self, *, edition: str = "2026", limits: Limits | None = None, **changes) -> Supervisor:
-        job = Job(0, "common", TASK, "reported", (0, 1, 2), False, 1.0)
-        video = dataclasses.replace(job, instances=(3,), video=True)
-        values = {"jobs": (video, job), "rollouts": 1, "policy": PolicyConfig(), **changes}
-        plan = Plan(
-            edition=edition,
-            evaluator="household" if edition == "2026" else "omnigibson",
-            tasks=(TASK,),
-            image_size=56,
-            action_chunk_size=10,
-            policies={"common": Policy("artifacts", "digest", "checkpoint")},
-            **values,
-        )
-        return Supervisor(
-            plan,
-            0,
-            self.evaluator(edition),
-            lambda mapping, port: [
-                sys.executable, str(self.folder / "server.py"), str(mapping), str(port)
-            ],
-            folder=self.output,
-            workspace=self.folder,
-            progress=Progress(),
-            limits=limits or self.limits,
-            cgroup=self.folder,
-        )  # fmt: skip
-
-    def starts(self) -> list[dict]:
-        return [json.loads(line) for line in (self.folder / "starts").read_text().splitlines()]
-
-    def file(self, instance: int) -> Path:
-        return self.output / f"rollouts/common/reported/json/{TASK}_{instance}_0.json"
-
-
-def outcome(instance: int, rollout: int) -> str:
-    return json.dumps(
-        {
-            "task": TASK,
-            "instance_id": instance,
-            "rollout_id": rollout,
-            "steps": 10,
-            "success": False,
-            "agent_distance": {"base": 2.0, "left": 1.5, "right": 1.2},
-            "normalized_agent_distance": {"base": float("inf"), "left": 1.2, "right": 1.1},
-            "q_score": {"final": 0.5},
-            "time": {"simulator_steps": 10, "simulator_time": 0.3, "normalized_time": 1.6},
-        }
-    )
+    def supervisor(self, *, jobs=JOBS, **changes):
+        return super().supervisor(jobs, **changes)
 
 
 @pytest.fixture
@@ -126,12 +63,6 @@ def bench(tmp_path):
 
 def attempts(rollouts):
     return {r.instance: r.attempts for r in rollouts}
-
-
-def faults(bench: Bench) -> dict[int, list[bool]]:
-    """Whether the faults that the worker noted are the rollouts' own, by instance."""
-    found = json.loads((bench.output / "faults.json").read_text())
-    return {int(file.split("_")[-2]): [fault["own"] for fault in those] for file, those in found.items()}
 
 
 def test_all_good(bench):
@@ -144,6 +75,14 @@ def test_all_good(bench):
     assert {r.instance for r in rollouts if r.video} == {304}
     save(rollouts, bench.output / ROLLOUTS)
     assert load(bench.output / ROLLOUTS) == rollouts
+
+
+def test_faults_of_several_rollouts_of_an_instance(bench):
+    bench.prepare({"302": ["SIGSEGV"]})
+    rollouts = bench.supervisor(rollouts=2).run()
+    reruns = {(r.instance, r.key.rollout): len(r.reruns) for r in rollouts if r.reruns}
+    assert reruns == {(302, 0): 1, (302, 1): 1}
+    assert all(r.q == 0.5 for r in rollouts)
 
 
 OWN = {
@@ -175,8 +114,8 @@ def test_one_fault_costs_one_more_attempt(bench, fault, capsys):
     # the evaluator goes on after a result that is none; else the failed rollout comes after the others
     goes_on = fault in ("torn json", "policy failed")
     assert bench.starts()[-1]["indices"] == ([1] if goes_on else [2, 1])
-    # another rollout that succeeds afterwards shows that it was not the machine; the server's are never charged
-    assert faults(bench) == {302: [fault in OWN and not goes_on]}
+    # a rollout that succeeds afterwards shows that the machine works; the server's faults are never charged
+    assert bench.own() == {302: [fault in OWN and not goes_on]}
     assert f"{TASK}_302_0: {reason}; it is started again" in capsys.readouterr().err
 
 
@@ -190,13 +129,16 @@ def test_a_result_needs_its_whole_video(bench, fault):
     assert (bench.output / rollouts[0].video).read_bytes() == (bench.folder / "video.mp4").read_bytes()
 
 
-def test_a_rollout_that_always_crashes_is_given_up(bench):
+def test_a_rollout_that_always_crashes_is_given_up(bench, capsys):
     bench.prepare({"301": ["SIGSEGV"] * 9})
     rollouts = bench.supervisor().run()
-    assert attempts(rollouts) == {301: 4, 302: 1, 303: 1, 304: 1}
+    assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
     (lost,) = [r for r in rollouts if r.outcome is None]
     assert (lost.instance, lost.q, lost.json) == (301, 0.0, None)
-    assert lost.reruns == ("signal SIGSEGV",) * 4
+    assert lost.reruns == ("signal SIGSEGV",) * 3
+    # two of the faults came after all others were finished, so that one of those was done once more
+    assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2], [1, 2, 0], [0], [1]]
+    assert f"{TASK}_301_0 is given up and counts as 0" in capsys.readouterr().err
     save(rollouts, bench.output / ROLLOUTS)
     assert [r.q for r in load(bench.output / ROLLOUTS)] == [0.5, 0.0, 0.5, 0.5]
 
@@ -210,29 +152,25 @@ def test_a_server_that_often_fails_is_charged_to_nobody(bench):
 
 @pytest.mark.parametrize("fault", ["SIGSEGV", "server-die"])
 def test_a_machine_that_fails_makes_no_zeros(bench, fault):
-    """After two rollouts all processes fail, also for a rollout that was finished before."""
-    bench.prepare({str(i): [fault] * 3 for i in range(302, 305)})
-    job = Job(0, "common", TASK, "reported", (0, 1, 2, 3), False, 1.0)
-    supervisor = bench.supervisor(jobs=(job,))
-    ask = f"{TASK}_301_0"
-    test = bench.folder / "evaluator.py"
-    test.write_text(test.read_text().replace('return ""', f'return "SIGSEGV" if name == "{ask}" and HERE.glob("fault-*") and (self.output / "json").parent.name == "control" else ""'))
-    with pytest.raises(ChildError, match=r"failed 3 times in a row, and one that had succeeded fails too"):
-        supervisor.run()
-    assert bench.file(301).exists()
-    assert faults(bench) == {302: [False], 303: [False], 304: [False]}
-    # the next start continues with what is finished, and the earlier faults are nobody's
-    (bench.folder / "faults.json").write_text("{}")
-    rollouts = bench.supervisor(jobs=(job,)).run()
+    """After one rollout all others fail, and then the finished one when it is done once more."""
+    bench.prepare({**{str(i): [fault] for i in range(302, 305)}, "control": [fault]})
+    with pytest.raises(ChildError, match="fail one after the other, and one that had succeeded fails too"):
+        bench.supervisor(jobs=(job(range(4)),)).run()
+    assert bench.own() == {302: [False], 303: [False], 304: [False]}
+    finished = bench.file(301).stat().st_mtime_ns
+    # the next start continues with what is finished, and those faults stay nobody's
+    rollouts = bench.supervisor(jobs=(job(range(4)),)).run()
     assert attempts(rollouts) == {301: 1, 302: 2, 303: 2, 304: 2}
     assert all(r.q == 0.5 for r in rollouts)
+    assert bench.file(301).stat().st_mtime_ns == finished
+    assert not any(any(own) for own in bench.own().values())
 
 
 def test_nothing_finished_is_a_failure_not_a_score(bench):
     bench.prepare({str(i): ["SIGSEGV"] * 3 for i in range(301, 305)})
     with pytest.raises(ChildError, match=r"none has succeeded(.|\n)*fault SIGSEGV"):
         bench.supervisor().run()
-    assert not any(any(own) for own in faults(bench).values())
+    assert not any(any(own) for own in bench.own().values())
 
 
 def test_a_result_that_is_not_understood_ends_the_stage(bench):
@@ -248,10 +186,8 @@ def test_a_result_that_is_not_understood_ends_the_stage(bench):
 
 def test_an_evaluator_that_leaks_is_started_again_between_rollouts(bench, capsys):
     bench.prepare({"seconds": 0.5})
-    (bench.folder / "memory.max").write_text("100")
-    (bench.folder / "memory.stat").write_text("file 0\nshmem 0\n")
-    job = Job(0, "common", TASK, "reported", (0, 1, 2, 3), False, 1.0)
-    rollouts = bench.supervisor(jobs=(job,)).run()
+    bench.limit_memory()
+    rollouts = bench.supervisor(jobs=(job(range(4)),)).run()
     assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
     assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3], [3]]
     assert "holds 120% of its memory limit" in capsys.readouterr().err
@@ -326,6 +262,34 @@ def test_an_evaluator_that_does_not_end_is_ended(bench):
     assert attempts(supervisor.run()) == {301: 1, 302: 1, 303: 1, 304: 1}
     assert len(bench.starts()) == 2
     assert time.monotonic() - started < 30
+
+
+def test_a_hang_takes_minutes_to_be_seen():
+    """The official evaluator logs a step every 1,000 steps, about 67 s, and loads a scene in up to 300 s."""
+    for name, edition in (("omnigibson", "2025"), ("omnigibson", "2026"), ("household", "2026")):
+        limits = Limits.of(find_evaluator(name, edition))
+        assert 2 * 67 < limits.step < 300
+        assert 300 <= limits.start < 1200
+
+
+def test_steps_in_a_log(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("Current step: 1000\n")  # of an earlier process
+    log = StepLog(path)
+    moved = []
+    for text in (
+        "",
+        "chat " * 99,
+        "Current st",
+        "ep: 1000\n",
+        "again Current step: 1000\n",
+        "Current step: 2000",
+    ):
+        with path.open("a") as file:
+            file.write(text)
+        moved.append(log.moved())
+    assert moved == [False, False, False, True, False, True]
+    assert not log.moved()
 
 
 def test_server_that_does_not_start(bench):
@@ -439,17 +403,52 @@ def test_household_takes_its_command_line(tmp_path):
     [
         ({"success": True}, "do not fit"),
         ({"q_score": {"final": 1.5}}, "do not fit"),
-        ({"q_score": {}}, "not a whole result"),
+        ({"q_score": {}}, "it has no 'final'"),
+        ({"q_score": 3}, "unknown form"),
         ({"instance_id": 5}, "expected"),
         ({"steps": -1}, "cannot be"),
-        ({"normalized_agent_distance": {"base": 1}}, "not a whole result"),
+        ({"normalized_agent_distance": {"base": 1}}, "unknown form"),
     ],
 )
-def test_wrong_outcomes(tmp_path, change, message):
+def test_results_that_are_not_understood(tmp_path, change, message):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({**json.loads(outcome(301, 0)), **change}))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         Outcome.read(path, TASK, 301, 0)
+    assert raised.type is ValueError
+
+
+@pytest.mark.parametrize("text", ["[]", "task: radio", "{'task': 'radio'}", '{"a": 1} {"b": 2}'])
+def test_other_files_are_not_understood(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"it is not JSON|it holds a list") as raised:
+        Outcome.read(tmp_path / "x.json", TASK, 301, 0)
+    assert raised.type is ValueError
+
+
+def test_a_cut_or_zeroed_result_is_none(tmp_path):
+    path = tmp_path / "x.json"
+    whole = json.dumps({**json.loads(outcome(301, 0)), "note": "a } brace"}).encode()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(NoResultError, match="its JSON is torn"):
+            Outcome.read(path, TASK, 301, 0)
+        path.write_bytes(whole[:end] + bytes(len(whole) - end))
+        with pytest.raises(NoResultError, match="its JSON is torn"):
+            Outcome.read(path, TASK, 301, 0)
+    path.write_bytes(whole)
+    assert Outcome.read(path, TASK, 301, 0).q == 0.5
+
+
+def test_a_cut_video_is_torn(tmp_path):
+    path = tmp_path / "x.mp4"
+    write_rollout_video(path, np.zeros((9, 32, 48, 3), np.uint8), 30)
+    check_video(path)
+    whole = path.read_bytes()
+    for end in range(0, whole.index(b"udta") - 4, 7):  # what follows the index is the encoder's name
+        path.write_bytes(whole[:end])
+        with pytest.raises(NoResultError, match="its video is torn"):
+            check_video(path)
 
 
 def test_not_an_evaluation(tmp_path):

@@ -1,10 +1,11 @@
-"""SIGKILL in the middle of an episode, under the supervisor, with the real policy server and simulator."""
+"""SIGKILL and SIGSTOP in mid-episode, under the supervisor, with the real policy server and simulator."""
 
 import os
 import signal
 import threading
 import urllib.error
 import urllib.request
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from benchmarks.serving import write_random_checkpoint
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
+from components.evaluate.watch import Limits
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Job, Plan, Policy
 from components.runtime.processes import read_port
@@ -32,14 +34,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Killer(threading.Thread):
-    """Kills a process once, when one rollout is done and the policy was asked for more."""
+    """Signals a process once, when one rollout is done and the policy was asked for more."""
 
-    def __init__(self, output: Path, module: str) -> None:
+    def __init__(self, output: Path, module: str, number: signal.Signals) -> None:
         super().__init__()
-        self.output, self.module = output, module
+        self.output, self.module, self.number = output, module, number
         self.port_file: Path | None = None
         self.done = 0
-        """Finished rollouts when it killed."""
+        """Finished rollouts when it sent the signal."""
         self.stopped = threading.Event()
 
     def requests(self) -> float:
@@ -67,13 +69,15 @@ class Killer(threading.Thread):
                 ]
             elif victims and self.requests() >= at_first + 5:
                 (victim,) = victims
-                os.kill(victim.pid, signal.SIGKILL)
+                os.kill(victim.pid, self.number)
                 self.done = len(done)
                 return
 
 
-def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[str, bytes], dict[int, int]]:
-    """The rollouts' files and attempts; `module` names the process that is killed."""
+def evaluate(
+    workspace: Path, output: Path, module: str | None, number: signal.Signals = signal.SIGKILL
+) -> tuple[dict[str, bytes], dict[int, int]]:
+    """The rollouts' files and attempts; `module` names the process that gets the signal."""
     job = Job(0, "common", "turning_on_radio", "reported", INSTANCES, False, 1.0)
     plan = Plan(
         edition="2026",
@@ -86,7 +90,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
         policies={"common": Policy("artifacts", "digest", "checkpoint")},
         jobs=(job,),
     )
-    killer = Killer(output, module) if module else None
+    killer = Killer(output, module, number) if module else None
 
     def command(mapping: Path, port_file: Path) -> list[str]:
         if killer:
@@ -101,6 +105,7 @@ def evaluate(workspace: Path, output: Path, module: str | None) -> tuple[dict[st
         folder=output,
         workspace=workspace,
         progress=Progress(),
+        limits=Limits(start=120.0, step=30.0, server=15.0),
     )
     if killer:
         killer.start()
@@ -122,7 +127,8 @@ def test_results_equal_those_of_a_run_that_nobody_killed(workspace: Path, tmp_pa
     expected, attempts = evaluate(workspace, tmp_path / "calm", None)
     assert len(expected) == len(INSTANCES)
     assert set(attempts.values()) == {1}
-    for module in (SERVER, EVALUATOR):
-        files, attempts = evaluate(workspace, tmp_path / module, module)
-        assert sorted(attempts.values()) == [1, 1, 2], module
-        assert files == expected, module
+    for number, module in product((signal.SIGKILL, signal.SIGSTOP), (SERVER, EVALUATOR)):
+        folder = tmp_path / f"{module}-{number.name}"
+        files, attempts = evaluate(workspace, folder, module, number)
+        assert sorted(attempts.values()) == [1, 1, 2], folder
+        assert files == expected, folder

@@ -15,7 +15,7 @@ import pytest
 from components.errors import UserError
 from components.evaluate import config as evaluate_config
 from components.evaluate.stage import STAGE as EVALUATE
-from components.evaluation.rollouts import EPISODES, load
+from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard.config import Config, Inputs
 from components.leaderboard.curves import draw
 from components.leaderboard.stage import STAGE, external
@@ -135,12 +135,40 @@ def test_the_evaluator_of_2025_gives_the_same_scores(run, factory, tmp_path, mon
     assert "instance 45" in (of_2025.path / "report" / "index.html").read_text()
 
 
-def test_a_worker_that_is_missing_counts_as_0(run, factory):
-    artifact, _ = make(run, factory.workspace, evaluations=run.reported[:1])
-    scores = json.loads((artifact.path / "scores.json").read_text())
-    policies = [p for task in scores["tasks"].values() for p in task["policies"].values()]
-    assert {policy["reported"]["n"] for policy in policies} == {10}
-    assert sum(policy["reported"]["unfinished"] for policy in policies) > 10
+def test_a_worker_that_is_missing_is_no_zero(run, factory):
+    with pytest.raises(UserError, match="planned rollouts are missing, which workers 1 were to do"):
+        make(run, factory.workspace, evaluations=run.reported[:1])
+
+
+def test_a_rollout_that_was_done_twice(run, factory):
+    """The first finished one counts; two results that differ are an error."""
+    artifact, _ = make(run, factory.workspace)
+    nothing = factory.evaluations(run.plan, lambda key: None, seed="never finished")
+    same = factory.evaluations(run.plan, score, seed="again")
+    twice, _ = make(run, factory.workspace, evaluations=(*nothing, *run.reported, *same))
+    assert (twice.path / "scores.json").read_bytes() == (artifact.path / "scores.json").read_bytes()
+    other = factory.evaluations(run.plan, lambda key: 0.25, seed="other")
+    with pytest.raises(UserError, match=r"was done twice, with different outcomes: .*json and .*json\. Give"):
+        make(run, factory.workspace, evaluations=(*run.reported, *other))
+
+
+def test_reruns_are_listed(run, factory):
+    for evaluation in run.reported:
+        rollouts = [
+            dataclasses.replace(one, attempts=3, reruns=("signal 0", "the policy server <b>did not answer"))
+            if one.key.policy in ("group:best", "untrained") and one.name == f"{RADIO}_301_0"
+            else one
+            for one in load(evaluation.path / ROLLOUTS)
+        ]
+        save(rollouts, evaluation.path / ROLLOUTS)
+    artifact, _ = make(run, factory.workspace)
+    page = (artifact.path / "report" / "index.html").read_text()
+    assert page.count("; the policy server &lt;b&gt;did not answer") == 2
+    (readme,) = (artifact.path / "submission").glob("*/README.md")
+    # of the chosen policies only, whose results are submitted
+    assert re.findall(r"^- .*signal.*$", readme.read_text(), re.MULTILINE) == [
+        f"- {RADIO}_301_0: signal 0; the policy server <b>did not answer"
+    ]
 
 
 def test_no_reported_rollouts(factory):

@@ -86,6 +86,7 @@ def build(profile: Profile) -> dsl.graph_component.GraphComponent:
 
     @dsl.pipeline(name="one")
     def one(settings: dict = {}) -> None:  # noqa: B006 - the default goes into the IR
-        profile.apply(look(settings=settings), "plan", "Look")
+        task = look(settings=settings).set_env_variable("GIVEN", "by the pipeline")
+        profile.apply(task, "plan", "Look")
 
     return one

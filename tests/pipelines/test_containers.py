@@ -139,6 +139,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def _one(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("container_task", HERE / "container_task.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "container_task", module)
     spec.loader.exec_module(module)
     for known in (BUILDERS, PIPELINES):  # put back after the test
         monkeypatch.setitem(known, "one", None)
@@ -161,7 +162,7 @@ def _run(workspace: Path, *settings: str, resume: bool = False, **options: str) 
             profile="smoke",
             pipeline="one",
             workspace=workspace,
-            set=(settings,),
+            set=(settings,) if settings else (),
             resume=resume,
             containers=not resume,
             **options,

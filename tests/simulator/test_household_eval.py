@@ -302,6 +302,15 @@ def test_the_command_fails_once_on_demand_and_then_finishes(
     assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
+def test_the_command_logs_its_steps_as_the_challenges_does(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path
+) -> None:
+    command = [*eval_command(server(hold).port, tmp_path), "--max-steps", "250", "--action-chunk-size", "50"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = [line for line in answer.stderr.splitlines() if "step" in line]
+    assert lines[:2] == ["Current step: 100", "Current step: 200"]
+
+
 LEAK = """
 import os
 from pathlib import Path

@@ -175,9 +175,9 @@ def evaluate(config: EvalConfig) -> list[Path]:
 def main() -> None:
     """Run the command."""
     config = tyro.cli(Annotated[EvalConfig, tyro.conf.arg(name="")], description=__doc__)
-    # a terminal has the progress bar
-    level = logging.WARNING if sys.stderr.isatty() else logging.INFO
-    logging.basicConfig(level=level, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    if not sys.stderr.isatty():  # a terminal has the progress bar
+        logging.getLogger("household").setLevel(logging.INFO)
     cli.run(lambda: print(f"{len(evaluate(config))} rollouts in {config.output_dir}"))
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from components.store import making
 from components.store.lineage import verify
 from components.store.making import exclusive, is_held, lock_of, partial_of, publish, supports_locks
 
@@ -138,5 +137,5 @@ def test_publishing_survives_a_kill_at_any_point(killed_at, tmp_path: Path) -> N
 
 
 def test_names_of_an_artifacts_neighbours(tmp_path: Path) -> None:
-    assert partial_of(tmp_path / "0a").name == f"0a{making.PARTIAL}"
+    assert partial_of(tmp_path / "0a").name == "0a.partial"
     assert lock_of(tmp_path / "0a").name == "0a.lock"

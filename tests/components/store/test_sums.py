@@ -53,11 +53,3 @@ def test_leftovers_and_lineage_do_not_count(tmp_path: Path) -> None:
     for name in (".a.1.partial", "lineage.json", SUMS):
         (tmp_path / name).write_text("other")
     assert tree_digest(hash_files(tmp_path)) == before
-
-
-def test_progress_is_told_of_every_file(tmp_path: Path) -> None:
-    for name in "abc":
-        (tmp_path / name).write_text(name)
-    seen = []
-    hash_files(tmp_path, lambda: seen.append(1))
-    assert len(seen) == 3

@@ -1,4 +1,4 @@
-"""Writes a small synthetic dataset in the 2025 demonstrations' layout (LeRobot v2.1, RGB only)."""
+"""Writes small synthetic datasets in the layouts of 2025 and 2026 (LeRobot v2.1 and v3.0, RGB only)."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 CAMERAS = ("head", "left_wrist", "right_wrist")
+KEYS_2026 = tuple(
+    f"observation.rgb.{c}_camera_0" for c in ("zed_link", "left_realsense_link", "right_realsense_link")
+)
+PARTS_2026 = (
+    *((0, slice(253, 256)), (3, slice(158, 165)), (24, slice(193, 195))),
+    *((28, slice(197, 204)), (49, slice(232, 234)), (53, slice(236, 240))),
+)
+"""Where the 61 values of 2026 lie, and the same among the 256 of 2025."""
 TASKS = {0: "turning_on_radio", 1: "picking_up_trash"}
 FPS = 30
 
@@ -79,19 +87,79 @@ def write_episode(
         "observation.state": proprioception,
         "observation.cam_rel_poses": rng.normal(size=(length, 21)).astype(np.float32),
     }
+    columns = columns_of(vectors, length, index, task)
+    path = root / f"data/task-{task:04d}/episode_{index:08d}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(columns, path)
+    for number, camera in enumerate(CAMERAS):
+        video = root / f"videos/task-{task:04d}/observation.images.rgb.{camera}/episode_{index:08d}.mp4"
+        write_video(video, [frame_picture(index, number, t, size) for t in range(length)], gop)
+
+
+def columns_of(
+    vectors: dict[str, np.ndarray], length: int, index: int, task: int, start: int = 0
+) -> pa.Table:
     columns = {
         k: pa.FixedSizeListArray.from_arrays(pa.array(v.reshape(-1)), v.shape[1]) for k, v in vectors.items()
     }
     columns["timestamp"] = pa.array(np.arange(length) / FPS)
     columns["episode_index"] = pa.array(np.full(length, index))
-    columns["index"] = pa.array(np.arange(length))
+    columns["index"] = pa.array(np.arange(start, start + length))
     columns["task_index"] = pa.array(np.full(length, task))
-    path = root / f"data/task-{task:04d}/episode_{index:08d}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
-    for number, camera in enumerate(CAMERAS):
-        video = root / f"videos/task-{task:04d}/observation.images.rgb.{camera}/episode_{index:08d}.mp4"
-        write_video(video, [frame_picture(index, number, t, size) for t in range(length)], gop)
+    return pa.table(columns)
+
+
+def write_v3(
+    root: Path, lengths: dict[int, list[int]], size: int = 32, seed: int = 0, first: int = 0
+) -> Path:
+    """Write v3.0: one table and one video per camera and task, 61 values of state, numbers from `first` on.
+
+    The numbers of trajectories and pictures are those of write_dataset: task * 10000 + (i + 1) * 10.
+    """
+    rng, episodes, rows = np.random.default_rng(seed), [], 0
+    for task, task_lengths in lengths.items():
+        tables, pictures, start = [], {key: [] for key in KEYS_2026}, 0
+        for i, length in enumerate(task_lengths):
+            raw = task * 10000 + (i + 1) * 10
+            long, actions = trajectory(length, rng)
+            state = np.zeros((length, 61), np.float32)
+            for at, part in PARTS_2026:
+                state[:, at : at + part.stop - part.start] = long[:, part]
+            vectors = {"action": actions, "observation.state": state}
+            tables.append(columns_of(vectors, length, first, task, rows))
+            row = {"episode_index": first, "tasks": [TASKS[task]], "length": length, "task_index": task}
+            row |= {"raw_episode_id": raw, "data/chunk_index": task, "data/file_index": 0}
+            for number, key in enumerate(KEYS_2026):
+                pictures[key] += [frame_picture(raw, number, t, size) for t in range(length)]
+                row |= {f"videos/{key}/chunk_index": task, f"videos/{key}/file_index": 0}
+                row |= {f"videos/{key}/from_timestamp": start / FPS}
+                row |= {f"videos/{key}/to_timestamp": (start + length) / FPS}
+            episodes.append(row)
+            first, rows, start = first + 1, rows + length, start + length
+        path = root / f"data/chunk-{task:03d}/file-000.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.concat_tables(tables), path)
+        for key, frames in pictures.items():
+            # a key frame every 7 frames: few episodes begin with one
+            write_video(root / f"videos/{key}/chunk-{task:03d}/file-000.mp4", frames, 7)
+    meta = root / "meta"
+    (meta / "episodes/chunk-000").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(episodes), meta / "episodes/chunk-000/file-000.parquet")
+    pq.write_table(
+        pa.table({"task_index": list(lengths), "task": [TASKS[t] for t in lengths]}), meta / "tasks.parquet"
+    )
+    tasks = [{"task_index": t, "task_name": TASKS[t], "task": f"do {t}"} for t in lengths]
+    (meta / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tasks))
+    info = {
+        "codebase_version": "v3.0",
+        "fps": FPS,
+        "chunks_size": 1000,
+        "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
+        "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
+        "features": {key: {"dtype": "video", "shape": [size, size, 3]} for key in KEYS_2026},
+    }
+    (meta / "info.json").write_text(json.dumps(info))
+    return root
 
 
 def frame_picture(index: int, camera: int, frame: int, size: int) -> np.ndarray:
@@ -100,21 +168,27 @@ def frame_picture(index: int, camera: int, frame: int, size: int) -> np.ndarray:
     return np.full((size, size, 3), colour, np.uint8)
 
 
-def write_video(path: Path, frames: list[np.ndarray], gop: int) -> None:
+def write_video(
+    path: Path,
+    frames: list[np.ndarray],
+    gop: int,
+    codec: str = "libx265",
+    options: dict[str, str] | None = None,
+    times: list[int] | None = None,
+) -> None:
+    """Write a video: closed groups of pictures of a fixed length, or as the codec does with other options.
+
+    Times are the frames' time stamps in units of 1 / FPS.
+    """
+    closed = f"keyint={gop}:min-keyint={gop}:open-gop=0:pools=none:frame-threads=1:log-level=none"
+    options = options or {"preset": "ultrafast", "crf": "4", "x265-params": closed}
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(
-            "libx265",
-            rate=FPS,
-            options={
-                "preset": "ultrafast",
-                "crf": "4",
-                "x265-params": f"keyint={gop}:min-keyint={gop}:open-gop=0:pools=none:frame-threads=1"
-                ":log-level=none",
-            },
-        )
+        stream = container.add_stream(codec, rate=FPS, options=options)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        for number, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = number if times is None else times[number]
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

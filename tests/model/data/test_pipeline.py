@@ -6,6 +6,7 @@ import pytest
 
 from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
+from pi_behavior.data.frames import CachedFrames, DecodedFrames
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.data.pipeline import Batch, make_loader
 from pi_behavior.fast import DIMENSIONS, FastTokenizer
@@ -111,6 +112,23 @@ def test_decoding_on_the_fly_gives_the_same_batches(demos, statistics, cache) ->
     cached, decoded = open_loader(demos, statistics, cache), open_loader(demos, statistics, None)
     for _ in range(3):
         assert equal(next(cached), next(decoded))
+
+
+def test_version_3_gives_the_samples_of_version_2(writer, tmp_path, demos, statistics) -> None:
+    """One video file shows several episodes, and few of them begin with a key frame."""
+    lengths = {0: [70, 45, 20], 1: [60, 50]}
+    root = writer.write_v3(tmp_path / "demos", lengths)
+    dataset, old = LeRobotDataset(root), LeRobotDataset(demos)
+    decoded = DecodedFrames(dataset, dataset.episodes, 32)
+    cached = CachedFrames(dataset, dataset.episodes, 32, tmp_path / "cache")
+    expected = CachedFrames(old, old.episodes, 32, tmp_path / "cache")
+    episode, frame = np.array([4, 0, 1, 1, 3, 2, 0]), np.array([49, 0, 0, 44, 7, 19, 69])
+    for camera, images in expected.gather(episode, frame).items():
+        ours = decoded.gather(episode, frame)[camera]
+        np.testing.assert_array_equal(ours, cached.gather(episode, frame)[camera])
+        assert np.abs(ours.astype(int) - images).max() <= 4
+    batch = next(open_loader(root, statistics, None))
+    assert batch.state.shape == (8, 32)
 
 
 def test_start_batch_and_saved_state_continue_exactly(demos, statistics, cache) -> None:

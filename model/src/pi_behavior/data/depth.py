@@ -34,13 +34,13 @@ class DepthScale:
         info = feature.get("info") or {}
         bits = {"gray12le": 12, "gray10le": 10, "gray16le": 16}.get(str(info.get("video.pix_fmt")))
         names = ("video.depth_min", "video.depth_max", "video.shift")
-        values = [info.get(name) for name in names]
-        if bits is None or not info.get("video.use_log") or None in values:
+        if bits is None or not info.get("video.use_log") or any(info.get(name) is None for name in names):
             raise DatasetError(
                 f"{where}: {info}; expected a depth video with {', '.join(names)}, video.use_log true and "
                 "video.pix_fmt gray12le"
             )
-        return cls(*map(float, values), largest=2**bits - 1)
+        minimum, maximum, shift = (float(info[name]) for name in names)
+        return cls(minimum, maximum, shift, 2**bits - 1)
 
     def metres(self, codes: UInt16[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
         """Metres, from the minimum to the maximum."""

@@ -72,8 +72,8 @@ class CachedFrames:
                 done += len(groups[task])
         self._files = [np.load(paths[task], mmap_mode="r") for task in tasks]
         self._file = np.array([tasks.index(e.task) for e in episodes])
-        starts = {e.index: start for group in groups.values() for e, start in _starts(group)}
-        self._start = np.array([starts[e.index] for e in episodes])
+        starts = {e: start for group in groups.values() for e, start in _starts(group)}
+        self._start = np.array([starts[e] for e in episodes])
 
     def gather(self, episode: Int[np.ndarray, " b"], frame: Int[np.ndarray, " b"]) -> Images:
         """Images by camera, copied from the memory map."""
@@ -97,26 +97,34 @@ class DecodedFrames:
     """
 
     def __init__(self, dataset: LeRobotDataset, episodes: Sequence[Episode], size: int) -> None:
-        self._dataset, self._episodes, self._size = dataset, episodes, size
+        self._size = size
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decode")
+        numbers: dict[Path, int] = {}
+        clips = [[dataset.camera_clip(episode, camera) for camera in CAMERAS] for episode in episodes]
+        self._file = np.array([[numbers.setdefault(c.path, len(numbers)) for c in row] for row in clips])
+        self._start = np.array([[clip.start for clip in row] for row in clips])
+        self._paths = list(numbers)
 
     def gather(self, episode: Int[np.ndarray, " b"], frame: Int[np.ndarray, " b"]) -> Images:
-        """Images by camera; each video is opened once per call."""
+        """Images by camera; each video file is opened once per call."""
         images = {camera: np.empty((len(frame), self._size, self._size, 3), np.uint8) for camera in CAMERAS}
 
-        def fill(number: int, camera: str) -> None:
-            chosen = np.flatnonzero(episode == number)
-            path = self._dataset.video_path(self._episodes[number], camera)
-            images[camera][chosen] = decode_frames(path, frame[chosen].tolist(), self._size)
+        def fill(camera: str, path: Path, rows: np.ndarray, positions: np.ndarray) -> None:
+            images[camera][rows] = decode_frames(path, positions.tolist(), self._size)
 
-        jobs = [self._pool.submit(fill, int(n), camera) for n in np.unique(episode) for camera in CAMERAS]
+        jobs = []
+        for column, camera in enumerate(CAMERAS):
+            files, positions = self._file[episode, column], self._start[episode, column] + frame
+            for file in np.unique(files):
+                rows = np.flatnonzero(files == file)
+                jobs.append(self._pool.submit(fill, camera, self._paths[file], rows, positions[rows]))
         for job in jobs:
             job.result()
         return images
 
 
 def _name(task: int, size: int, episodes: Sequence[Episode]) -> str:
-    key = json.dumps([(e.index, e.length) for e in episodes])
+    key = json.dumps([(e.folder, e.index, e.length) for e in episodes])
     return f"task-{task:04d}.{size}px.{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
 
 
@@ -149,8 +157,10 @@ def _build(
 
     def fill(episode: Episode, start: int) -> None:
         for column, camera in enumerate(CAMERAS):
-            video = dataset.video_path(episode, camera)
-            frames[start : start + episode.length, column] = decode(video, size, episode.length)
+            clip = dataset.camera_clip(episode, camera)
+            frames[start : start + episode.length, column] = decode(
+                clip.path, size, episode.length, clip.start
+            )
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         jobs = [pool.submit(fill, episode, start) for episode, start in _starts(episodes)]

@@ -1,7 +1,8 @@
-"""LeRobot v3.0, as the demonstrations of 2026: a file holds several episodes, a table says which and where."""
+"""LeRobot v3.0, as the demonstrations of 2026: files hold several episodes, a table says which and where."""
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,11 +116,11 @@ class LayoutV30:
         if numbers is None:
             if "tasks" not in self._table.column_names:
                 raise DatasetError(f"{self._folder}: no column tasks; expected the tables of LeRobot v3.0")
-            known: dict[object, int] = {}
+            known: dict[object, Any] = {}
             for own, (name, _, sentence) in self._tasks.items():
                 known |= {name: own, sentence: own}
             named = [row[0] if row else None for row in self._table["tasks"].to_pylist()]
-            result = [known.get(name, name) for name in named]
+            result: list[Any] = [known.get(name, name) for name in named]
         else:
             result = [int(number) for number in numbers]
         for index, task in zip(self._column("episode_index"), result, strict=True):
@@ -136,6 +137,10 @@ class LayoutV30:
     def clip(self, episode: Episode, key: str) -> Clip:
         """The episode's part of a video file."""
         begin, end = (self._value(f"videos/{key}/{side}_timestamp", episode) for side in ("from", "to"))
+        if not 0 <= begin < end:
+            raise DatasetError(
+                f"{self._folder}: episode {episode.index} of {key} begins at {begin} s and ends at {end} s"
+            )
         start = round(begin * self.info.fps)
         path = self._file("video_path", f"videos/{key}", episode, video_key=key)
         return Clip(path, start, round(end * self.info.fps) - start)

@@ -63,6 +63,7 @@ class LeRobotDataset:
         self._layouts: dict[str, Layout] = {
             name: _LAYOUTS[self.codebase_version](info) for name, info in self._infos.items()
         }
+        self.several_per_file = next(iter(self._layouts.values())).several_per_file
         self.task_names = {i: n for layout in self._layouts.values() for i, n in layout.task_names.items()}
         # consecutive episodes share a table in v3.0
         self._last_table = threading.local()
@@ -134,8 +135,8 @@ class LeRobotDataset:
             table = _rows_of(path, table, episode.index)
         if table.num_rows != episode.length:
             raise DatasetError(
-                f"{path}: {table.num_rows} rows of episode {episode.index}; expected {episode.length}, as the "
-                "meta files say"
+                f"{path}: {table.num_rows} rows of episode {episode.index}; expected {episode.length}, "
+                "as the meta files say"
             )
         return {n: to_numpy(path, n, table.column(n)) for n in columns if n in table.column_names}
 

@@ -99,7 +99,7 @@ class Info:
         self._document = document
 
     def fill(self, template: str, **names: int | str) -> Path | None:
-        """The path that a template, such as `data_path`, gives; None where the dataset has no such template."""
+        """The path that a template, such as `data_path`, gives; None where the dataset has no such."""
         if template not in self._document:
             return None
         try:
@@ -135,7 +135,8 @@ def challenge_task(where: str, name: str, index: int, *, own_numbers: bool = Fal
         raise DatasetError(f"{where}: task {name!r} has index {index}; the challenge has {expected}")
     if known < 0 and index in TASKS_BY_INDEX:
         raise DatasetError(
-            f"{where}: task {name!r} has index {index}; the challenge has {TASKS_BY_INDEX[index].name!r} there"
+            f"{where}: task {name!r} has index {index}; the challenge has "
+            f"{TASKS_BY_INDEX[index].name!r} there"
         )
     return known if known >= 0 else index
 
