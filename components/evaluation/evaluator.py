@@ -65,8 +65,6 @@ class Evaluator:
     """Time of one process before its first step: loading the scene."""
     steps_per_second: float
     """Control steps per second, policy included; for the expected duration of a job."""
-    stall_seconds: float
-    """No output for this long means that it hangs."""
     results: str = "json"
     """Folder that it writes JSONs to, in its output folder; videos go to `videos`."""
     repeats: bool = True

@@ -20,7 +20,6 @@ _HOUSEHOLD = Evaluator(
     },
     startup_seconds=5.0,
     steps_per_second=100.0,
-    stall_seconds=180.0,
     reduced=True,
     own_options=True,
 )
@@ -33,7 +32,6 @@ EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = {
             {"validation": Instances("train", 200), "reported": Instances("public_test", 10)},
             startup_seconds=240.0,
             steps_per_second=15.0,
-            stall_seconds=1800.0,
             results="metrics",
             repeats=False,
         ),
@@ -46,7 +44,6 @@ EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = {
             },
             startup_seconds=240.0,
             steps_per_second=15.0,
-            stall_seconds=1800.0,
         ),
     },
 }

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 10_000
 _CONFIDENCE = 0.95
@@ -34,6 +33,8 @@ def clopper_pearson(total: float, count: int) -> Interval:
     Raises:
         ValueError: the sum is not between 0 and the count.
     """
+    from scipy import stats  # half a second that a stage whose artifact is there should not take
+
     if count < 1 or not -_ROUNDING <= total <= count + _ROUNDING:
         raise ValueError(f"sum {total} of {count} scores; expected 0 <= sum <= count and count >= 1")
     low = 0.0 if total < _ROUNDING else stats.beta.ppf(_TAIL, total, count - total + 1)
@@ -89,6 +90,8 @@ def compare(
     Raises:
         ValueError: they have no rollout in common.
     """
+    from scipy import stats  # half a second that a stage whose artifact is there should not take
+
     groups = [
         [first[task][name] - second[task][name] for name in sorted(first[task].keys() & second[task].keys())]
         for task in sorted(first.keys() & second.keys())

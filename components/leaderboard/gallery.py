@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -54,14 +56,8 @@ def _write_poster(video: Path, poster: Path) -> tuple[int, int] | None:
     try:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]
-            wanted = int(stream.frames * 0.8)
-            frame = None
-            for number, candidate in enumerate(container.decode(stream)):
-                frame = candidate
-                if number >= wanted:
-                    break
-        if frame is None:
-            return None
+            until_there = islice(container.decode(stream), int(stream.frames * 0.8) + 1)
+            frame = deque(until_there, maxlen=1)[0]
         with av.open(str(poster), "w", format="image2", options={"update": "1"}) as output:
             picture = output.add_stream("mjpeg", rate=1, options={"qmin": "4", "qmax": "6"})
             picture.width, picture.height, picture.pix_fmt = frame.width, frame.height, "yuvj420p"
