@@ -11,7 +11,7 @@ from typing import Any
 
 from components.demonstrations.repository import git
 from components.demonstrations.repository import md5 as file_md5
-from components.errors import UserError
+from components.errors import UserError, is_passing
 from components.store.lineage import Dependency
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -150,6 +150,8 @@ def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
     try:
         system.get_file(source, str(aside))
     except OSError as error:
+        if is_passing(error):
+            raise
         raise UserError(
             f"{source} (md5 {md5}) is neither in the DVC cache nor in the remote; was the version pushed "
             f"('dvc push')? {error}"
