@@ -15,15 +15,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Generic, NoReturn, get_args
-
-import tyro
+from typing import Any, Generic, NoReturn
 
 from components.errors import UserError, is_passing
 from components.runtime import attempts
+from components.runtime.command_line import Call, Invocation, read_call
 from components.runtime.declaration import C, Declaration, In
-from components.runtime.executor import FLAG, RUN_ID, TASK_ID, KfpTask
+from components.runtime.executor import FLAG
 from components.runtime.progress import Progress
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact
@@ -69,14 +67,6 @@ class Result:
             write_atomic(folder / SUMMARY, self.html)
         kept = {name: getattr(self, name) for name in ("metrics", "parameters", "metadata", "summary")}
         write_atomic(folder / RESULT, json.dumps(kept, indent=2, sort_keys=True) + "\n")
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """Who started the stage: ids of the pipeline engine."""
-
-    run_id: str = "shell"
-    task_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,7 +144,7 @@ class Stage(Generic[C, In]):
         sys.exit(0)
 
     def _main(self, arguments: list[str]) -> None:
-        call = self._call(arguments)
+        call = self.call(arguments)
         made = self.execute(call.config, call.inputs, call.workspace, call.invocation)
         if call.output is not None:
             made.artifact.write_record(call.output)
@@ -171,49 +161,13 @@ class Stage(Generic[C, In]):
             print(f"{self.name}: {made.result.summary}")
         print(f"{self.name}: {'already there' if made.cached else 'done'}: {made.artifact.path}", flush=True)
 
-    def _call(self, arguments: list[str]) -> "Call[C, In]":
-        task = KfpTask.from_arguments(arguments)
-        if task is None:
-            return self._parse(arguments)
-        workspace = Path(arguments[arguments.index("--workspace") + 1])
-        given = {name: str(task.parameters.get(name, "")) for name in (RUN_ID, TASK_ID)}
-        config, inputs = task.config(self.declaration), task.inputs(self.declaration)
-        return Call(config, inputs, workspace, None, Invocation(**given), task)
+    def call(self, arguments: list[str]) -> Call[C, In]:
+        """What a command line asks for.
 
-    def _parse(self, arguments: list[str]) -> "Call[C, In]":
-        kinds = self.declaration
-        has_inputs = bool(kinds.artifacts())
-        config, arguments = _with_presets(kinds.config(), arguments)
-        parser: Any = dataclasses.make_dataclass(
-            "Call",
-            [
-                ("workspace", Annotated[Path, tyro.conf.arg(help="folder shared by all stages")]),
-                ("config", kinds.config, field(default=config)),
-                *([("inputs", kinds.inputs)] if has_inputs else []),
-                (
-                    "output",
-                    Annotated[Path | None, tyro.conf.arg(help="also write the artifact's record here")],
-                    None,
-                ),
-                (RUN_ID, Annotated[str, tyro.conf.arg(help="run id of the pipeline engine")], "shell"),
-                (TASK_ID, Annotated[str, tyro.conf.arg(help="task id of the pipeline engine")], ""),
-            ],
-            kw_only=True,
-        )
-        by_name = Path(sys.argv[0]).name == "b1k"
-        try:
-            parsed = tyro.cli(
-                parser,
-                args=arguments,
-                prog=f"b1k {self.name}" if by_name else f"python -m components.{self.name}",
-                description=sys.modules[self.run.__module__].__doc__ or "",
-                registry=_registry(),
-            )
-        except ValueError as error:  # a configuration's own check of its fields
-            raise UserError(str(error)) from error
-        inputs = parsed.inputs if has_inputs else kinds.inputs()
-        invocation = Invocation(parsed.run_id, parsed.task_id)
-        return Call(parsed.config, inputs, parsed.workspace, parsed.output, invocation)
+        Raises:
+            UserError: bad input.
+        """
+        return read_call(self.declaration, sys.modules[self.run.__module__].__doc__ or "", arguments)
 
     def place(self, config: C, inputs: In, workspace: Path, external: Sequence[Dependency] = ()) -> Path:
         """The output folder of a resolved configuration."""
@@ -282,57 +236,6 @@ class Stage(Generic[C, In]):
             )
 
         publish(partial, final, statement)
-
-
-@dataclass(frozen=True)
-class Call(Generic[C, In]):
-    """A parsed command line."""
-
-    config: C
-    inputs: In
-    workspace: Path
-    output: Path | None
-    invocation: Invocation
-    task: KfpTask | None = None
-    """The task, where Kubeflow Pipelines calls."""
-
-
-def _with_presets(config: C, arguments: list[str]) -> tuple[C, list[str]]:
-    """Take words such as `--config.model full` out: they name where the options `--config.model.*` begin."""
-    rest = list(arguments)
-    for one in dataclasses.fields(config):  # type: ignore[arg-type]
-        presets = getattr(getattr(config, one.name), "presets", None)
-        option = f"--config.{one.name.replace('_', '-')}"
-        words = [word for word in rest if word.partition("=")[0] == option]
-        if presets is None or not words:
-            continue
-        place = rest.index(words[-1])
-        name = words[-1].partition("=")[2] or "".join(rest[place + 1 : place + 2])
-        if name not in presets:
-            raise UserError(f"{option} is {name!r}; expected one of {', '.join(presets)}")
-        del rest[place : place + (1 if "=" in words[-1] else 2)]
-        config = dataclasses.replace(config, **{one.name: presets[name]})  # type: ignore[type-var]
-    return config, rest
-
-
-def _registry() -> tyro.constructors.ConstructorRegistry:
-    """Let the command line take artifacts by path."""
-    registry = tyro.constructors.ConstructorRegistry()
-
-    @registry.primitive_rule
-    def _artifact(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        optional = set(get_args(info.type)) == {Artifact, NoneType}
-        if info.type is not Artifact and not optional:
-            return None
-        return tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar="ARTIFACT",
-            instance_from_str=lambda words: Artifact.load(words[0]),
-            is_instance=lambda value: isinstance(value, Artifact) or (optional and value is None),
-            str_from_instance=lambda value: ["none" if value is None else str(value.path)],
-        )
-
-    return registry
 
 
 def _artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]]]:

@@ -152,7 +152,7 @@ class MultiprocessStage(Stage[C, In]):
 
     def _help(self, arguments: list[str]) -> None:
         """Help process 0 with its artifact."""
-        call = self._call(arguments)
+        call = self.call(arguments)
         workspace = call.workspace.resolve()
         config = self.resolve(call.config, call.inputs, workspace)
         external = self.external(config, call.inputs, workspace)
