@@ -5,7 +5,6 @@ Source: report, sections 5.2, 5.3 and 7.1.2.
 """
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, MODEL_DIM
@@ -71,6 +70,8 @@ def correction_matrix(covariance: Float[np.ndarray, "960 960"], keep: int) -> Fl
     free = np.setdiff1d(np.arange(PADDED_DIM), given)
     observed = covariance[np.ix_(given, given)]
     ridge = 1e-6 * max(float(np.diag(observed).mean()), 1.0)
+    import scipy.linalg  # imported late: 0.2 s that every user of statistics would wait for
+
     solved = scipy.linalg.solve(
         observed + ridge * np.eye(len(given)), covariance[np.ix_(given, free)], assume_a="pos"
     )

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int32
-from scipy.fft import dct, idct
 from tokenizers import Tokenizer, decoders, models, trainers
 
 from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON
@@ -173,6 +172,8 @@ class FastTokenizer:
         Raises:
             ValueError: the tokens of a row are not those of one whole chunk, as when they were cut off.
         """
+        from scipy.fft import idct  # imported late: 0.1 s that every user of statistics would wait for
+
         for number, row in enumerate(rows):
             if len(row) and not 0 <= min(row) <= max(row) < self.vocab_size:
                 raise ValueError(
@@ -241,6 +242,8 @@ class FastTokenizer:
 
 def _coefficients(chunks: Float[np.ndarray, "b 30 23"], scale: float) -> Int[np.ndarray, "b 660"]:
     """Rounded coefficients, row-major (frequency, dimension)."""
+    from scipy.fft import dct  # imported late: 0.1 s that every user of statistics would wait for
+
     transformed = dct(chunks[..., DIMENSIONS].astype(np.float64), axis=1, norm="ortho")
     rounded: np.ndarray = np.rint(transformed * scale).astype(np.int64).reshape(len(chunks), COEFFICIENTS)
     return rounded
