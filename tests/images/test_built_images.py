@@ -15,9 +15,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -146,23 +147,33 @@ class Image:
     own_bytes: int
 
 
-@pytest.fixture(scope="module", params=["toolbox", "household"])
-def image(request: pytest.FixtureRequest, base: str, context: Path, registries: Registries) -> Image:
-    """An image, built by the command of its Dockerfile but from our base."""
-    role = request.param
-    name = f"localhost/b1k/{role}:{VERSION}"
-    commit = call("git", "-C", ROOT, "rev-parse", "HEAD").strip()
-    arguments = {"PYTHON_IMAGE": base, "B1K_VERSION": VERSION, "B1K_GIT_COMMIT": commit}
-    call(
-        *("buildah", "bud", "--isolation=chroot", "--pull-never", "--tag", name, "--target", role),
-        *("--file", context / "images" / f"{role}.Dockerfile", *registries.mounts()),
-        *(f"--build-arg={key}={value}" for key, value in arguments.items()),
-        context,
-        env=os.environ | {"AWS_SECRET_ACCESS_KEY": registries.planted[3]},
-    )
-    (facts,) = json.loads(call("podman", "image", "inspect", name))
-    (below,) = json.loads(call("podman", "image", "inspect", base))
-    return Image(name, commit, facts, facts["Size"] - below["Size"])
+@pytest.fixture(scope="module")
+def build(base: str, context: Path, registries: Registries) -> Callable[[str], Image]:
+    """Builds the image of a role, once: by the command of its Dockerfile but from our base."""
+
+    @cache
+    def image_of(role: str) -> Image:
+        name = f"localhost/b1k/{role}:{VERSION}"
+        commit = call("git", "-C", ROOT, "rev-parse", "HEAD").strip()
+        arguments = {"PYTHON_IMAGE": base, "B1K_VERSION": VERSION, "B1K_GIT_COMMIT": commit}
+        call(
+            *("buildah", "bud", "--isolation=chroot", "--pull-never", "--tag", name, "--target", role),
+            *("--file", context / "images" / f"{role}.Dockerfile", *registries.mounts()),
+            *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+            context,
+            env=os.environ | {"AWS_SECRET_ACCESS_KEY": registries.planted[3]},
+        )
+        (facts,) = json.loads(call("podman", "image", "inspect", name))
+        (below,) = json.loads(call("podman", "image", "inspect", base))
+        return Image(name, commit, facts, facts["Size"] - below["Size"])
+
+    return image_of
+
+
+@pytest.fixture(params=["toolbox", "household"])
+def image(request: pytest.FixtureRequest, build: Callable[[str], Image]) -> Image:
+    """An image by its role."""
+    return build(request.param)
 
 
 @contextmanager
