@@ -12,8 +12,8 @@ import kubernetes_validate
 import tyro
 import yaml
 
+from components.runtime.command_line import _with_presets
 from components.runtime.executor import KfpTask
-from components.runtime.stage import _with_presets
 from components.train.config import DECLARATION, Config
 from pipelines.definitions.compiling import compile_pipeline
 
