@@ -25,10 +25,10 @@ demo: install ## Run the whole pipeline on this machine, from demonstrations to 
 	$(BIN)/b1k demo
 
 test: check ## Check style and types, run the tests (under 20 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu and not images"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not images"
 
 test-all: check ## As test, with the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not gpu and not images"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not images"
 
 test-images: export CONTAINERS_CONF ?= $(CURDIR)/tests/images/containers.conf
 test-images: install ## Build images and run the pipeline in them (Debian, as root; 20 minutes)

@@ -20,7 +20,6 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA
 TASK = "turning_on_radio"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("retrain"),  # each test begins with what the one before left
     pytest.mark.timeout(900),
     # DVC's dependencies deprecate what DVC still uses
     pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc"),

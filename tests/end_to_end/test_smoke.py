@@ -15,7 +15,7 @@ from pipelines.local.records import load_runs
 # as for a user: the tests' own settings simulate two devices
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 # two minutes alone; other tests run beside it
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.timeout(1800)
 STAGES = ("settings", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
 
 
