@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11, make and git: make demo, make test.
+# Two commands do everything on a fresh machine with what the README names: make demo, make test.
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 VENV := .venv

@@ -24,7 +24,7 @@ class LearningRate:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. The defaults are the report's (8 x H200, 15 days)."""
+    """One training run. The defaults are for the report's machine (8 x H200)."""
 
     steps: int = 20_000
     """Gradient steps."""
