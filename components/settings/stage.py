@@ -5,6 +5,8 @@ The first task of every pipeline: runs that are started from the Kubeflow UI wer
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 from components.runtime.stage import Result, Stage, Work
 from components.runtime.values import mapping
@@ -14,15 +16,23 @@ from components.settings.contradictions import Place
 from components.store.files import write_atomic
 
 
+def check(config: Config, inputs: Inputs, workspace: Path) -> Config:
+    """Refuse wrong values, also where the same ones were right before: they name files, and a champion."""
+    _found(config, workspace)
+    return config
+
+
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `settings.json`: the whole configuration of every stage."""
-    given = Arguments(dict(mapping(config.inputs)), dict(mapping(config.settings)))
-    profile = Arguments(settings=dict(mapping(config.profile)))
-    place = Place(train_gpus=config.train_gpus, workspace=work.workspace)
-    found = resolve(config.pipeline, profile, given, place)
-    whole = {name: dataclasses.asdict(one) for name, one in found.items()}
+    whole = {name: dataclasses.asdict(one) for name, one in _found(config, work.workspace).items()}
     write_atomic(work.path / "settings.json", json.dumps(whole, indent=2) + "\n")
     return Result(metadata={"pipeline": config.pipeline})
 
 
-STAGE = Stage(DECLARATION, run)
+def _found(config: Config, workspace: Path) -> dict[str, Any]:
+    given = Arguments(dict(mapping(config.inputs)), dict(mapping(config.settings)))
+    profile = Arguments(settings=dict(mapping(config.profile)))
+    return resolve(config.pipeline, profile, given, Place(config.train_gpus, workspace))
+
+
+STAGE = Stage(DECLARATION, run, check)

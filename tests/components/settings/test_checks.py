@@ -220,6 +220,20 @@ def test_the_task_settings_refuses_what_was_typed_into_the_ui(
     assert "group.best is 1.5" in said
 
 
+def test_the_task_settings_looks_at_files_again_where_the_same_values_were_right_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text("")
+    values = {"repository": "/r", "settings": {"leaderboard": {"wrapper": str(wrapper)}}}
+    for code in (0, 2):
+        with pytest.raises(SystemExit) as stop:
+            STAGE.main(_task(tmp_path, **values))
+        assert stop.value.code == code
+        wrapper.unlink(missing_ok=True)
+    assert "there is no such file" in capsys.readouterr().err
+
+
 def test_the_task_settings_writes_down_the_whole_configuration(tmp_path: Path) -> None:
     profile = {"train": {"learning_rate": {"peak": 0.5}}, "plan": {"policy": {"execute": 10.0}}}
     with pytest.raises(SystemExit) as stop:
