@@ -21,7 +21,7 @@ from components.runtime.declaration import LOOP
 from components.runtime.stage import Result, Stage, Work
 from components.store import lineage
 from components.store.artifact import Artifact, is_artifact
-from components.store.champion import CHAMPION
+from components.store.champion import CHAMPION, champion_folder
 from components.store.files import write_atomic
 
 Digests = dict[str, str]
@@ -32,7 +32,7 @@ _SITE_CACHE = ".dvc-site"
 def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
     """Replace revisions and champion by what they stand for now, and print that."""
     config = dataclasses.replace(config, repository=absolute(config.repository))
-    folder = Path(config.champion) if config.champion else workspace / "champion"
+    folder = champion_folder(config.champion, workspace)
     commit = resolve_revision(config.repository, config.revision)
     known = [] if config.since else _challengers(folder, workspace)
     champion = _champion(folder, workspace)
@@ -117,7 +117,7 @@ def _challengers(folder: Path, workspace: Path) -> list[Digests]:
     return [
         _demonstrations(Artifact.load(node.path))
         for node in sorted(compared, key=lambda node: str(node.run["finishedOn"]))
-        if Path(node.parameters["champion"] or workspace / "champion").resolve() == folder.resolve()
+        if champion_folder(node.parameters["champion"], workspace).resolve() == folder.resolve()
     ]
 
 

@@ -22,7 +22,7 @@ from components.evaluation.serving import served_policies
 from components.promote.config import DECLARATION, Config, Inputs
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
-from components.store.champion import CHAMPION
+from components.store.champion import CHAMPION, champion_folder
 from components.store.making import exclusive
 
 DECISION = "decision.json"
@@ -125,8 +125,7 @@ def _episodes(board: Artifact, policies: Mapping[str, str]) -> Mapping[str, Mapp
 
 
 def _resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
-    folder = Path(config.champion).resolve() if config.champion else workspace / "champion"
-    return dataclasses.replace(config, champion=str(folder))
+    return dataclasses.replace(config, champion=str(champion_folder(config.champion, workspace)))
 
 
 STAGE = Stage(DECLARATION, run, _resolve)

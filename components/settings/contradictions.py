@@ -8,6 +8,8 @@ from typing import Any
 from components.errors import UserError
 from components.evaluation.plan import COMMON
 from components.evaluation.records import Champion
+from components.store.champion import champion_folder
+from components.store.lineage import locate
 from pi_behavior.checkpoint_description import CheckpointError, read_config
 from pi_behavior.config import ModelConfig
 
@@ -89,7 +91,7 @@ def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
             f"{configs['promote'].champion!r}; expected the same folder"
         )
     try:
-        champion = Champion.load(Path(configs["promote"].champion or workspace / "champion"))
+        champion = Champion.load(champion_folder(configs["promote"].champion, workspace))
         if champion is None:
             return
         champion.check(configs["plan"].edition, configs["plan"].evaluator)
@@ -97,7 +99,7 @@ def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
         yield str(error)
         return
     if "news" in configs and COMMON in champion.checkpoints:
-        folder = workspace / champion.checkpoints[COMMON].uri / "checkpoint"
+        folder = locate(champion.checkpoints[COMMON].uri, workspace) / "checkpoint"
         yield from _start(configs["train"].model, folder)
 
 

@@ -11,6 +11,11 @@ FORMER_CHAMPIONS = "history.jsonl"
 """Beside `champion.json`: the former champions, one per line, oldest first."""
 
 
+def champion_folder(given: str, workspace: Path) -> Path:
+    """The absolute folder of a champion that a setting names; where it names none, that of the workspace."""
+    return Path(given).resolve() if given else workspace / "champion"
+
+
 def artifacts_of(folder: Path, workspace: Path, former: int = 0) -> dict[Path, str]:
     """Folders and tree digests of the leaderboard and the policies of a champion; empty where there is none.
 

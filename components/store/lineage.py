@@ -143,9 +143,8 @@ class Node:
 
     def place(self, dependency: dict[str, Any]) -> Path | None:
         """Folder of the artifact that a dependency is on; None where it is no artifact."""
-        uri = str(dependency["uri"])
-        is_one = uri.startswith("artifacts/") or LINEAGE_DIGEST in dependency.get("annotations", {})
-        return locate(uri, self.path.parents[2]) if is_one else None
+        annotations = dependency.get("annotations", {})
+        return artifact_of(str(dependency["uri"]), annotations, self.path.parents[2])
 
     def inputs(self) -> Iterator[tuple[str, Path]]:
         """The artifacts that it was made from: names and folders."""
@@ -153,6 +152,12 @@ class Node:
             place = self.place(dependency)
             if place is not None:
                 yield dependency["name"], place
+
+
+def artifact_of(uri: str, annotations: Mapping[str, str], workspace: Path) -> Path | None:
+    """Folder of the artifact that a dependency of a stage in a workspace is on; None where it is none."""
+    is_one = uri.startswith("artifacts/") or LINEAGE_DIGEST in annotations
+    return locate(uri, workspace) if is_one else None
 
 
 def locate(uri: str, workspace: Path) -> Path:
