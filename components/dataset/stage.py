@@ -36,12 +36,10 @@ def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Fetch and check, and write `data/`, `version.json`, `dvc.json` and `checks.json`."""
     data = work.path / "data"
-    with (
-        dvc_environment(work.workspace / ".dvc-site"),
-        open_version(config.repository, config.revision, config.path, config.remote) as (system, version),
-        work.progress.task("fetching files", total=len(version.files)) as files,
-    ):
-        fetch(system, version, config.path, data, files.advance)
+    with dvc_environment(work.workspace / ".dvc-site"):
+        system, version = open_version(config.repository, config.revision, config.path, config.remote)
+        with work.progress.task("fetching files", total=len(version.files)) as files:
+            fetch(system, version, config.path, data, files.advance)
     try:
         dataset = LeRobotDataset(data)
         check_complete(dataset)

@@ -58,7 +58,7 @@ def whats_new(source: Source, since: str) -> dict[str, Any]:
     with TemporaryDirectory(prefix="b1k-") as folder:
         history = Path(repository)
         if not history.is_dir():
-            git(Path(folder), "clone", "--bare", "--quiet", "--", repository, "history")
+            git(Path(folder), "clone", "--bare", "--filter=blob:none", "--quiet", "--", repository, "history")
             history = Path(folder, "history")
         commits = _commits(history, since, rev)
         older = bool(since) and succeeds(history, "merge-base", "--is-ancestor", rev, since)
@@ -75,8 +75,7 @@ def whats_new(source: Source, since: str) -> dict[str, Any]:
 
 def read_version(repository: str, rev: str, path: str, remote: str) -> Version:
     """What DVC recorded of a dataset at a commit; UserError if there is no such thing."""
-    with open_version(repository, rev, path, remote) as (_, version):
-        return version
+    return open_version(repository, rev, path, remote)[1]
 
 
 def _commits(history: Path, since: str, rev: str) -> list[dict[str, str]]:

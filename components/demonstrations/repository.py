@@ -7,19 +7,28 @@ one small `.dvc` file per version, while the files themselves go to a DVC remote
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
 
-from components.errors import UserError
+from components.errors import PassingError, UserError
 from components.store.files import write_atomic
 from components.store.making import exclusive
 
 _IDENTITY = ("-c", "user.name=b1k", "-c", "user.email=b1k@localhost", "-c", "commit.gpgsign=false")
 _LEFT_BY_KILLED_WRITERS = ".*.partial*"
 _SITE_CACHE = Path(".dvc/tmp/site")
+# git and its libraries have no error codes for these
+_UNREACHABLE = re.compile(
+    r"could not resolve host|name resolution|failed to resolve|name or service not known"
+    r"|connection (refused|reset|timed out|was reset)|operation timed out|failed to connect|couldn't connect"
+    r"|network is unreachable|no route to host|max retries exceeded|early eof|returned error: (429|5\d\d)",
+    re.IGNORECASE,
+)
 
 
 def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message: str) -> str:
@@ -67,11 +76,22 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """What git prints in a repository, without settings of user or machine; UserError if git fails."""
+    """What git prints in a repository, without settings of user or machine.
+
+    Raises:
+        PassingError: git did not reach another machine.
+        UserError: git failed otherwise.
+    """
     answer = _run_git(repository, arguments)
     if answer.returncode:
-        raise UserError(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
+        kind = PassingError if says_unreachable(answer.stderr) else UserError
+        raise kind(f"git {' '.join(arguments)} failed in {repository}: {answer.stderr.strip()}")
     return answer.stdout.strip()
+
+
+def says_unreachable(message: str) -> bool:
+    """Whether a message of git or DVC is about a machine that cannot be reached, which may pass."""
+    return _UNREACHABLE.search(message) is not None
 
 
 def md5(path: Path) -> str:
@@ -82,7 +102,10 @@ def md5(path: Path) -> str:
 
 @contextmanager
 def dvc_environment(site_cache: Path) -> Iterator[None]:
-    """Keep DVC to one folder: no analytics, no caches or settings elsewhere on the machine."""
+    """Keep DVC to one folder: no analytics, no caches or settings elsewhere on the machine.
+
+    Clones that it makes of repositories serve until the end, where they are removed.
+    """
     settings = {
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(site_cache),
@@ -94,6 +117,8 @@ def dvc_environment(site_cache: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if "dvc.repo.open_repo" in sys.modules:
+            sys.modules["dvc.repo.open_repo"].clean_repos()
         for name in settings:
             del os.environ[name]
         os.environ.update(before)

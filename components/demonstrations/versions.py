@@ -2,16 +2,15 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.demonstrations.repository import git
+from components.demonstrations.repository import git, says_unreachable
 from components.demonstrations.repository import md5 as file_md5
-from components.errors import UserError, is_passing
+from components.errors import PassingError, UserError, causes, is_passing
 from components.store.lineage import Dependency
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -65,25 +64,16 @@ def resolve_revision(repository: str, revision: str) -> str:
     raise UserError(f"{repository} has no branch, tag or full commit {revision!r}")
 
 
-@contextmanager
-def open_version(repository: str, rev: str, path: str, remote: str) -> Iterator[tuple[Any, Version]]:
-    """Open a version of a dataset, named as in `Source`; a clone that this needs is removed at the end.
+def open_version(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Version]:
+    """Open a version of a dataset, named as in `Source`; call it inside `dvc_environment`.
 
-    Yields:
+    Returns:
         DVC's file system of the repository, and the version.
 
     Raises:
+        PassingError: the repository or the remote cannot be reached.
         UserError: repository, revision, path or remote do not exist.
     """
-    from dvc.repo.open_repo import clean_repos
-
-    try:
-        yield _open(repository, rev, path, remote)
-    finally:
-        clean_repos()
-
-
-def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Version]:
     # half a second of imports, which --help and a cached stage should not wait for
     from dvc.api import DVCFileSystem
     from dvc.exceptions import DvcException
@@ -103,13 +93,16 @@ def _open(repository: str, rev: str, path: str, remote: str) -> tuple[Any, Versi
         raise UserError(
             f"{repository} at {rev} has no {path!r} under DVC; expected the dataset's folder"
         ) from error
-    except DataIndexDirError as error:
+    except (DataIndexDirError, DvcException, SCMError) as error:
+        *_, reason = causes(error)
+        if is_passing(error) or any(says_unreachable(str(one)) for one in causes(error)):
+            raise PassingError(f"cannot reach {path!r} of {repository} at {rev}: {reason}") from error
+        if not isinstance(error, DataIndexDirError):
+            raise UserError(f"cannot open {path!r} of {repository} at {rev}: {reason}") from error
         raise UserError(
             f"the list of files of {path!r} at {rev} is neither in the DVC cache nor in the remote; was the "
             f"version pushed ('dvc push'), and can the remote be reached? {error.__cause__}"
         ) from error
-    except (DvcException, SCMError) as error:
-        raise UserError(f"cannot open {path!r} of {repository} at {rev}: {error}") from error
     md5 = str(folder.get("md5") or "")
     if not md5.endswith(".dir") or not found:
         raise UserError(f"{path!r} of {repository} at {rev} is not a folder with files under DVC")
@@ -151,7 +144,7 @@ def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
         system.get_file(source, str(aside))
     except OSError as error:
         if is_passing(error):
-            raise
+            raise PassingError(f"{source} cannot be fetched now: {error}") from error
         raise UserError(
             f"{source} (md5 {md5}) is neither in the DVC cache nor in the remote; was the version pushed "
             f"('dvc push')? {error}"

@@ -130,7 +130,7 @@ class Stage(Generic[C, In]):
             self._main(given)
         except UserError as error:
             print(f"{self.name}: {error}", file=sys.stderr)
-            sys.exit(2)
+            sys.exit(os.EX_TEMPFAIL if is_passing(error) else 2)
         except KeyboardInterrupt:
             print(
                 f"{self.name}: interrupted; started again with the same inputs it continues", file=sys.stderr
@@ -184,7 +184,8 @@ class Stage(Generic[C, In]):
         external = self.external(config, inputs, workspace)
         final = self.place(config, inputs, workspace, external)
         used = [artifact for _, group in _artifacts(inputs) for artifact in group]
-        used += [Artifact.load(workspace / one.uri) for one in external if one.uri.startswith("artifacts/")]
+        places = [lineage.artifact_of(one.uri, one.annotations, workspace) for one in external]
+        used += [Artifact.load(place) for place in places if place is not None]
         waiting = f"{self.name}: another process makes the same artifact; waiting for it"
         with exclusive(lock_of(final), waiting):
             for artifact in used:  # `b1k gc` leaves alone what was used after the lock was taken

@@ -4,8 +4,10 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -325,6 +327,18 @@ def test_corrupt_and_missing_objects_are_named(repository, tmp_path) -> None:
     shutil.rmtree(tmp_path / "remote")
     with pytest.raises(UserError, match=r"list of files of 'data' .* was the version pushed \('dvc push'\)"):
         STAGE.execute(Config(str(repository)), Inputs(), tmp_path / "other")
+
+
+@pytest.mark.parametrize("scheme", ["http", "git"])
+def test_a_server_that_cannot_be_reached_is_tried_again(scheme: str, tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        url = f"{scheme}://127.0.0.1:{unused.getsockname()[1]}/demos.git"
+        for revision in ("main", "a" * 40):  # a commit is not looked up before the clone
+            done = run("--config.repository", url, "--config.revision", revision, "--workspace", tmp_path)
+            assert done.returncode == os.EX_TEMPFAIL, done.stderr
+            assert re.search("onnect", done.stderr)
+            assert "Traceback" not in done.stderr
 
 
 def test_the_commands_exit_codes(repository, tmp_path) -> None:

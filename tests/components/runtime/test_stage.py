@@ -1,9 +1,11 @@
 """The contract of a stage: fingerprint, resume, record, KFP adapter, exit codes."""
 
 import dataclasses
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -13,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import botocore.exceptions
 import pytest
 
-from components.errors import UserError
+from components.errors import PassingError, UserError
 from components.runtime.declaration import Declaration
 from components.runtime.executor import local_path
 from components.runtime.stage import Result, Stage, Work
@@ -218,6 +221,40 @@ def test_users_mistakes_exit_with_2_and_one_line(tmp_path: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert "shared.steps is 'many'; expected a whole number" in said
     assert "shared.rate.peek does not exist" in said
+
+
+def _failing(kind: str) -> None:
+    if kind == "own":
+        raise PassingError("the server is away")
+    if kind == "dns":
+        raise socket.gaierror(socket.EAI_AGAIN, "try again")
+    if kind == "s3":
+        raise botocore.exceptions.EndpointConnectionError(endpoint_url="http://127.0.0.1:9")
+    number = {"stale": errno.ESTALE, "refused": errno.ECONNREFUSED, "gone": errno.ENOENT}[kind]
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "code"), [("own", 75), ("dns", 75), ("s3", 75), ("stale", 75), ("refused", 75), ("gone", 1)]
+)
+def test_what_passes_exits_with_75_also_where_a_message_for_people_wraps_it(
+    kind: str, code: int, wrapped: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:
+        try:
+            _failing(kind)
+        except Exception as error:
+            if wrapped:
+                raise UserError("the file cannot be read") from error
+            raise
+        return config
+
+    with pytest.raises(SystemExit) as stop:
+        Stage(DECLARATION, run, resolve).main(["--workspace", str(tmp_path)])
+    assert stop.value.code == (2 if wrapped and code == 1 else code)
+    said = capsys.readouterr().err
+    assert ("Traceback" in said) == (not wrapped and kind != "own")
 
 
 def test_executor_input_of_remote_artifacts_maps_to_the_launchers_mounts() -> None:
