@@ -10,7 +10,7 @@ import numpy as np
 
 from pi_behavior.data.columns import VECTOR_WIDTHS
 from pi_behavior.data.lerobot import DatasetError, Episode, LeRobotDataset
-from pi_behavior.data.video import VideoError, count_frames, decode_frames, frame_times
+from pi_behavior.data.video import VideoError, count_decoded, decode_frames, frame_times
 from pi_behavior.layout import (
     ACTION_HIGH,
     ACTION_LOW,
@@ -153,7 +153,7 @@ def _check_video(dataset: LeRobotDataset, file: File, camera: str, decode_all: b
         times = frame_times(path)
         frames = len(times)
         if decode_all:
-            frames = count_frames(path, decoded=True)
+            frames = count_decoded(path)
         else:
             decode_frames(path, (0, frames - 1))
         clips = [(episode, dataset.camera_clip(episode, camera)) for episode in file.episodes]

@@ -24,6 +24,7 @@ from components.train.warm_start import continued
 from pi_behavior.challenge import task
 from pi_behavior.checkpoint_description import STATISTICS, CheckpointError, read_config
 from pi_behavior.fast import FastTokenizer
+from pi_behavior.files import NoSpaceError
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.hooks import Hook
 
@@ -121,11 +122,13 @@ def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependenc
 
 @contextmanager
 def _mistakes() -> Iterator[None]:
-    """A starting checkpoint that cannot be read or does not fit the network is the user's mistake."""
+    """A starting checkpoint that cannot be read or does not fit, and a full disk, are for the user."""
     try:
         yield
     except CheckpointError as error:
         raise UserError(f"initial checkpoint: {error}") from error
+    except NoSpaceError as error:
+        raise UserError(str(error)) from error
 
 
 def _tokenizer(statistics: Statistics, most: int) -> FastTokenizer:

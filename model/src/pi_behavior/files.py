@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 
+class NoSpaceError(ValueError):
+    """What is to be written does not fit on the disk."""
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write a file so that readers see the old text or the whole new text."""
     path.parent.mkdir(parents=True, exist_ok=True)

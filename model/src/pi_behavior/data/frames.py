@@ -22,6 +22,7 @@ from jaxtyping import Int, UInt8
 
 from pi_behavior.data.lerobot import Episode, LeRobotDataset
 from pi_behavior.data.video import decode, decode_frames
+from pi_behavior.files import NoSpaceError
 from pi_behavior.layout import CAMERAS
 
 Images = dict[str, UInt8[np.ndarray, "b h w 3"]]
@@ -149,7 +150,7 @@ def _build(
     aside.unlink(missing_ok=True)
     free = shutil.disk_usage(path.parent).free
     if math.prod(shape) > free:
-        raise ValueError(
+        raise NoSpaceError(
             f"the frame cache {path} needs {math.prod(shape):,} bytes, {free:,} are free; make space, or "
             "train without a frame cache"
         )

@@ -87,14 +87,12 @@ def decode_codes(path: Path, indices: Sequence[int]) -> UInt16[np.ndarray, "n h 
     return np.stack([found[index] for index in indices])
 
 
-def count_frames(path: Path, *, decoded: bool = False) -> int:
-    """Count a video's frames, in the file or those that decode.
+def count_decoded(path: Path) -> int:
+    """Count the frames of a video that decode.
 
     Raises:
         VideoError: the file cannot be read as a video, or not decoded.
     """
-    if not decoded:
-        return len(frame_times(path))
     with _open(path) as (container, stream):
         return sum(1 for _ in container.decode(stream))
 
