@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -122,10 +123,10 @@ def _inspect(folder: Path) -> None:
     counts = {name: math.prod(leaf.shape) for name, leaf in tensors.items()}
     sizes = {name: counts[name] * np.dtype(leaf.dtype).itemsize for name, leaf in tensors.items()}
     for name, leaf in sorted(tensors.items()):
-        table.add_row(escape(name), escape(str(list(leaf.shape))), str(leaf.dtype), _bytes(sizes[name]))
+        table.add_row(escape(name), escape(str(list(leaf.shape))), str(leaf.dtype), decimal(sizes[name]))
     Console(soft_wrap=True).print(table)
     total, width = sum(counts.values()), sum(sizes.values())
-    print(f"{len(tensors)} tensors, {total:,} parameters, {_bytes(width)}")
+    print(f"{len(tensors)} tensors, {total:,} parameters, {decimal(width)}")
     print(_kind(folder, tensors))
 
 
@@ -145,14 +146,6 @@ def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
     if tensors.keys() == set(BASE_NAMES.values()):
         return "Pi0.5 base"
     return "unknown: neither a published policy nor Pi0.5 base; `b1k checkpoint import` lists the differences"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def _names(size: str) -> None:

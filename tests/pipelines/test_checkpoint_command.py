@@ -64,7 +64,7 @@ def test_import_lists_new_parameters_and_inspect_says_what_it_is(base, tmp_path,
     shown = capsys.readouterr().out
     assert "a checkpoint of ours, step 0, size other, without statistics: train it first" in shown
     count = sum(int(np.prod(shape)) for shape in published_shapes(MICRO).values())
-    assert f"74 tensors, {count:,} parameters, {count * 4 / 1e3:.0f} kB" in shown
+    assert f"74 tensors, {count:,} parameters, {count * 4 / 1e3:.1f} kB" in shown
 
 
 def test_inspect_lists_published_tensors(base, monkeypatch, capsys) -> None:
@@ -83,7 +83,7 @@ def test_inspect_knows_what_it_does_not_know(tmp_path, monkeypatch, capsys) -> N
     assert b1k(monkeypatch, "inspect", tmp_path / "other") == 0
     shown = capsys.readouterr().out
     assert "weights/a" in shown
-    assert "1 tensors, 6 parameters, 24 B" in shown
+    assert "1 tensors, 6 parameters, 24 bytes" in shown
     assert "unknown: neither a published policy nor Pi0.5 base" in shown
 
 
