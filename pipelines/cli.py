@@ -73,7 +73,8 @@ def usage() -> str:
         f"commands:\n{lines(texts)}\n\n"
         "stages of the pipeline, also run one by one (in the order of the pipeline):\n"
         f"{lines(STAGES)}\n\n"
-        "exit codes: 0 done, 1 a defect or failed task, 2 a mistake in the input, 130 interrupted"
+        "exit codes: 0 done, 1 a defect or failed task, 2 a mistake in the input, 75 an error that "
+        "passes (a pipeline tries the stage again), 130 interrupted"
     )
 
 

@@ -27,7 +27,7 @@ class Node:
     is_loop: bool = False
     children: dict[str, "Node"] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
-    """The last progress event: description, completed, total, note."""
+    """The last progress event: description, completed, total, left, note."""
     log: str = ""
     code: int = 0
     """Exit code once it has ended."""

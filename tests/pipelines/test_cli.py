@@ -22,6 +22,7 @@ def test_help_lists_every_command(
 ) -> None:
     assert _b1k(monkeypatch, "--help") == 0
     text = capsys.readouterr().out
+    assert "2 a mistake in the input, 75 an error that passes" in text
     texts = {name: summary for name, (summary, _) in cli.COMMANDS.items()} | cli.STAGES
     for name, summary in texts.items():
         assert re.search(rf"^  {name} +{re.escape(summary)}$", text, re.MULTILINE)
