@@ -31,7 +31,9 @@ def state(run: Mapping[str, Any], schedules: Sequence[Mapping[str, Any]] | None 
             active, which deletes its workflow: the server says for ever that it is running.
     """
     said = str(run.get("state") or "PENDING")
-    if said == "FAILED" and any(one.get("state") == "CANCELING" for one in run.get("state_history") or []):
+    history = [one.get("state") for one in run.get("state_history") or []]
+    # what came before does not count: a cancelled run may have been started again
+    if said == "FAILED" and next((one for one in reversed(history) if one != said), "") == "CANCELING":
         return "cancelled"
     word = _WORDS.get(said, said.lower())
     parent = run.get("recurring_run_id")
@@ -145,19 +147,16 @@ class _Reader:
 
 def _pairs(steps: Mapping[str, Step]) -> list[tuple[str, Step, Step]]:
     """Names, drivers and steps in the order in which they began; an empty step for what is missing."""
-    drivers = {
-        name.removesuffix(DRIVER): step
-        for name, step in steps.items()
-        if name.endswith(DRIVER) and (name.removesuffix(DRIVER) in steps or step.template.endswith(DRIVER))
+    owners = {name: name.removesuffix(DRIVER) for name in steps if name.endswith(DRIVER)}
+    owners = {
+        name: owner
+        for name, owner in owners.items()
+        if owner != "iteration" and (owner in steps or steps[name].template.endswith(DRIVER))
     }
-    drivers.pop("iteration", None)
-    names = dict.fromkeys(name.removesuffix(DRIVER) if _owner(name, drivers) else name for name in steps)
+    drivers = {owner: steps[name] for name, owner in owners.items()}
+    names = dict.fromkeys(owners.get(name, name) for name in steps)
     pairs = [(name, drivers.get(name, Step()), steps.get(name, Step())) for name in names]
     return sorted(pairs, key=lambda one: one[1].started or one[2].started or float("inf"))
-
-
-def _owner(name: str, drivers: Mapping[str, Step]) -> bool:
-    return name.endswith(DRIVER) and name.removesuffix(DRIVER) in drivers
 
 
 def _label(name: str, driver: Step, step: Step) -> str:

@@ -231,6 +231,9 @@ def test_states_of_runs() -> None:
     assert run_state.state({}) == "pending"
     assert run_state.state({"state": "FAILED"}) == "failed"
     assert run_state.state({"state": "FAILED", "state_history": history}) == "cancelled"
+    again = [*history, *({"state": one} for one in ("PENDING", "RUNNING", "FAILED"))]
+    assert run_state.state({"state": "FAILED", "state_history": again}) == "failed", "when tried again"
+    assert run_state.state({"state": "FAILED", "state_history": [*again[:-1], *history]}) == "cancelled"
     assert run_state.state({"state": "CANCELING"}) == "cancelling"
     running = {"state": "RUNNING", "recurring_run_id": "nightly"}
     assert run_state.state(running) == "running", "nobody was asked"
