@@ -18,7 +18,7 @@ from pipelines.cluster.printing import print_logs
 from pipelines.cluster.run_state import ENDED
 from pipelines.cluster.schedules import six_fields
 from pipelines.cluster.server import Job, Server
-from pipelines.definitions.compiling import Set, choose, compile_pipeline
+from pipelines.definitions.choosing import Set, choose
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
 
@@ -198,6 +198,9 @@ def run(command: Compile | Upload | Submit | Schedule | Status | Logs | Cancel) 
 
 
 def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None) -> None:
+    # a second of imports that the commands which compile nothing should not wait for
+    from pipelines.definitions.compiling import compile_pipeline
+
     compile_pipeline(command.pipeline, command.profile, output, registry=command.registry, given=given)
     if not command.registry and not load_profile(command.profile).is_local:
         print(

@@ -1,65 +1,29 @@
 """Compile a pipeline for a profile to the IR that the cluster and kfp.local run."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tyro
 import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
-from components.errors import UserError
-from components.settings.checks import Arguments, parse, resolve
-from components.settings.sections import PIPELINES, inputs
+from components.settings.checks import Arguments
+from components.settings.sections import inputs
 from pipelines.definitions import evaluate, retrain, train_and_evaluate
+from pipelines.definitions.choosing import find_pipeline
 from pipelines.definitions.dag_rules import violations
 from pipelines.definitions.images import image
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile
 
-Set = tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]]
-"""Words of `--set`, which may be given several times, with several words each."""
 BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
     "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
     "evaluate": evaluate.evaluate_pipeline,
     "retrain": retrain.retrain_pipeline,
 }
 """The pipelines by the name that `b1k` gives them."""
-
-
-def find_pipeline(name: str) -> str:
-    """The name, if there is such a pipeline; else UserError."""
-    if name not in PIPELINES:
-        raise UserError(f"there is no pipeline {name!r}; expected one of {', '.join(PIPELINES)}")
-    return name
-
-
-def choose(
-    pipeline: str,
-    profile_name: str,
-    words: Iterable[Iterable[str]],
-    *,
-    workspace: Path | None = None,
-    complete: bool = True,
-) -> Arguments:
-    """Read the words of `--set`, and check all values of a run together with its profile's.
-
-    `workspace` is given where this machine sees the folders that values name; `complete` says whether all
-    values of a run are given.
-
-    Returns:
-        What differs from the profile.
-
-    Raises:
-        UserError: no such pipeline or profile, or everything that a stage would refuse.
-    """
-    profile = load_profile(profile_name)
-    given, mistakes = parse(find_pipeline(pipeline), (word for group in words for word in group))
-    place = profile.place(workspace, complete=complete)
-    resolve(pipeline, profile.of(pipeline), given, place, mistakes)
-    return given
 
 
 def compile_pipeline(

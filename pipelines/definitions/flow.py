@@ -10,6 +10,7 @@ from components.runtime.declaration import Declaration
 from components.runtime.executor import PROFILE, RUN_ID, SECTIONS, TASK_ID
 from components.settings.config import DECLARATION as CHECK
 from components.settings.sections import DECLARATIONS
+from pipelines.definitions.applying import apply_profile
 from pipelines.definitions.component import (
     component,
     pipeline_documentation,
@@ -86,7 +87,7 @@ class Flow:
         takes = made.component_spec.inputs or {}
         takes_artifacts = any(name in known for name in declaration.artifacts())
         task: dsl.PipelineTask = made(**{name: v for name, v in {**known, **ids}.items() if name in takes})
-        self.profile.apply(task, declaration.name, label)
+        apply_profile(self.profile, task, declaration.name, label)
         if self._check is not None and not takes_artifacts:
             task.after(self._check)  # the others wait for tasks that wait for it
         return task

@@ -21,7 +21,8 @@ from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import format_seconds
 from components.store.artifact import RESULT
-from pipelines.definitions.compiling import Set, choose, compile_pipeline, find_pipeline
+from pipelines.definitions.choosing import Set, choose, find_pipeline
+from pipelines.definitions.compiling import compile_pipeline
 from pipelines.definitions.component import pipeline_documentation
 from pipelines.definitions.profiles import load_local_profile
 from pipelines.display import Display

@@ -6,7 +6,6 @@ under DVC in the workspace, and runs `train_and_evaluate`. Interrupted or killed
 
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pipelines.definitions.profiles import load_local_profile
 from pipelines.definitions.profiles.profile import Profile
 from pipelines.local import run as local
 from pipelines.local.records import exclusive, unfinished_run
+from pipelines.tools.rendering import rendering_problem
 
 DEMONSTRATIONS = "demonstrations"
 DATA = "data"
@@ -89,20 +89,6 @@ def check_rendering() -> None:
             "needs Mesa: on Debian or Ubuntu `apt-get install libegl1 libgl1-mesa-dri`, on Fedora `dnf "
             "install mesa-libEGL mesa-dri-drivers`; or install OSMesa (libosmesa6) and set MUJOCO_GL=osmesa"
         )
-
-
-def rendering_problem() -> str:
-    """Why MuJoCo cannot render without a screen, in a line; empty if it can. Sets MUJOCO_GL if it is not."""
-    os.environ.setdefault("MUJOCO_GL", "egl")
-    # in a process of its own: a library that is missing or broken may end the process
-    probe = [sys.executable, "-c", "import mujoco; mujoco.GLContext(16, 16).make_current()"]
-    try:
-        answer = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=120)
-    except subprocess.TimeoutExpired:
-        return "no rendering context after 120 s; the graphics driver may be broken"
-    if answer.returncode == 0:
-        return ""
-    return (answer.stderr.strip().splitlines() or [describe_exit(answer.returncode)])[-1]
 
 
 def collect(options: Options, profile: Profile, data: Path) -> int:

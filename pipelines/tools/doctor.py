@@ -23,7 +23,7 @@ from pipelines.cluster.checks import Cluster, Place, check_cluster
 from pipelines.cluster.node_checks import Finding
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile
-from pipelines.tools.demo import rendering_problem
+from pipelines.tools.rendering import rendering_problem
 
 _MARKS = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "fail": "[bold red]fail[/]"}
 _GIGABYTE = 1e9

@@ -26,7 +26,7 @@ from pi_behavior.challenge import EDITIONS, TASKS
 from pi_behavior.config import ModelConfig
 from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.flops import training_flops
-from pipelines.definitions.compiling import Set
+from pipelines.definitions.choosing import Set
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile, Step
 

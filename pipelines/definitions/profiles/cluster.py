@@ -2,8 +2,6 @@
 
 from pipelines.definitions.profiles.profile import Secret, Settings, Step, Toleration, Volume
 
-REGISTRY = "registry.example.org/robots"
-"""Registry of the images; `--registry` of `b1k pipeline` replaces it."""
 WORKSPACE = Volume("b1k-workspace", "/workspace")
 DATASET = Volume("b1k-dataset", "/dataset")
 S3 = Secret("b1k-s3", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), optional=True)

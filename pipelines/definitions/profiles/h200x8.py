@@ -61,7 +61,6 @@ _EVALUATE = Step(
 
 PROFILE = Profile(
     name="h200x8",
-    summary="the report's run: 8 H200 GPUs to train, OmniGibson on RTX nodes to evaluate; compile only",
     values=Arguments(
         inputs={
             "repository": "/dataset/repository",

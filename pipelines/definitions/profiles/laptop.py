@@ -12,7 +12,6 @@ _CPU_STAGES = ("settings", "news", "dataset", "statistics", "plan", "group", "le
 
 PROFILE = Profile(
     name="laptop",
-    summary="tiny model and the household simulator on this machine, minutes",
     values=Arguments(
         inputs={
             "tasks": "turning_on_radio picking_up_trash",

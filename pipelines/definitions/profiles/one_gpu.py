@@ -12,7 +12,6 @@ from pipelines.definitions.profiles.h200x8 import PROFILE as H200X8
 PROFILE = dataclasses.replace(
     H200X8,
     name="one_gpu",
-    summary="the small model and OmniGibson on one RTX GPU of a cluster; compile only",
     values=Arguments(
         {
             **H200X8.values.inputs,

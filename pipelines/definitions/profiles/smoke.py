@@ -8,7 +8,6 @@ from pipelines.definitions.profiles.laptop import PROFILE as LAPTOP
 PROFILE = dataclasses.replace(
     LAPTOP,
     name="smoke",
-    summary="the laptop's pipeline at its smallest, for tests",
     values=Arguments(
         {
             **LAPTOP.values.inputs,

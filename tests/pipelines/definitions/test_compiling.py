@@ -11,7 +11,8 @@ import yaml
 from components.errors import UserError
 from components.settings.checks import Arguments
 from components.settings.sections import inputs
-from pipelines.definitions.compiling import BUILDERS, choose, compile_pipeline
+from pipelines.definitions.choosing import choose
+from pipelines.definitions.compiling import BUILDERS, compile_pipeline
 from pipelines.definitions.profiles import PROFILES, load_profile
 from pipelines.definitions.profiles.cluster import RTX_PRODUCTS
 from pipelines.definitions.profiles.profile import Profile
