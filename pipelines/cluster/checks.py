@@ -27,6 +27,7 @@ USER_RIGHTS = {
 POD_RIGHTS = (
     ("create", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
     ("patch", {"group": "argoproj.io", "resource": "workflowtaskresults"}),
+    ("get", {"resource": "pods"}),
     ("get", {"resource": "configmaps", "name": "kfp-launcher"}),
 )
 """What the pods of a run ask Kubernetes, as the chart's role allows it."""

@@ -35,6 +35,10 @@ class Stub:
         """Resources that may not be read."""
         self.logs: dict[str, str] = {}
         """What the containers `main` of pods wrote; one that is not here has not started."""
+        self.broken: set[str] = set()
+        """Pods to which the connection breaks while their logs are read."""
+        self.asked: list[str] = []
+        """Paths that were asked for."""
         self.token = "token-of-the-test"
         stub = self
 
@@ -49,6 +53,11 @@ class Stub:
                 data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(code)
                 self.send_header("Content-Type", "application/json")
+                if any(f"/pods/{pod}/log" in self.path for pod in stub.broken):
+                    self.send_header("Transfer-Encoding", "chunked")
+                    self.end_headers()
+                    self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))  # and no end
+                    return
                 self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -87,6 +96,7 @@ class Stub:
         if token != f"Bearer {self.token}":
             return _status(401, "Unauthorized", "Unauthorized")
         path, _, query = path.partition("?")
+        self.asked.append(path)
         asked = {key: values[0] for key, values in parse_qs(query).items()}
         if path == "/version/":
             major, minor = self.version.split(".")
@@ -155,6 +165,7 @@ _GROUPS = {
     "pipelines": "pipelines.kubeflow.org",
     "workflowtaskresults": "argoproj.io",
     "configmaps": "",
+    "pods": "",
 }
 """The API group of each resource; a rule for one group allows nothing in another."""
 _TYPES = {

@@ -3,6 +3,9 @@
 import base64
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -172,6 +175,7 @@ def _drop(stub: Any, plural: str, name: str) -> None:
         (lambda s: setattr(s, "health", b"<html>login</html>"), "has no health of API v2beta1"),
         (lambda s: s.put(_deployment("1.8.5")), "fail version 1.8.5 the pipelines need version 2"),
         (lambda s: s.denied.add(("b1k-runner", "create", "workflowtaskresults")), "may not: create"),
+        (lambda s: s.denied.add(("b1k-runner", "get", "pods")), "b1k-runner may not: get pods"),
         (lambda s: _drop(s, "serviceaccounts", "b1k-runner"), "no b1k-runner in robots helm install"),
         (lambda s: _drop(s, "nodes", "big"), "cpu: nvidia.com/gpu.product is not set"),
         (lambda s: s.put(_node("big", "NVIDIA-H200", 4, "192", "2000Gi")), "big: has 4 of nvidia.com/gpu"),
@@ -318,6 +322,23 @@ def test_this_machine_runs_the_demo(
         assert check in text
     assert f"the file system of {tmp_path} has flock" in text
     assert not list(tmp_path.iterdir())
+
+
+def test_a_machine_without_a_package_is_told() -> None:
+    program = (
+        "import sys\nsys.modules['kfp'] = None\nsys.argv = ['b1k', 'doctor', '--local']\n"
+        "from pipelines import cli\ncli.main()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert answer.returncode == 1, answer.stderr
+    assert "not installed: kfp" in answer.stdout
 
 
 @pytest.mark.parametrize(
