@@ -260,7 +260,7 @@ def _cancel(command: Cancel) -> int:
     server = Server(command.connection)
     if command.run:
         run = server.run(command.run)
-        state = watching.state(server, run)
+        state = schedules.run_state_of(server, run)
         if state in ENDED:
             raise UserError(f"the run {run['run_id']} cannot be ended: it is {state}")
         server.cancel(run["run_id"])

@@ -88,8 +88,13 @@ class Api:
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # it warns of every failed attempt
         self.namespace = connection.namespace
         if not self.namespace and self.json("ask the server", "GET", "healthz").get("multi_user"):
-            with suppress(FileNotFoundError):  # not in a pod
+            try:
                 self.namespace = POD_NAMESPACE.read_text().strip()
+            except FileNotFoundError as error:  # not in a pod
+                raise UserError(
+                    f"{self.host} is a Kubeflow of many users, and no --namespace is given; give the "
+                    "namespace of your profile, which the Kubeflow UI shows"
+                ) from error
 
     def pages(self, what: str, path: str, key: str, **query: Any) -> Iterator[dict[str, Any]]:
         """The items of a list, asked for page by page as they are needed."""
@@ -122,8 +127,19 @@ class Api:
             )
         return answer
 
-    def request(self, what: str, method: str, path: str, **options: Any) -> Any:
-        """Send a request; `what` names it in error messages, such as "start a run"."""
+    def request(self, what: str, method: str, path: str, *, accepted: int = 200, **options: Any) -> Any:
+        """Send a request.
+
+        Args:
+            what: names it in error messages, such as "start a run".
+            method: the HTTP method.
+            path: below `/apis/`.
+            accepted: a status that is no error here.
+            **options: more for requests.
+
+        Returns:
+            The answer.
+        """
         headers = {"Authorization": f"Bearer {_token(self._token_file)}"} if self._token_file else {}
         options |= {"headers": headers, "timeout": self._timeout}
         try:
@@ -138,11 +154,12 @@ class Api:
             raise UnavailableError(f"no server answers at {self.host} ({reason}); {_RUNNING}") from error
         except OSError as error:  # an invalid URL, or no such file of certificates
             raise UserError(f"cannot {what}: {error}") from error
-        if not response.ok:
-            raise self._refusal(what, response)
+        if not response.ok and response.status_code != accepted:
+            raise self.refusal(what, response)
         return response
 
-    def _refusal(self, what: str, response: Any) -> UserError:
+    def refusal(self, what: str, response: Any) -> UserError:
+        """The error that an answer is."""
         status = response.status_code
         failed = status == 429 or status >= 500
         who = f"the token in {self._token_file}" if self._token_file else "no token"

@@ -1,4 +1,4 @@
-"""What the pods of a run wrote: from the pods themselves, else from the server, else where it is kept."""
+"""What the pods of a run wrote: from the pods themselves, else from the server; else where it may be kept."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,9 +10,10 @@ from kubernetes import client, config
 
 from components.errors import UserError
 from pipelines.cluster.checks import Cluster
+from pipelines.cluster.connection import UnavailableError
 from pipelines.cluster.log_lines import progress, reason
 from pipelines.cluster.server import Server
-from pipelines.cluster.workflow import Pod, Workflow
+from pipelines.cluster.workflow import ENDED, Pod, Workflow
 from pipelines.tree import STARTED, Node
 
 _TAIL = 200
@@ -50,6 +51,8 @@ class Logs:
             self._cluster = Cluster(place.kubeconfig, place.context, _LONGEST)
         self._names: dict[str, str] = {}
         """Names of pods, by themselves and by the IDs of their nodes."""
+        self._gone: set[str] = set()
+        """IDs of ended pods that are not in the cluster."""
 
     def pieces(self, pod: Pod, *, follow: bool = False) -> Iterator[bytes]:
         """The log of a pod, piece by piece.
@@ -59,26 +62,41 @@ class Logs:
             follow: until it ends, where the pod itself is reached.
 
         Raises:
+            UnavailableError: the pod or the server answers no more; another try may succeed.
             UserError: nobody has it; the message says where it may be.
         """
         stream = self._open(pod, follow=follow)
         if stream is not None:
-            with suppress(urllib3.exceptions.HTTPError):  # the connection was lost: look again
+            try:
                 yield from stream.stream()
+            except urllib3.exceptions.HTTPError as error:
+                if not follow:
+                    raise UnavailableError(
+                        f"the connection to the pod {pod.name} was lost ({error}); its log goes on after "
+                        "what was read. Try again"
+                    ) from error
             return
         try:
             yield self._server.log(self._run, pod.names)
+        except UnavailableError:
+            raise
         except UserError as error:
             raise UserError(f"{error}. {self._elsewhere(pod)}") from error
 
     def explain(self, node: Node) -> None:
-        """Add to a task what the log of its last attempt says: its progress, or why it failed."""
+        """Add to a task what the log of its last attempt says: its progress, or why it failed.
+
+        Raises:
+            UnavailableError: the server gives no answer.
+        """
         if not node.pods:
             return
         pod = node.pods[-1]
         try:
             stream = self._open(pod, tail_lines=_TAIL)
             data = stream.data if stream is not None else self._server.log(self._run, pod.names)
+        except UnavailableError:
+            raise
         except (UserError, urllib3.exceptions.HTTPError):
             return
         lines = [line for line in data.decode("utf-8", "replace").splitlines()[-_TAIL:] if line.strip()]
@@ -89,7 +107,7 @@ class Logs:
 
     def _open(self, pod: Pod, **options: Any) -> Any:
         """Kubernetes' answer with the log of a pod; None where there is none."""
-        if self._cluster is None:
+        if self._cluster is None or pod.id in self._gone:
             return None
         core, place = self._cluster.core, self._workflow.namespace
         try:
@@ -101,13 +119,17 @@ class Logs:
                     self._names[(one.metadata.annotations or {}).get(_NODE_ID, "")] = one.metadata.name
                 name = self._names.get(pod.id) or self._names.get(pod.name)
             if name is None:
+                if pod.phase in ENDED:
+                    self._gone.add(pod.id)
                 return None
             # between two lines of a log may lie hours
             options["_request_timeout"] = (_LONGEST, None if options.get("follow") else _LONGEST)
             options |= {"container": "main", "_preload_content": False}
             return core.read_namespaced_pod_log(name, place, **options)
-        except client.ApiException:  # it is gone, its container has not started, or it is not ours to see
-            return None
+        except client.ApiException as error:
+            if error.status in (401, 403):  # no pod is ours to see
+                self._cluster = None
+            return None  # else it is gone, or its container has not started
         except urllib3.exceptions.HTTPError:
             self._cluster = None
             return None

@@ -55,6 +55,14 @@ def next_time(cron: str, now: datetime) -> datetime | None:
     return None
 
 
+def run_state_of(server: Server, run: Mapping[str, Any]) -> str:
+    """The run's state in a word; of an active one the server is asked whether its schedule is still there."""
+    found = run_state.state(run)
+    if run.get("recurring_run_id") and found not in run_state.ENDED:
+        return run_state.state(run, server.schedules(str(run.get("experiment_id"))))
+    return found
+
+
 def of_name(server: Server, experiment: str, name: str) -> list[dict[str, Any]]:
     """The schedules of a name; there are several while the runs of replaced ones go on."""
     return [one for one in server.schedules(experiment) if one.get("display_name") == name]
@@ -128,7 +136,8 @@ def describe(server: Server, schedule: Mapping[str, Any], now: datetime) -> str:
     status = str(schedule.get("status") or "").lower()
     words = [f"schedule {schedule.get('display_name')}: {cron or f'every {period} s'}, {status}"]
     identity = str(schedule.get("recurring_run_id"))
-    last = next(server.runs(str(schedule.get("experiment_id")), recurring_run_id=identity), None)
+    experiment = str(schedule.get("experiment_id"))
+    last = next(server.runs(experiment, page_size=1, recurring_run_id=identity), None)
     if last is not None:
         started = str(last.get("scheduled_at") or last.get("created_at"))
         words.append(f"last run {last.get('run_id')} {run_state.state(last)}, {started}")

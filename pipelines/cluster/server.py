@@ -1,8 +1,9 @@
 """What Kubeflow Pipelines has and does: experiments, runs, schedules, pipelines and their versions."""
 
 import json
+import operator
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -10,8 +11,25 @@ from typing import Any
 from urllib.parse import quote
 
 from components.errors import UserError
-from pipelines.cluster.connection import Api, Connection, ExistsError, MissingError, said
+from pipelines.cluster.connection import (
+    Api,
+    Connection,
+    ExistsError,
+    MissingError,
+    UnavailableError,
+    said,
+)
 
+Predicate = tuple[str, str, str]
+"""What the items of a list must have: an operation, a field and a value."""
+_HOLDS: Mapping[str, Callable[[str, str], bool]] = {
+    "EQUALS": operator.eq,
+    "NOT_EQUALS": operator.ne,
+    "IS_SUBSTRING": operator.contains,
+}
+"""The operations of predicates, as the server does them."""
+_ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+"""The server's words for the states of runs that have ended."""
 _RUNS = 20
 """Runs in a page."""
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -63,14 +81,12 @@ class Server(Api):
         Raises:
             UserError: there is none, and `create` is false.
         """
+        if create:
+            what, body = f"create the experiment {name!r}", {"display_name": name, **self._place}
+            return self._find_or_create(
+                lambda: self._experiments().get(name), what, "experiments", "experiment_id", body
+            )
         known = self._experiments()
-        if name not in known and create:
-            body = {"display_name": name, **self._place}
-            try:
-                what, key = f"create the experiment {name!r}", "experiment_id"
-                return str(self.json(what, "POST", "experiments", key, json=body)[key])
-            except ExistsError:  # somebody else created it in the meantime
-                known = self._experiments()
         if name not in known:
             names = ", ".join(known) or "none"
             raise UserError(f"{self.host} has no experiment {name!r}; it has: {names}. Give --experiment")
@@ -140,18 +156,28 @@ class Server(Api):
         found = self.json(what, "GET", f"runs/{_quoted(identity)}", version="v1beta1")
         return str((found.get("pipeline_runtime") or {}).get("workflow_manifest") or "")
 
-    def runs(self, experiment: str = "", **equal: str) -> Iterator[dict[str, Any]]:
+    def runs(
+        self, experiment: str = "", *predicates: Predicate, page_size: int = _RUNS, **equal: str
+    ) -> Iterator[dict[str, Any]]:
         """Runs of an experiment or of all, newest first, asked for as they are needed.
 
         Args:
             experiment: its ID.
-            **equal: fields that have a value, such as recurring_run_id.
+            *predicates: what they must have.
+            page_size: runs to ask for at once; each comes with all its tasks.
+            **equal: fields that must have a value, such as recurring_run_id.
         """
+        wanted = (*predicates, *(("EQUALS", key, value) for key, value in equal.items()))
         scope = {"experiment_id": experiment} if experiment else self._place
-        query = {**scope, "sort_by": "created_at desc", **_filter("EQUALS", equal)}
-        # each comes with all its tasks
-        found = self.pages("list runs", "runs", "runs", page_size=_RUNS, **query)
-        return (one for one in found if all(one.get(key) == value for key, value in equal.items()))
+        query = {**scope, "sort_by": "created_at desc", **_filter(wanted), "page_size": page_size}
+        found = self.pages("list runs", "runs", "runs", **query)
+        # a server may not know a filter
+        return (one for one in found if all(_HOLDS[how](str(one.get(k) or ""), v) for how, k, v in wanted))
+
+    def active_runs(self) -> Iterator[dict[str, Any]]:
+        """Runs that have not ended as the server knows, which does not know of those that are lost."""
+        # IN would be shorter, but the server refuses its own token of the second page
+        return self.runs("", *(("NOT_EQUALS", "state", one) for one in _ENDED))
 
     def cancel(self, identity: str) -> None:
         """End a run."""
@@ -163,28 +189,41 @@ class Server(Api):
         Args:
             run: the run's ID.
             names: what the server may know the pod by, the likeliest first.
+
+        Raises:
+            UnavailableError: the server gives no answer, under whatever name.
+            UserError: it has none.
         """
         errors: list[UserError] = []
         for name in names:
             what, path = f"read the log of {name}", f"runs/{_quoted(run)}/nodes/{_quoted(name)}/log"
             try:
-                response = self.request(what, "GET", f"v1alpha1/{path}")
+                response = self.request(what, "GET", f"v1alpha1/{path}", accepted=500)
+            except UnavailableError:
+                raise
             except UserError as error:
                 errors.append(error)
                 continue
-            if not re.match(rb'\s*{\s*"error_(message|details)"', response.content):
+            # of a pod that it does not know, with status 200 or 500, as its version has it
+            if re.match(rb'\s*{\s*"error_(message|details)"', response.content):
+                errors.append(UserError(f"cannot {what}{said(response)}"))
+            elif response.ok:
                 return bytes(response.content)
-            errors.append(UserError(f"cannot {what}{said(response)}"))  # with status 200
+            else:
+                raise self.refusal(what, response)
         raise errors[0]
 
     def pipeline(self, name: str) -> str:
         """ID of the pipeline of a name; it is made if there is none."""
-        for one in self.pages("list pipelines", "pipelines", "pipelines", **self._place):
-            if name in (one.get("name"), one.get("display_name")):
-                return str(one.get("pipeline_id"))
+
+        def found() -> str | None:
+            for one in self.pages("list pipelines", "pipelines", "pipelines", **self._place):
+                if name in (one.get("name"), one.get("display_name")):
+                    return str(one.get("pipeline_id"))
+            return None
+
         body = {"name": name, "display_name": name, **self._place}
-        made = self.json(f"create the pipeline {name}", "POST", "pipelines", "pipeline_id", json=body)
-        return str(made["pipeline_id"])
+        return self._find_or_create(found, f"create the pipeline {name}", "pipelines", "pipeline_id", body)
 
     def versions(self, pipeline: str) -> Iterator[dict[str, Any]]:
         """A pipeline's versions, newest first, asked for as they are needed."""
@@ -213,13 +252,11 @@ class Server(Api):
 
     def _complete(self, beginning: str) -> str:
         """The ID that begins so."""
-        contains = _filter("IS_SUBSTRING", {"run_id": beginning})
-        found = self.pages("list runs", "runs", "runs", **self._place, **contains)
-        fitting = (str(one.get("run_id")) for one in found)
-        fitting = (one for one in fitting if one.startswith(beginning))
+        found = (str(one.get("run_id")) for one in self.runs("", ("IS_SUBSTRING", "run_id", beginning)))
+        fitting = (one for one in found if one.startswith(beginning))
         ids = list(islice(fitting, 9)) if beginning else []
-        if beginning in ids or len(ids) == 1:
-            return beginning if beginning in ids else ids[0]
+        if len(ids) == 1:
+            return ids[0]
         if ids:
             raise UserError(
                 f"{len(ids)} runs begin with {beginning!r}: {', '.join(ids)}; give more of the ID"
@@ -228,6 +265,27 @@ class Server(Api):
             f"{self.host} has no run whose ID begins with {beginning!r} (see `b1k pipeline status`): it "
             "was deleted, or lost with the server's database, or the ID is wrong"
         )
+
+    def _find_or_create(
+        self, find: Callable[[], str | None], what: str, path: str, key: str, body: Mapping[str, Any]
+    ) -> str:
+        """ID of what is found, else of what is created.
+
+        Args:
+            find: looks for it.
+            what: names its creation in error messages.
+            path: where it is created.
+            key: name of its ID.
+            body: what it is.
+        """
+        if found := find():
+            return found
+        try:
+            return str(self.json(what, "POST", path, key, json=dict(body))[key])
+        except ExistsError:  # somebody else created it in the meantime
+            if found := find():
+                return found
+            raise
 
     def _experiments(self) -> dict[str, str]:
         """IDs of the experiments that are not archived, by name."""
@@ -242,7 +300,7 @@ class Server(Api):
 _quoted = partial(quote, safe="")
 
 
-def _filter(operation: str, values: Mapping[str, str]) -> dict[str, str]:
-    """The query of a list for the items that have these values."""
-    predicates = [{"operation": operation, "key": k, "stringValue": v} for k, v in values.items()]
+def _filter(wanted: Sequence[Predicate]) -> dict[str, str]:
+    """The query of a list for the items that have what is wanted."""
+    predicates = [{"operation": how, "key": key, "stringValue": value} for how, key, value in wanted]
     return {"filter": json.dumps({"predicates": predicates})} if predicates else {}

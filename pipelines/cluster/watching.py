@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -50,14 +51,6 @@ class Look:
         return f"{self.run.get('display_name')}, {self.state}, run {self.id}"
 
 
-def state(server: Server, run: Mapping[str, Any]) -> str:
-    """The run's state in a word; of an active one the server is asked whether its schedule is still there."""
-    found = run_state.state(run)
-    if run.get("recurring_run_id") and found not in run_state.ENDED:
-        return run_state.state(run, server.schedules(str(run.get("experiment_id"))))
-    return found
-
-
 def look(server: Server, identity: str) -> Look:
     """See how a run is.
 
@@ -66,9 +59,27 @@ def look(server: Server, identity: str) -> Look:
         identity: its ID, or the beginning of it.
     """
     run = server.run(identity)
-    word = state(server, run)
+    word = schedules.run_state_of(server, run)
     workflow = read(server.workflow(str(run.get("run_id"))))
     return Look(run, word, workflow, run_state.tasks(workflow, word))
+
+
+def look_patiently(server: Server, identity: str, poll: float) -> Look:
+    """See how a run is; a server that restarts is waited for.
+
+    Args:
+        server: where it runs.
+        identity: its ID, or the beginning of it.
+        poll: seconds between two tries.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return look(server, identity)
+        except UnavailableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(poll)
 
 
 def show(server: Server, identity: str, place: Kubeconfig) -> int:
@@ -86,8 +97,9 @@ def show(server: Server, identity: str, place: Kubeconfig) -> int:
     if seen.workflow is not None:
         logs = Logs(server, seen.id, seen.workflow, place)
         speaking = [node for node in seen.tasks.leaves() if node.state in (STARTED, FAILURE)]
-        for node in speaking[:_LOGS]:
-            logs.explain(node)
+        with suppress(UnavailableError):  # the tasks are shown without what their logs say
+            for node in speaking[:_LOGS]:
+                logs.explain(node)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH)
     console.print(Display(seen.tasks, seen.title()).render())
     return conclude(seen)
@@ -105,8 +117,8 @@ def watch(server: Server, identity: str, poll: float, place: Kubeconfig) -> int:
     Returns:
         Exit code: 0 succeeded, 1 failed, cancelled or lost, 130 interrupted, after which the run goes on.
     """
-    seen = look(server, identity)
     try:
+        seen = look_patiently(server, identity, poll)
         with Display(seen.tasks, seen.title()) as display:
             watcher = _Watcher(server, display, place)
             while True:
@@ -114,9 +126,9 @@ def watch(server: Server, identity: str, poll: float, place: Kubeconfig) -> int:
                 if seen.state in run_state.ENDED:
                     break
                 time.sleep(poll)
-                seen = _patiently(server, seen.id, poll)
+                seen = look_patiently(server, seen.id, poll)
     except KeyboardInterrupt:
-        again, end = f"b1k pipeline status {seen.id} --wait", f"b1k pipeline cancel {seen.id}"
+        again, end = f"b1k pipeline status {identity} --wait", f"b1k pipeline cancel {identity}"
         print(f"the run goes on; see it with {again}, end it with {end}", file=sys.stderr)
         return 130
     return conclude(seen)
@@ -129,6 +141,10 @@ class _Watcher:
         self._server, self._display, self._place = server, display, place
         self._logs: Logs | None = None
         self._known: dict[str, Node] = {}
+        self._unexplained: set[str] = set()
+        """Failed tasks whose logs have not been read."""
+        self._explained: dict[str, float] = {}
+        """When the log of a task was last read."""
         self._read = -_PROGRESS
 
     def take(self, seen: Look) -> None:
@@ -136,39 +152,44 @@ class _Watcher:
         self._display.tree, self._display.title = seen.tasks, seen.title()
         if self._logs is None and seen.workflow is not None:
             self._logs = Logs(self._server, seen.id, seen.workflow, self._place)
-        due = time.monotonic() - self._read >= _PROGRESS
-        logs_left = _LOGS
-        for node in seen.tasks.leaves():
-            before = self._known.get(node.key, Node(node.key, node.label))
-            changed = node.state != before.state
-            if not changed:
+        nodes, known = list(seen.tasks.leaves()), self._known
+        for node in nodes:
+            before = known.get(node.key, Node(node.key, node.label))
+            if node.state == before.state:
                 node.progress = before.progress
                 node.message = before.message if node.state == FAILURE else node.message
-            speaks = (node.state == FAILURE and changed) or (node.state == STARTED and due)
-            if speaks and self._logs is not None and logs_left:
-                logs_left -= 1
-                self._logs.explain(node)
-            self._known[node.key] = node
-            told = changed and (node.state != SKIPPED or node.message)
-            told = told or (node.state == WAITING and node.message != before.message)
+            elif node.state == FAILURE:
+                self._unexplained.add(node.key)
+            else:
+                self._unexplained.discard(node.key)
+        self._known = {node.key: node for node in nodes}
+        self._explain(nodes, is_last=seen.state in run_state.ENDED)
+        for node in nodes:
+            before = known.get(node.key, Node(node.key, node.label))
+            told = node.state != before.state and (node.state != SKIPPED or node.message)
+            told = told or (node.state in (WAITING, FAILURE) and node.message != before.message)
             if told:
                 self._display.changed(node, node.state)
             elif node.state == STARTED and node.progress != before.progress:
                 self._display.changed(node, "progress")
+
+    def _explain(self, nodes: Sequence[Node], *, is_last: bool) -> None:
+        """Read logs: in the last look at a run of all new failures, else of a few, longest unread first."""
+        if self._logs is None:
+            return
+        due = time.monotonic() - self._read >= _PROGRESS
         if due:
             self._read = time.monotonic()
-
-
-def _patiently(server: Server, identity: str, poll: float) -> Look:
-    """The run; a server that restarts is waited for."""
-    end = time.monotonic() + _PATIENCE
-    while True:
+        failed = [node for node in nodes if node.key in self._unexplained]
+        running = [node for node in nodes if node.state == STARTED] if due else []
+        running.sort(key=lambda node: self._explained.get(node.key, 0.0))
         try:
-            return look(server, identity)
+            for node in [*failed, *running][: None if is_last else _LOGS]:
+                self._logs.explain(node)
+                self._explained[node.key] = time.monotonic()
+                self._unexplained.discard(node.key)
         except UnavailableError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(poll)
+            return  # the next look reads them
 
 
 def conclude(seen: Look) -> int:

@@ -12,7 +12,8 @@ from rich.filesize import decimal
 from components.errors import UserError
 from components.store.garbage import remove, survey
 from pipelines.cluster.connection import HOST_VARIABLE, Connection
-from pipelines.cluster.run_state import ENDED, state
+from pipelines.cluster.run_state import ENDED
+from pipelines.cluster.schedules import run_state_of
 from pipelines.cluster.server import Server
 
 
@@ -29,8 +30,9 @@ class Options:
     champions: int = 3
     """Number of former champions to keep, besides the champion."""
     connection: tyro.conf.OmitArgPrefixes[Connection] = field(default_factory=Connection)
-    """The server whose runs use the workspace: what was used since the oldest active one began is kept. It is
-    not asked where no --host is given; runs on this machine are known by their locks."""
+    """The server whose runs use the workspace: what was used since the oldest active one began is kept. None
+    is asked where neither --host nor KF_PIPELINES_ENDPOINT is given; runs on this machine are known by their
+    locks."""
     delete: bool = False
     """Remove it."""
 
@@ -64,5 +66,6 @@ def _oldest_run(connection: Connection) -> float | None:
     """When the oldest run that still runs on the cluster began, POSIX time; None without a cluster."""
     if not connection.host and not os.environ.get(HOST_VARIABLE):
         return None
-    runs = (run for run in Server(connection).runs() if state(run) not in ENDED)
+    server = Server(connection)
+    runs = (run for run in server.active_runs() if run_state_of(server, run) not in ENDED)
     return min((datetime.fromisoformat(str(run["created_at"])).timestamp() for run in runs), default=None)

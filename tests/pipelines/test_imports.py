@@ -85,6 +85,40 @@ def test_kfp_is_imported_by_definitions_and_the_local_engine_alone() -> None:
     assert {_room(module) for module in _users("kfp")} == {"pipelines.definitions", "pipelines.local"}
 
 
+QUICK = [
+    "pipelines.cluster.commands",
+    "pipelines.local.containers",
+    "pipelines.tools.doctor",
+    "pipelines.tools.estimate",
+    "pipelines.tools.garbage",
+    *(module for module in MODULES if module.startswith("pipelines.definitions.profiles")),
+]
+"""Modules of commands that compile nothing, and what they read."""
+
+
+def _reached(module: str) -> set[str]:
+    """All that importing a module imports of modules here, and the packages of others."""
+    found, left = set[str](), [module]
+    while left:
+        name = left.pop()
+        if name in found:
+            continue
+        found.add(name)
+        if name in MODULES:
+            left += [*_imported(name, lazy=False), name.rpartition(".")[0]]
+    return {name if name in MODULES else name.partition(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("module", QUICK)
+def test_what_compiles_nothing_does_not_import_kfp(module: str) -> None:
+    assert "kfp" not in _reached(module)
+
+
+def test_the_garbage_collection_does_not_import_kubernetes() -> None:
+    assert "kubernetes" not in _reached("pipelines.tools.garbage")
+    assert "kubernetes" in _reached("pipelines.cluster.commands"), "it would be found"
+
+
 def test_kubernetes_is_imported_by_the_cluster_and_the_doctor_alone() -> None:
     others = {module for module in _users("kubernetes") if _room(module) != "pipelines.cluster"}
     assert others <= {"pipelines.tools.doctor"}

@@ -1,9 +1,12 @@
 """Requests of the Kubeflow Pipelines API as the models of kfp-server-api describe them, and its lists."""
 
 import json
+import operator
 from typing import Any
 
 import kfp_server_api
+
+_OPERATIONS = {"EQUALS": operator.eq, "NOT_EQUALS": operator.ne, "IS_SUBSTRING": operator.contains}
 
 
 class RefusedError(Exception):
@@ -46,8 +49,8 @@ def check(document: Any, model: type) -> None:
 def page(rows: list[dict[str, Any]], key: str, query: dict[str, str]) -> dict[str, Any]:
     """A page of a list; an empty list has no entry, as protobuf's JSON leaves it out."""
     for one in json.loads(query.get("filter") or "{}").get("predicates", []):
-        field, text, is_part = one["key"], one["stringValue"], one["operation"] == "IS_SUBSTRING"
-        rows = [o for o in rows if (text in o.get(field, "") if is_part else text == o.get(field))]
+        field, text, holds = one["key"], one["stringValue"], _OPERATIONS[one["operation"]]
+        rows = [o for o in rows if holds(o.get(field, ""), text)]
     start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 10)
     answer: dict[str, Any] = {"total_size": len(rows)}
     if rows[start : start + size]:

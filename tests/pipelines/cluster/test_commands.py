@@ -141,6 +141,66 @@ def test_status_shows_how_far_a_stage_is(stub: Any, argo: Any, started: None, b1
     assert re.search(r"Train +running \S+ training ╌+ 300/20,000 2:10 left loss 0.4", out)
 
 
+def test_every_running_task_shows_its_progress(
+    stub: Any, argo: Any, started: None, b1k: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cluster.watching._PROGRESS", 0.0)
+    workflow = argo.Workflow().loop("for-loop-1", "evaluate", ["Running"] * 12, label="Evaluate")
+    for node in workflow.nodes:
+        stub.logs[node] = "rollouts 3/10 (30%), 2:10 left\n"
+    running = {"state": "RUNNING", "workflow": workflow.manifest()}
+    stub.snapshots = [running, running, {"state": "SUCCEEDED", **END}]
+    code, out, _ = b1k("status", "run-0", "--wait", "--poll", "0.01")
+    assert code == 0
+    for number in range(12):
+        assert re.search(rf"Evaluate {number}: running .*3/10", out)
+    asked = [path for _, path in stub.requests if path.endswith("/log")]
+    assert len({path for path in asked if "executor" in path}) >= 12
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "FAILED"])
+def test_every_failed_task_says_why(state: str, stub: Any, argo: Any, started: None, b1k: Any) -> None:
+    workflow = argo.Workflow().loop("for-loop-1", "evaluate", ["Failed"] * 12, label="Evaluate")
+    for node in workflow.nodes:
+        stub.logs[node] = f"reason of {node}\n"
+    seen = {"workflow": workflow.manifest()}
+    stub.snapshots = [{"state": state, **seen}, {"state": "FAILED", **seen, **END}]
+    code, out, _ = b1k("status", "run-0", "--wait", "--poll", "0.01")
+    assert code == 1
+    for number in range(12):
+        assert len(re.findall(rf"^Evaluate / Evaluate {number}: .*: reason of ", out, re.MULTILINE)) == 1
+
+
+def test_a_server_that_gives_no_logs_is_asked_again_at_the_next_look(
+    stub: Any, argo: Any, started: None, b1k: Any
+) -> None:
+    workflow = argo.Workflow().task("dataset", "Failed").task("plan", "Failed")
+    for node in workflow.nodes:
+        stub.logs[node] = "no space left\n"
+    seen = {"workflow": workflow.manifest()}
+    stub.snapshots = [{"state": "RUNNING", **seen}, {"state": "FAILED", **seen, **END}]
+    stub.trouble("GET .*/log", (503, "upstream connect error"))
+    code, out, _ = b1k("status", "run-0", "--wait", "--poll", "0.01")
+    assert code == 1
+    assert "Dataset: failed after 0:01: no space left" in out
+    assert "Plan: failed after 0:01: no space left" in out
+    stub.requests.clear()
+    stub.trouble("GET .*/log", (503, "upstream connect error"))
+    code, out, _ = b1k("status", "run-0")
+    assert code == 1
+    assert "Dataset" in out
+    assert len([path for _, path in stub.requests if path.endswith("/log")]) == 1, "it is asked for no other"
+
+
+def test_a_server_that_restarts_before_the_first_look_is_waited_for(
+    stub: Any, started: None, b1k: Any
+) -> None:
+    stub.snapshots = [{"state": "SUCCEEDED", **END}]
+    stub.trouble(r"GET .*/v2beta1/runs/run-0", (503, "upstream connect error"))
+    code, _, err = b1k("status", "run-0", "--wait", "--poll", "0.01")
+    assert (code, err) == (0, "")
+
+
 def test_a_server_that_restarts_is_waited_for(stub: Any, kfp_stub: Any, started: None, b1k: Any) -> None:
     stub.snapshots = [{"state": "RUNNING"}, {"state": "SUCCEEDED", **END}]
     looks: list[int] = []

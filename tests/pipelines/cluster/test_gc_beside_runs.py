@@ -27,3 +27,22 @@ def test_what_was_used_since_the_oldest_running_run_began_stays(
     options = Options(tmp_path / "workspace", days=1, connection=Connection(host=stub.host), delete=True)
     assert run(options) == 0
     assert artifact.path.is_dir() == stays
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELING"])
+def test_a_run_whose_schedule_was_deleted_uses_nothing(stub: Any, tmp_path: Path, state: str) -> None:
+    artifact = _artifacts.make(tmp_path / "workspace", "one", days_old=2)
+    stub.schedules["nightly"] = {"recurring_run_id": "nightly", "experiment_id": "e"}
+    stub.runs["old"] = {
+        "run_id": "old",
+        "state": state,
+        "created_at": "2020-01-01T00:00:00Z",
+        "experiment_id": "e",
+        "recurring_run_id": "nightly",
+    }
+    options = Options(tmp_path / "workspace", days=1, connection=Connection(host=stub.host), delete=True)
+    assert run(options) == 0
+    assert artifact.path.is_dir(), "its schedule is there"
+    del stub.schedules["nightly"]
+    assert run(options) == 0
+    assert not artifact.path.is_dir()

@@ -101,6 +101,23 @@ def test_runs_are_found_by_what_they_have(stub: Any, server: Server) -> None:
         server.run("4")
 
 
+def test_active_runs_are_those_that_have_not_ended(stub: Any, server: Server) -> None:
+    for number in range(100):
+        state = "SUCCEEDED" if number % 4 else ("PENDING", "RUNNING", "CANCELING", "FAILED")[number // 4 % 4]
+        stub.runs[f"run-{number}"] = {"run_id": f"run-{number}", "state": state, "experiment_id": "e"}
+    stub.runs["new"] = {"run_id": "new", "experiment_id": "e"}
+    stub.requests.clear()
+    found = [one["run_id"] for one in server.active_runs()]
+    assert (len(found), found[0]) == (20, "new")
+    assert len(stub.requests) == 1, "the server leaves out the others"
+
+
+def test_a_server_that_does_not_know_a_filter(stub: Any, server: Server) -> None:
+    everything = {"runs": [{"run_id": "one", "state": "FAILED"}, {"run_id": "two", "state": "RUNNING"}]}
+    stub.trouble("GET .*/runs", (200, json.dumps(everything)))
+    assert [one["run_id"] for one in server.active_runs()] == ["two"]
+
+
 def test_all_pages_are_read(stub: Any, server: Server) -> None:
     for number in range(120):
         stub._new_experiment({"display_name": f"old-{number}"})
@@ -116,6 +133,40 @@ def test_an_experiment_that_somebody_else_creates_at_the_same_time(
 
     stub.trouble("POST .*/experiments", other)
     assert server.experiment("new", create=True) == "experiment-1"
+
+
+def test_a_pipeline_that_somebody_else_creates_at_the_same_time(
+    stub: Any, kfp_stub: Any, server: Server
+) -> None:
+    def other(handler: Any) -> None:
+        stub.pipelines["theirs"] = {"pipeline_id": "theirs", "display_name": "small", "namespace": ""}
+        kfp_stub.send(handler, 409, '{"message": "Already exist error"}')
+
+    stub.trouble("POST .*/pipelines", other)
+    assert server.pipeline("small") == "theirs"
+    stub.trouble("POST .*/pipelines", (409, '{"message": "Already exist error"}'))
+    with pytest.raises(UserError, match=r"cannot create the pipeline other: it exists already \(409\)"):
+        server.pipeline("other")
+
+
+@pytest.mark.parametrize("code", [200, 500])
+def test_a_log_is_asked_for_by_every_name(code: int, stub: Any, server: Server) -> None:
+    stub.logs["second"] = "said\n"
+    stub.trouble("GET .*/first/log", (code, '{"error_message": "no pod first"}'))
+    assert server.log(RUN, ["first", "second"]) == b"said\n"
+    stub.trouble("GET .*/first/log", (code, '{"error_message": "no pod first"}'))
+    with pytest.raises(UserError, match=r"cannot read the log of first\. It says: no pod first") as caught:
+        server.log(RUN, ["first", "third"])
+    assert not isinstance(caught.value, UnavailableError)
+
+
+@pytest.mark.parametrize("answer", [(503, "{}"), (500, HTML), lambda handler: handler.connection.close()])
+def test_a_dead_server_is_asked_for_a_log_once(answer: Any, stub: Any, server: Server) -> None:
+    stub.requests.clear()
+    stub.trouble("GET .*/log", answer, times=2)
+    with pytest.raises(UnavailableError):
+        server.log(RUN, ["first", "second"])
+    assert len(stub.requests) == 1
 
 
 def test_identities_are_parts_of_the_path(stub: Any, server: Server) -> None:
@@ -316,7 +367,9 @@ def test_a_pod_of_multi_user_kubeflow_knows_its_namespace(
     stub.multi_user = True
     assert Server(Connection(stub.host)).namespace == "team"
     (tmp_path / "namespace").unlink()
-    assert Server(Connection(stub.host)).namespace == "", "not in a pod"
+    with pytest.raises(UserError, match="many users, and no --namespace is given; give the namespace"):
+        Server(Connection(stub.host))
+    assert Server(Connection(stub.host, namespace="mine")).namespace == "mine"
 
 
 def test_the_stub_refuses_what_is_not_the_api(kfp_stub: Any) -> None:
