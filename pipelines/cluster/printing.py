@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from components.errors import UserError
 from pipelines.cluster import watching
+from pipelines.cluster.connection import UnavailableError
 from pipelines.cluster.logs import Kubeconfig, Logs
 from pipelines.cluster.server import Server
 from pipelines.cluster.workflow import ENDED, Pod
@@ -43,7 +44,7 @@ def print_logs(
         if not follow or not any(node.state in (STARTED, WAITING) for node in wanted):
             break
         time.sleep(poll)
-        seen = watching.look(server, seen.id)
+        seen = watching.look_patiently(server, seen.id, poll)
         wanted = [node for node in _all(seen) if node.key in keys]
     if not follow and not any(node.pods for node in nodes):
         raise _unknown(seen, f"no task {task!r} has started")
@@ -119,6 +120,8 @@ class _Printer:
                 problem = error if is_last else None
                 if not is_last:
                     print(f"{title}: {error}", file=sys.stderr)
+                if isinstance(error, UnavailableError):
+                    continue  # the rest of it may come at the next look
             if pod.phase in ENDED and problem is None:
                 self._whole.add(pod.id)
         return problem

@@ -11,7 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.runtime.progress import Progress
+from pipelines.cluster import run_state
+from pipelines.cluster.connection import Connection
 from pipelines.cluster.log_lines import progress, reason
+from pipelines.cluster.logs import Kubeconfig, Logs
+from pipelines.cluster.server import Server
+from pipelines.cluster.workflow import read
 
 RUN = "0f6d7a90-1c2b-4d3e-8f90-a1b2c3d4e5f6"
 
@@ -97,6 +102,86 @@ def test_logs_come_from_the_server_where_pods_are_not_reached(
     code, out, err = b1k("logs", RUN, "train", *reached)
     assert (code, err) == (0, "")
     assert out.endswith("<==\nfrom the server\n")
+
+
+def test_a_lost_connection_to_a_pod_is_an_error(
+    stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any
+) -> None:
+    run.becomes(argo.Workflow().task("train"))
+    _pod(kubernetes_stub, TRAIN.format(0), "first\nsecond\n")
+    kubernetes_stub.broken.add(f"pod-of-{TRAIN.format(0)}")
+    code, out, err = b1k("logs", RUN, "train", *reached)
+    assert code == 2
+    assert out.endswith("<==\nfirst\nsecond\n"), "what has come is shown"
+    assert "the connection to the pod" in err
+    assert "Try again" in err
+
+
+def test_following_goes_on_after_a_lost_connection(
+    stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any, monkeypatch: Any
+) -> None:
+    workflows = [
+        argo.Workflow().loop("for-loop-1", "evaluate", [one] * 2) for one in ("Running", "Succeeded")
+    ]
+    run.becomes(workflows[0], workflows[0], workflows[1])
+    pods = [node for node in workflows[0].nodes if "executor-0" in node]
+    for number, node in enumerate(pods):
+        _pod(kubernetes_stub, node, f"of {number}\n")
+    assert len(pods) == 2
+    kubernetes_stub.broken |= {f"pod-of-{node}" for node in pods}
+
+    def mend(_: float) -> None:
+        if len(stub.snapshots) == 1:
+            kubernetes_stub.broken.clear()
+            for number, node in enumerate(pods):
+                kubernetes_stub.logs[f"pod-of-{node}"] = f"of {number}\nmore {number}\n"
+
+    monkeypatch.setattr("pipelines.cluster.printing.time.sleep", mend)
+    code, out, err = b1k("logs", RUN, "evaluate", "--follow", *reached)
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if "==>" not in line] == ["of 0", "of 1", "more 0", "more 1"]
+
+
+def test_following_waits_for_a_server_that_restarts(
+    stub: Any, kfp_stub: Any, run: Run, argo: Any, b1k: Any
+) -> None:
+    run.becomes(argo.Workflow().task("train", "Running"), argo.Workflow().task("train"))
+    stub.logs[TRAIN.format(0)] = "trained\n"
+
+    def restart(handler: Any) -> None:
+        stub.trouble("GET .*/v2beta1/runs/", (503, "upstream connect error"), times=2)
+        kfp_stub.send(handler, 200, "trained\n", kind="text/plain")
+
+    stub.trouble("GET .*/log", restart)
+    code, out, err = b1k("logs", RUN, "train", "--follow", "--poll", "0.01")
+    assert (code, err) == (0, "")
+    assert out.endswith("<==\ntrained\n")
+    assert not stub.troubles
+
+
+def test_pods_that_are_gone_are_looked_for_once(
+    stub: Any, kubernetes_stub: Any, reached: Any, argo: Any
+) -> None:
+    workflow = argo.Workflow("Failed").task("train", "Failed").task("plan", "Running")
+    logs = Logs(Server(Connection(stub.host)), RUN, read(workflow.manifest()), Kubeconfig(reached[1]))
+    nodes = run_state.tasks(read(workflow.manifest()), "running").nodes
+    for _ in range(3):
+        logs.explain(nodes["train"])
+    assert len(kubernetes_stub.asked) == 1
+    for _ in range(3):
+        logs.explain(nodes["plan"])
+    assert len(kubernetes_stub.asked) == 4, "it may begin"
+
+
+def test_pods_that_are_not_ours_to_see_are_asked_for_once(
+    stub: Any, kubernetes_stub: Any, reached: Any, argo: Any
+) -> None:
+    workflow = argo.Workflow().task("train", "Running").task("plan", "Running")
+    kubernetes_stub.forbidden.add("pods")
+    logs = Logs(Server(Connection(stub.host)), RUN, read(workflow.manifest()), Kubeconfig(reached[1]))
+    for node in run_state.tasks(read(workflow.manifest()), "running").nodes.values():
+        logs.explain(node)
+    assert len(kubernetes_stub.asked) == 1
 
 
 def test_a_task_is_named_as_status_shows_it(stub: Any, run: Run, argo: Any, b1k: Any) -> None:
