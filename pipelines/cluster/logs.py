@@ -70,7 +70,7 @@ class Logs:
             try:
                 yield from stream.stream()
             except urllib3.exceptions.HTTPError as error:
-                if not follow:
+                if not follow or pod.phase in ENDED:  # else the next look goes on
                     raise UnavailableError(
                         f"the connection to the pod {pod.name} was lost ({error}); its log goes on after "
                         "what was read. Try again"

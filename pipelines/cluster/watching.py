@@ -162,7 +162,7 @@ class _Watcher:
                 self._unexplained.add(node.key)
             else:
                 self._unexplained.discard(node.key)
-        self._known = {node.key: node for node in nodes}
+        self._known = known | {node.key: node for node in nodes}
         self._explain(nodes, is_last=seen.state in run_state.ENDED)
         for node in nodes:
             before = known.get(node.key, Node(node.key, node.label))

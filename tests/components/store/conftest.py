@@ -2,6 +2,7 @@ import importlib.util
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +25,9 @@ def make() -> Callable[..., Artifact]:
 
 def _killed_at(event: int, work: Callable[[], object]) -> bool:
     """Do work in a process that is killed at one of its uses of the file system; returns whether it was."""
-    child = os.fork()
+    with warnings.catch_warnings():  # of JAX, which another test may have started: the child does not use it
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        child = os.fork()
     if child == 0:
         left = event
         watched = ("open", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")

@@ -104,13 +104,20 @@ def test_logs_come_from_the_server_where_pods_are_not_reached(
     assert out.endswith("<==\nfrom the server\n")
 
 
-def test_a_lost_connection_to_a_pod_is_an_error(
-    stub: Any, kubernetes_stub: Any, run: Run, reached: Any, argo: Any, b1k: Any
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+def test_a_lost_connection_to_a_pod_that_has_ended_is_an_error(
+    follow: tuple[str, ...],
+    stub: Any,
+    kubernetes_stub: Any,
+    run: Run,
+    reached: Any,
+    argo: Any,
+    b1k: Any,
 ) -> None:
     run.becomes(argo.Workflow().task("train"))
     _pod(kubernetes_stub, TRAIN.format(0), "first\nsecond\n")
     kubernetes_stub.broken.add(f"pod-of-{TRAIN.format(0)}")
-    code, out, err = b1k("logs", RUN, "train", *reached)
+    code, out, err = b1k("logs", RUN, "train", *follow, *reached)
     assert code == 2
     assert out.endswith("<==\nfirst\nsecond\n"), "what has come is shown"
     assert "the connection to the pod" in err

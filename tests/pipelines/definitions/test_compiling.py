@@ -306,4 +306,4 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_a_profile_with_a_wrong_value_cannot_be_made() -> None:
     values = Arguments({"model": "huge"}, {"train": {"stepz": 1}})
     with pytest.raises(UserError, match="2 mistakes"):
-        Profile("wrong", "Wrong.", values=values)
+        Profile("wrong", values=values)
