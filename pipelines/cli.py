@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": ("check a cluster, or this machine, before a run", "tools.doctor"),
     "estimate": ("GPU hours, storage and costs of a run", "tools.estimate"),
     "lineage": ("show, verify or draw what an artifact was made from", "tools.lineage"),
+    "compare": ("compare two leaderboards, as promotion does", "tools.compare"),
     "gc": ("remove artifacts that nothing needs any more", "tools.garbage"),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", "tools.exchange"),
     "serve": ("serve trained policies to an evaluator", ""),

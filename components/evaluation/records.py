@@ -1,15 +1,16 @@
 """What stages record for each other about an evaluation, as typed values in JSON files."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 
 from components.errors import UserError
-from components.store.champion import CHAMPION, FORMER_CHAMPIONS
+from components.evaluation.evaluators import Edition, Name, find_evaluator
 from components.store.files import write_atomic
+from components.store.sums import sha256_file
 from pi_behavior.policy.config import PolicyConfig
 
 T = TypeVar("T")
@@ -130,9 +131,54 @@ class TaskScores:
 
 
 @dataclass(frozen=True)
+class Conditions:
+    """How rollouts were made. Scores that were made otherwise say nothing about each other."""
+
+    edition: str
+    evaluator: str
+    image_size: int
+    """Height and width of the policy's images in pixels; 0 where the evaluator decides it."""
+    true_stage: bool
+    """Whether the evaluator told the policy the true stage."""
+    wrapper: str = ""
+    """SHA-256 of the environment's wrapper; empty for the evaluator's default."""
+    robot_config: str = ""
+    """SHA-256 of the robot's configuration; empty for the evaluator's default."""
+
+    @classmethod
+    def of(
+        cls,
+        edition: Edition,
+        evaluator: Name,
+        image_size: int,
+        policy: PolicyConfig,
+        files: Mapping[str, Path],
+    ) -> "Conditions":
+        """Those of an evaluation; `files` are its wrapper and its robot_config where it has its own."""
+        return cls(
+            edition,
+            evaluator,
+            image_size if find_evaluator(evaluator, edition).own_options else 0,
+            policy.voting == "oracle",
+            **{name: sha256_file(path) for name, path in files.items()},
+        )
+
+    def differences(self, other: "Conditions", this: str, that: str) -> list[str]:
+        """What is different, in words, of `this` and `that`."""
+        return [
+            f"{name.replace('_', ' ')} is {mine or 'the default'} for {this} and {yours or 'the default'} "
+            f"for {that}"
+            for name, mine in asdict(self).items()
+            if mine != (yours := getattr(other, name))
+        ]
+
+
+@dataclass(frozen=True)
 class Scores:
     """A leaderboard."""
 
+    conditions: Conditions
+    """How its rollouts were made."""
     overall: Overall
     """Of the chosen policies on the reported instances."""
     policies: Mapping[str, Overall]
@@ -169,66 +215,3 @@ class ServedPolicy:
     uri: str
     """Its artifact, relative to the workspace."""
     digest: str
-
-
-@dataclass(frozen=True)
-class Champion:
-    """The promoted policies. The file is also a mapping that the policy server reads."""
-
-    edition: str
-    evaluator: str
-    leaderboard: Reference
-    checkpoints: Mapping[str, ServedPolicy]
-    policy: PolicyConfig
-    """How chunks were executed in the evaluation that it was promoted on."""
-    episodes: Mapping[str, Mapping[str, float]]
-    """Reported q of the chosen policies by task and rollout (INDEX_ROLLOUT), for the next comparison."""
-    promoted: str
-    """When, ISO 8601 in UTC."""
-    format: Literal[2] = field(kw_only=True)
-
-    @classmethod
-    def load(cls, folder: Path) -> "Champion | None":
-        """Read the record in a champion's folder; None where there is none.
-
-        Raises:
-            UserError: it is damaged, or was written by a version that did not record how it was evaluated.
-        """
-        path = folder / CHAMPION
-        if not path.exists():
-            return None
-        return read(
-            path,
-            cls,
-            "evaluate its policies again with `b1k run --pipeline evaluate` into a new champion's folder "
-            "(promote.champion), or move the file away: the next run then promotes a first champion",
-        )
-
-    @classmethod
-    def former(cls, folder: Path) -> "list[Champion]":
-        """Read the champions that were replaced in a champion's folder, oldest first."""
-        path = folder / FORMER_CHAMPIONS
-        try:
-            return msgspec.json.Decoder(cls).decode_lines(path.read_bytes()) if path.exists() else []
-        except ValueError as error:
-            raise UserError(f"{path} is damaged ({error}); move it away to begin a new history") from error
-
-    def check(self, edition: str, evaluator: str) -> None:
-        """Refuse a comparison with scores of another edition or evaluator."""
-        if (self.edition, self.evaluator) != (edition, evaluator):
-            raise UserError(
-                f"the champion was evaluated by {self.evaluator} in {self.edition}, and the challenger by "
-                f"{evaluator} in {edition}: their scores cannot be compared. Give another folder as "
-                "promote.champion"
-            )
-
-    def replace(self, old: "Champion | None", folder: Path) -> None:
-        """Take the place of `old`, which enters the history once, however often this is begun again.
-
-        The caller holds the lock of the champion's folder.
-        """
-        former = self.former(folder)
-        if old is not None and old not in former:
-            lines = msgspec.json.Encoder().encode_lines([*former, old])
-            write_atomic(folder / FORMER_CHAMPIONS, lines)
-        write(folder / CHAMPION, self)

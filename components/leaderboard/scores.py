@@ -10,7 +10,7 @@ from dataclasses import asdict
 from components.errors import UserError
 from components.evaluation.intervals import bootstrap, clopper_pearson
 from components.evaluation.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
-from components.evaluation.records import Estimate, Overall, Score, Scores, TaskScores
+from components.evaluation.records import Conditions, Estimate, Overall, Score, Scores, TaskScores
 from components.evaluation.rollouts import Rollout, RolloutKey
 
 Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
@@ -110,12 +110,13 @@ def _estimate(per_task: Sequence[Sequence[Rollout]], seed: int) -> Estimate:
     )
 
 
-def score_all(table: Rollouts, seed: int) -> Scores:
+def score_all(table: Rollouts, seed: int, conditions: Conditions) -> Scores:
     """Choose a policy for every task, and score all of them."""
     chosen = {task: choose(policies) for task, policies in table.items()}
     names = sorted({name for policies in table.values() for name in policies}, key=policy_order)
     complete = [n for n in names if all(p.get(n, {}).get(REPORTED) for p in table.values())]
     return Scores(
+        conditions=conditions,
         overall=overall([table[task][name][REPORTED] for task, name in chosen.items()], seed),
         policies={n: overall([p[n][REPORTED] for p in table.values()], seed) for n in complete},
         tasks={

@@ -11,7 +11,7 @@ from pathlib import Path
 from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.plan import REPORTED, Plan
-from components.evaluation.records import SCORES
+from components.evaluation.records import SCORES, Conditions
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard import gallery, report
 from components.leaderboard.config import DECLARATION, Config, Inputs
@@ -35,7 +35,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     without = [t for t in plan.tasks if not any(s.get(REPORTED) for s in table.get(t, {}).values())]
     if without:
         raise UserError(f"no reported rollouts of {', '.join(without)}; plan with the split {REPORTED}")
-    scores = score_all(table, config.seed)
+    conditions = Conditions.of(plan.edition, plan.evaluator, plan.image_size, plan.policy, config.files)
+    scores = score_all(table, config.seed, conditions)
     records.write(work.path / SCORES, scores)
     rollouts = [r for ps in table.values() for splits in ps.values() for rs in splits.values() for r in rs]
     save(rollouts, work.path / EPISODES)

@@ -14,8 +14,8 @@ from components.demonstrations.news import read_version, whats_new
 from components.demonstrations.repository import dvc_environment
 from components.demonstrations.versions import DEMONSTRATIONS, absolute, dependency, resolve_revision
 from components.errors import UserError
+from components.evaluation.champion import Champion
 from components.evaluation.plan import COMMON
-from components.evaluation.records import Champion
 from components.news.config import DECLARATION, Config, Inputs
 from components.runtime.declaration import LOOP
 from components.runtime.stage import Result, Stage, Work

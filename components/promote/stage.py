@@ -1,8 +1,8 @@
-"""Promote: compare the challenger with the champion on the same instances; replace it on evidence only.
+"""Promote: compare the challenger with the champion, and replace it on evidence only.
 
-The first champion has to beat its own untrained policy. Later ones need a paired bootstrap interval of the
-difference in q, over the rollouts that both have done, that lies wholly above 0, and a paired permutation
-test that agrees. A tie changes nothing.
+The rules are in `rules.py`. A first champion has to pass the test against its own untrained policy, or
+against a stated floor where none was evaluated. A person may decide otherwise; the record then says who and
+why.
 """
 
 import dataclasses
@@ -14,15 +14,16 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.intervals import Comparison, compare
-from components.evaluation.plan import REPORTED, UNTRAINED, Plan
-from components.evaluation.records import Champion, Reference, Scores
-from components.evaluation.rollouts import EPISODES, load
+from components.evaluation.champion import Champion, Comparison, Forced, Table, episodes_of
+from components.evaluation.plan import REPORTED, UNTRAINED, VALIDATION, Plan
+from components.evaluation.records import Reference, Scores
+from components.evaluation.sequential import Verdict, judge
 from components.evaluation.serving import served_policies
 from components.promote.config import DECLARATION, Config, Inputs
+from components.promote.rules import Lead, fallen, lead, pair, rule
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
-from components.store.champion import CHAMPION, champion_folder
+from components.store.champion import champion_folder
 from components.store.making import exclusive
 
 DECISION = "decision.json"
@@ -34,9 +35,18 @@ class Decision:
 
     promoted: bool
     reason: str
-    comparison: Comparison | None
     compared_with: str
-    """Place of the champion's leaderboard in the workspace, or `untrained`."""
+    """Place of the champion's leaderboard in the workspace, `untrained`, or `floor`."""
+    lead: Lead | None = None
+    """On validation instances; None where the rival has none."""
+    level: float | None = None
+    """The test's share of the error; None where there was no test."""
+    verdict: Verdict | None = None
+    fallen: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Tasks that have fallen, with the upper bound of their difference."""
+    missing: tuple[str, ...] = ()
+    """Tasks of the champion that the challenger lacks; they count as 0."""
+    forced: Forced | None = None
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -44,84 +54,115 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     folder, file = Path(config.champion), work.path / DECISION
     with exclusive(folder / ".lock", "promote: another challenger is being compared; waiting for it"):
         plan = Plan.load(inputs.plan.path)
-        challenger, champion = _challenger(plan, inputs, folder, work.workspace), Champion.load(folder)
+        champion = Champion.load(folder)
+        challenger = _challenger(config, plan, inputs, folder, work.workspace)
         known = [one.leaderboard for one in (champion, *Champion.former(folder)) if one is not None]
         if file.exists() and challenger.leaderboard in known:
             # killed after the promotion: that decision stands, whichever policy is the champion now
             decision = records.read(file, Decision, "remove it and promote again")
         else:
-            if champion is not None:
-                champion.check(plan.edition, plan.evaluator)
             decision = _decide(config, inputs.leaderboard, challenger, champion)
             records.write(file, decision)
             if decision.promoted:
                 plan.artifacts(work.workspace)  # refuses other weights than those that were evaluated
                 challenger.replace(champion, folder)
-    numbers = decision.comparison
+    verdict = decision.verdict
+    numbers = {} if verdict is None else {n: getattr(verdict, n) for n in ("difference", "low", "high")}
     return Result(
-        metrics={"promoted": float(decision.promoted)}
-        | ({} if numbers is None else {n: getattr(numbers, n) for n in ("difference", "low", "high")}),
+        metrics={"promoted": float(decision.promoted), **numbers},
         metadata={"promoted": decision.promoted, "reason": decision.reason},
         summary=f"{'promoted' if decision.promoted else 'not promoted'}: {decision.reason}",
     )
 
 
-def _challenger(plan: Plan, inputs: Inputs, folder: Path, workspace: Path) -> Champion:
+def _challenger(config: Config, plan: Plan, inputs: Inputs, folder: Path, workspace: Path) -> Champion:
     """The challenger as the champion of a folder."""
-    board = inputs.leaderboard
-    chosen = Scores.load(board.path).chosen
+    board, scores = inputs.leaderboard, Scores.load(inputs.leaderboard.path)
     top = os.path.relpath(workspace, folder) if folder.is_relative_to(workspace) else str(workspace)
     return Champion(
-        edition=plan.edition,
-        evaluator=plan.evaluator,
+        conditions=scores.conditions,
         leaderboard=Reference(board.uri, board.digest),
-        checkpoints=served_policies(plan, chosen, top),
+        checkpoints=served_policies(plan, scores.chosen, top),
         policy=plan.policy,
-        episodes=_episodes(board, chosen),
+        validation=episodes_of(board, scores.chosen, VALIDATION),
+        reported=episodes_of(board, scores.chosen, REPORTED),
         promoted=datetime.now(UTC).isoformat(timespec="seconds"),
-        format=2,
+        forced=Forced(config.by, config.force) if config.force else None,
+        format=3,
     )
 
 
 def _decide(config: Config, board: Artifact, challenger: Champion, champion: Champion | None) -> Decision:
-    if champion is None:
-        rival, name = _episodes(board, dict.fromkeys(challenger.episodes, UNTRAINED)), "untrained"
-    else:
-        rival, name = champion.episodes, champion.leaderboard.uri
     try:
-        comparison = compare(challenger.episodes, rival, config.seed) if rival else None
-    except ValueError as error:
-        raise UserError(
-            f"the challenger and the champion {Path(config.champion, CHAMPION)} cannot be compared: {error}. "
-            "Evaluate both on the same tasks and instances, or give another folder as promote.champion"
-        ) from error
-    if comparison is None:
-        promoted = any(q > 0 for episodes in challenger.episodes.values() for q in episodes.values())
-        reason = "q is 0 and there is no untrained policy to compare with"
-        if promoted:
-            reason = "first champion; its q is above 0 (no untrained policy was evaluated)"
-        return Decision(promoted, reason, None, name)
+        decision = _compare(config, board, challenger, champion)
+    except UserError as error:
+        if challenger.forced is None:
+            raise
+        rival = "" if champion is None else champion.leaderboard.uri
+        decision = Decision(promoted=False, reason=f"no comparison: {error}", compared_with=rival)
+    if challenger.forced is not None:
+        reason = f"forced by {config.by} ({config.force}); otherwise {decision.reason}"
+        decision = dataclasses.replace(decision, promoted=True, reason=reason, forced=challenger.forced)
+    return decision
+
+
+def _compare(config: Config, board: Artifact, challenger: Champion, champion: Champion | None) -> Decision:
+    missing: tuple[str, ...] = ()
+    ahead = None
     if champion is None:
-        promoted = comparison.difference > 0
-        reason = "first champion; better than untrained" if promoted else "not better than untrained"
+        untrained = episodes_of(board, dict.fromkeys(challenger.reported, UNTRAINED), REPORTED)
+        name, rival = "untrained", untrained
+        if not untrained:
+            name, rival = "floor", _flat(challenger.reported, config.floor)
     else:
-        promoted = comparison.better
-        reason = f"{'' if promoted else 'no evidence that it is '}better than the champion"
-    numbers = (
-        f"difference in q {comparison.difference:+.3f}, "
-        f"95 % [{comparison.low:+.3f}, {comparison.high:+.3f}], {comparison.pairs} paired rollouts"
+        champion.check(challenger.conditions)
+        name, rival = champion.leaderboard.uri, champion.reported
+        missing = tuple(sorted(rival.keys() - challenger.reported.keys()))
+        ahead = lead(pair(challenger.validation, champion.validation))
+        if not ahead.suffices(config.lead):
+            reason = (
+                f"not ahead of the champion on validation: difference in q {ahead.difference:+.3f}, standard "
+                f"error {ahead.error:.3f}, {ahead.pairs} pairs"
+            )
+            return Decision(False, reason, name, ahead, missing=missing)
+    differences = pair(challenger.reported, rival)
+    folder = Path(config.champion)
+    old = None if champion is None else champion.leaderboard
+    test = Comparison.begin(folder, challenger.leaderboard, old, config.error)
+    verdict = judge(differences, rule(config, test.level, len(differences)))
+    down = fallen(differences, sorted(rival), config.fall)
+    promoted = verdict.answer == "better" and not down
+    return Decision(
+        promoted=promoted,
+        reason=_reason(verdict, name, down, missing),
+        compared_with=name,
+        lead=ahead,
+        level=test.level,
+        verdict=verdict,
+        fallen=down,
+        missing=missing,
     )
-    return Decision(promoted, f"{reason}: {numbers}", comparison, name)
 
 
-def _episodes(board: Artifact, policies: Mapping[str, str]) -> Mapping[str, Mapping[str, float]]:
-    """Reported q by task and rollout (INDEX_ROLLOUT) of a leaderboard, with one policy for each task."""
-    episodes: dict[str, dict[str, float]] = {}
-    for rollout in load(board.path / EPISODES):
-        key = rollout.key
-        if key.split == REPORTED and policies.get(key.task) == key.policy:
-            episodes.setdefault(key.task, {})[f"{key.index}_{key.rollout}"] = rollout.q
-    return episodes
+def _reason(verdict: Verdict, rival: str, down: Mapping[str, float], missing: tuple[str, ...]) -> str:
+    named = rival if rival == "untrained" else "the floor" if rival == "floor" else "the champion"
+    if verdict.answer == "better":
+        said = f"better than {named}"
+    elif verdict.answer == "not better":
+        said = f"not better than {named} by what is worth it"
+    else:
+        said = f"no evidence that it is better than {named}"
+    numbers = (
+        f"difference in q {verdict.difference:+.3f}, 95 % [{verdict.low:+.3f}, {verdict.high:+.3f}], "
+        f"{verdict.pairs} pairs"
+    )
+    falls = "".join(f"; but {task} fell, to {bound:+.2f} at most" for task, bound in down.items())
+    lacks = f"; without {', '.join(missing)}, which count as 0" if missing else ""
+    return f"{said}: {numbers}{falls}{lacks}"
+
+
+def _flat(scores: Table, q: float) -> Table:
+    return {task: dict.fromkeys(episodes, q) for task, episodes in scores.items()}
 
 
 def _resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from components.evaluation.champion import Champion
 from components.evaluation.plan import COMMON
-from components.evaluation.records import Champion
+from components.evaluation.records import Conditions
 from components.store.champion import champion_folder
 from components.store.lineage import locate
 from pi_behavior.checkpoint_description import CheckpointError, read_config
@@ -94,7 +95,11 @@ def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
         champion = Champion.load(champion_folder(configs["promote"].champion, workspace))
         if champion is None:
             return
-        champion.check(configs["plan"].edition, configs["plan"].evaluator)
+        if not configs["promote"].force:
+            files = {name: path for name, path in configs["leaderboard"].files.items() if path.is_file()}
+            plan = configs["plan"]
+            conditions = Conditions.of(plan.edition, plan.evaluator, plan.image_size, plan.policy, files)
+            champion.check(conditions)
     except UserError as error:
         yield str(error)
         return

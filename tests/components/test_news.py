@@ -19,7 +19,8 @@ from components.demonstrations.repository import dvc_environment, version_datase
 from components.demonstrations.source import Source
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.records import Champion, Reference, ServedPolicy
+from components.evaluation.champion import Champion
+from components.evaluation.records import Conditions, Reference, ServedPolicy
 from components.news.config import Config, Inputs
 from components.news.stage import STAGE
 from components.promote import config as promote
@@ -170,14 +171,14 @@ def _promote(config: promote.Config, inputs: promote.Inputs, work: Work) -> Resu
     if Champion.load(folder) is None:
         common = ServedPolicy("", (FIRST,), board.uri, board.digest)
         record = Champion(
-            edition="2025",
-            evaluator="household",
+            conditions=Conditions("2025", "household", 224, true_stage=False),
             leaderboard=Reference(board.uri, board.digest),
             checkpoints={"common": common},
             policy=PolicyConfig(),
-            episodes={FIRST: {"0_0": 1.0}},
+            validation={},
+            reported={FIRST: {"0_0": 1.0}},
             promoted="2026-01-01T00:00:00Z",
-            format=2,
+            format=3,
         )
         records.write(folder / CHAMPION, record)
     return Result()

@@ -1,14 +1,14 @@
 """Promotion on evidence only."""
 
-import dataclasses
 import json
 
 import msgspec
 import pytest
 
 from components.errors import UserError
-from components.evaluation import records
-from components.evaluation.records import Champion, Reference
+from components.evaluation import champion, records
+from components.evaluation.champion import Champion, Comparison, Forced, share
+from components.evaluation.records import Conditions, Reference
 from components.leaderboard import config as leaderboard
 from components.leaderboard.stage import STAGE as LEADERBOARD
 from components.plan import config as plan_config
@@ -17,32 +17,36 @@ from components.promote import stage as promote
 from components.promote.config import Config, Inputs
 from components.promote.stage import STAGE
 from components.store.artifact import Artifact
+from pi_behavior.challenge import TASKS as ALL_TASKS
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.mapping import read_mapping
+from pipelines.tools import compare
 
 TASK = "turning_on_radio"
 
 
 @pytest.fixture
 def challenger(factory):
-    """Makes the leaderboard of a policy that succeeds on the first `successes` of 20 instances."""
+    """Makes the leaderboard of a policy that succeeds on the first `wins` of 20 instances of every task."""
 
-    def build(successes, *, untrained=0, policy=None):
+    def build(wins, *, validation=None, untrained=0, policy=None, tasks=(TASK,), **sizes):
         config = plan_config.Config(
-            validation_instances=1,
-            reported_instances=20,
+            **{"validation_instances": 10, "reported_instances": 20, **sizes},
             untrained=untrained is not None,
             videos=0,
             policy=policy or PolicyConfig(),
         )
-        inputs = plan_config.Inputs(factory.model("common", (TASK,)))
+        inputs = plan_config.Inputs(factory.model("common", tasks))
         plan = PLAN.execute(config, inputs, factory.workspace).artifact
-        wins = {"common": successes, "untrained": untrained}
-        evaluations = factory.evaluations(
-            plan,
-            lambda key: float(key.split == "validation" or key.index < wins[key.policy]),
-            seed=f"{successes}",
-        )
+        counts = {"validation": wins // 2 if validation is None else validation, "reported": wins}
+        first = {"validation": 100, "reported": 0}
+
+        def q(key):
+            wins = untrained if key.policy == "untrained" else counts[key.split]
+            wins = wins.get(key.task, 0) if isinstance(wins, dict) else wins
+            return float(key.index - first[key.split] < wins)
+
+        evaluations = factory.evaluations(plan, q, seed=f"{wins} {validation} {untrained}")
         made = LEADERBOARD.execute(
             leaderboard.Config(), leaderboard.Inputs(plan, evaluations), factory.workspace
         )
@@ -62,14 +66,21 @@ def folder(factory):
 
 
 def test_first_champion_beats_untrained(factory, folder, challenger, changed_policy):
-    inputs = challenger(5, policy=changed_policy)
+    inputs = challenger(10, policy=changed_policy)
     decision, result = decide(inputs, factory.workspace)
     assert decision["promoted"]
-    assert decision["comparison"]["difference"] == 0.25
+    assert decision["compared_with"] == "untrained"
+    # 20 pairs are planned, the level is 0.05 / (1 * 2), and bets are 0.9 at most: 1.9 ** 6 = 47 is the first
+    # power above 40
+    assert decision["level"] == 0.025
+    assert decision["verdict"]["rounds"] == 6
+    assert decision["verdict"]["evidence"] == pytest.approx(1.9**6)
     assert result.summary == f"promoted: {decision['reason']}"
     record = Champion.load(folder)
     assert record.leaderboard == Reference(inputs.leaderboard.uri, inputs.leaderboard.digest)
-    assert (record.edition, record.evaluator, record.policy) == ("2026", "household", changed_policy)
+    assert record.conditions == Conditions("2026", "household", 224, true_stage=False)
+    assert record.policy == changed_policy
+    assert record.forced is None
     (entry,) = record.checkpoints.values()
     assert entry.tasks == (TASK,)
     assert Artifact.load(factory.workspace / entry.uri).digest == entry.digest
@@ -81,50 +92,137 @@ def test_first_champion_beats_untrained(factory, folder, challenger, changed_pol
 
 
 def test_a_champion_elsewhere_names_its_policies_by_absolute_paths(factory, challenger, tmp_path):
-    inputs = challenger(5)
+    inputs = challenger(10)
     decide(inputs, factory.workspace, Config(champion=str(tmp_path / "elsewhere")))
     entry = Champion.load(tmp_path / "elsewhere").checkpoints["common"]
     assert entry.path == str(factory.workspace / entry.uri / "checkpoint")
 
 
-@pytest.mark.parametrize(("successes", "untrained"), [(0, 0), (2, 2), (0, None)])
-def test_no_first_champion_on_a_tie(factory, folder, challenger, successes, untrained):
-    decision, result = decide(challenger(successes, untrained=untrained), factory.workspace)
+@pytest.mark.parametrize(
+    ("wins", "untrained", "rival"),
+    [(0, 0, "untrained"), (4, 4, "untrained"), (5, 0, "untrained"), (0, None, "floor"), (1, None, "floor")],
+)
+def test_no_first_champion_without_evidence(factory, folder, challenger, wins, untrained, rival):
+    """A q of 1/20 is above the floor of 0.02, and proves nothing."""
+    decision, result = decide(challenger(wins, untrained=untrained), factory.workspace)
     assert not decision["promoted"]
+    assert decision["compared_with"] == rival
     assert result.summary == f"not promoted: {decision['reason']}"
     assert Champion.load(folder) is None
 
 
+def test_a_first_champion_above_the_floor(factory, folder, challenger):
+    decision, _ = decide(challenger(12, untrained=None), factory.workspace)
+    assert decision["promoted"]
+    assert "better than the floor" in decision["reason"]
+
+
 def test_later_champions_need_evidence(factory, folder, challenger):
-    decide(challenger(5), factory.workspace)
+    decide(challenger(10), factory.workspace)
     first = Champion.load(folder)
-    decision, _ = decide(challenger(5, policy=PolicyConfig(seed=1)), factory.workspace)
-    assert not decision["promoted"]  # a tie
+    decision, _ = decide(challenger(10, policy=PolicyConfig(seed=1)), factory.workspace)
+    assert not decision["promoted"]  # a tie on validation: no test, and no share of the error is used up
+    assert (decision["verdict"], decision["level"]) == (None, None)
     assert decision["compared_with"] == first.leaderboard.uri
-    decision, _ = decide(challenger(7), factory.workspace)
+    assert "not ahead of the champion on validation" in decision["reason"]
+    decision, _ = decide(challenger(12, validation=9), factory.workspace)
     assert not decision["promoted"]  # two more of twenty may be luck
+    assert decision["level"] == 0.05 / 2
     assert "no evidence" in decision["reason"]
     assert Champion.load(folder) == first
     assert Champion.former(folder) == []
-    better = challenger(12)
+    better = challenger(20, validation=10)
     decision, _ = decide(better, factory.workspace)
-    assert decision["promoted"]
-    assert decision["comparison"]["low"] > 0
+    assert decision["level"] == 0.05 / 6  # the second test against this champion
+    assert decision["promoted"], decision
     second = Champion.load(folder)
     assert second.leaderboard.digest == better.leaderboard.digest
     decide(challenger(20, policy=PolicyConfig(seed=1)), factory.workspace)
-    assert Champion.former(folder) == [first, second]
+    assert Champion.former(folder) == [first]
+
+
+def test_one_task_does_not_replace_a_champion_of_two(factory, folder, challenger):
+    other = "picking_up_trash"
+    decide(challenger(8, tasks=(TASK, other)), factory.workspace)
+    assert Champion.load(folder).reported.keys() == {TASK, other}
+    # perfect on its one task: 6 wins more than the champion there, and 4 fewer on the other, on validation
+    decision, _ = decide(challenger(20, tasks=(TASK,)), factory.workspace, Config(lead=0.0))
+    assert not decision["promoted"]
+    assert decision["missing"] == [other]
+    assert decision["lead"]["difference"] == pytest.approx((6 - 4) / 20)
+    assert decision["verdict"]["answer"] == "not better"
+    assert "without picking_up_trash, which count as 0" in decision["reason"]
+
+
+def test_no_task_may_fall(factory, folder, challenger):
+    """Twelve tasks of which eleven are won entirely, and one is lost entirely."""
+    tasks = tuple(list(ALL_TASKS)[:12])
+    before = dict.fromkeys(tasks[:11], 0) | {tasks[11]: 20}
+    after = dict.fromkeys(tasks[:11], 20)
+    decide(challenger(before, validation=before, tasks=tasks), factory.workspace)
+    decision, _ = decide(challenger(after, validation=after, tasks=tasks), factory.workspace)
+    assert decision["verdict"]["answer"] == "better"
+    assert not decision["promoted"]
+    assert list(decision["fallen"]) == [tasks[11]]
+    assert f"but {tasks[11]} fell" in decision["reason"]
+    lenient = Config(fall=0.99)
+    assert decide(challenger(after, validation=after, tasks=tasks), factory.workspace, lenient)[0]["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"image_size": 56}, "image size is 224 for the champion and 56 for the challenger"),
+        ({"reported_instances": 10}, r"on 10 rollouts \(0_0, 1_0, 2_0, ...\) by the challenger and on 20 r"),
+        ({"validation_instances": 5}, "expected the same instances"),
+        ({"policy": PolicyConfig(voting="oracle")}, "true stage is the default for the champion and True"),
+    ],
+)
+def test_unequal_evaluations_are_refused(factory, folder, challenger, change, words):
+    decide(challenger(10), factory.workspace)
+    first = Champion.load(folder)
+    with pytest.raises(UserError, match=words):
+        decide(challenger(20, validation=10, **change), factory.workspace)
+    assert Champion.load(folder) == first
+    forced = Config(force="the cameras are new", by="A. Person")
+    decision, _ = decide(challenger(20, validation=10, **change), factory.workspace, forced)
+    assert decision["promoted"]
+    assert decision["forced"] == {"by": "A. Person", "why": "the cameras are new"}
+    assert "forced by A. Person (the cameras are new); otherwise no comparison" in decision["reason"]
+    assert Champion.load(folder).forced == Forced("A. Person", "the cameras are new")
+
+
+def test_forced_against_the_evidence(factory, folder, challenger):
+    decide(challenger(10), factory.workspace)
+    forced = Config(force="a demonstration", by="A. Person")
+    decision, _ = decide(challenger(2), factory.workspace, forced)
+    assert decision["promoted"]
+    assert "otherwise not ahead of the champion" in decision["reason"]
+    with pytest.raises(ValueError, match="expected why and by whom, or neither"):
+        Config(force="because")
+
+
+def test_a_test_that_is_begun_again_keeps_its_share_of_the_error(folder):
+    folder.mkdir(parents=True)
+    board, other, champion = (Reference(name, name) for name in ("board", "other", "champion"))
+
+    def level(*what):
+        return Comparison.begin(folder, *what, 0.05).level
+
+    assert [level(board, None), level(board, None), level(other, None)] == [0.025, 0.025, 0.05 / 6]
+    assert level(board, champion) == 0.025
+    assert sum(share(0.05, k) for k in range(1, 1001)) == pytest.approx(0.05 * (1 - 1 / 1001))
 
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing handles it."""
 
 
-@pytest.mark.parametrize("writes", range(4))
+@pytest.mark.parametrize("writes", range(5))
 def test_killed_between_any_two_files(factory, folder, challenger, monkeypatch, writes):
     """Decision, history and champion: every file is whole, and what is begun again comes to the same end."""
-    decide(challenger(5), factory.workspace)
-    first, inputs = Champion.load(folder), challenger(15)
+    decide(challenger(10), factory.workspace)
+    first, inputs = Champion.load(folder), challenger(20)
     real, left = records.write_atomic, [writes]
 
     def write(path, content):
@@ -135,40 +233,33 @@ def test_killed_between_any_two_files(factory, folder, challenger, monkeypatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(records, "write_atomic", write)
+        patch.setattr(champion, "write_atomic", write)
         patch.setattr(promote.Result, "save", lambda *_: write(None, None))
         with pytest.raises(Killed):
             decide(inputs, factory.workspace)
     promoted = Champion.load(folder)
-    assert (promoted == first) == (writes < 3)
+    assert (promoted == first) == (writes < 4)
     decision, _ = decide(inputs, factory.workspace)
     assert decision["promoted"]
     assert decision["compared_with"] == first.leaderboard.uri
     assert Champion.load(folder).leaderboard.digest == inputs.leaderboard.digest
-    assert Champion.load(folder) == promoted or writes < 3
+    assert Champion.load(folder) == promoted or writes < 4
     assert Champion.former(folder) == [first]
 
 
 def test_a_killed_promotion_does_not_replace_a_later_champion(factory, folder, challenger, monkeypatch):
-    decide(challenger(2), factory.workspace)
-    inputs = challenger(12)
+    decide(challenger(6), factory.workspace)
+    inputs = challenger(18)
     with monkeypatch.context() as patch:
         patch.setattr(promote.Result, "save", lambda *_: (_ for _ in ()).throw(Killed()))
         with pytest.raises(Killed):
             decide(inputs, factory.workspace)
-    decide(challenger(20), factory.workspace)
+    decide(challenger(20), factory.workspace, Config(force="a later one", by="A. Person"))
     later = Champion.load(folder)
     decision, _ = decide(inputs, factory.workspace)
     assert decision["promoted"]  # then; it is in the history since
     assert Champion.load(folder) == later
     assert inputs.leaderboard.digest == Champion.former(folder)[-1].leaderboard.digest
-
-
-def test_champion_on_other_instances(factory, folder, challenger):
-    decide(challenger(5), factory.workspace)
-    record = dataclasses.replace(Champion.load(folder), episodes={"another_task": {"301_0": 1.0}})
-    records.write(folder / "champion.json", record)
-    with pytest.raises(UserError, match=r"cannot be compared(.|\n)*same tasks and instances"):
-        decide(challenger(6), factory.workspace)
 
 
 @pytest.mark.parametrize("old", [b'{"leaderboard": {"uri": "u", "digest": "d"}, "checkpoints": {}}', b"{"])
@@ -188,7 +279,7 @@ def test_damaged_history(folder, factory, challenger):
 
 
 def test_other_weights_are_not_promoted(factory, folder, challenger):
-    inputs = challenger(5)
+    inputs = challenger(10)
     factory.retrained(factory.model("common", (TASK,)), (TASK,))
     with pytest.raises(UserError, match="it was trained again since"):
         decide(inputs, factory.workspace)
@@ -211,3 +302,35 @@ def test_the_plan_of_another_evaluation(factory, challenger):
     boards = leaderboard.Inputs(inputs.plan, evaluations)
     with pytest.raises(UserError, match=r"the plan has no policy group:best.*expected the plan of"):
         LEADERBOARD.execute(leaderboard.Config(), boards, factory.workspace)
+
+
+def test_compare_two_leaderboards(factory, folder, challenger, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    other = "picking_up_trash"
+    both, one = challenger(8, tasks=(TASK, other)), challenger(20)
+    decide(both, factory.workspace)
+    assert compare.run(compare.Options(one.leaderboard.path, both.leaderboard.path)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{TASK} │ 1.000 │ 0.400 │ +0.600 │ 20" in said
+    assert f"{other} │ 0.000 (missing) │ 0.400 │ -0.400 │ 20" in said
+    assert "mean over tasks │ 0.500 │ 0.400 │ +0.100 │ 40" in said
+    # of 10 instances the first wins 10 and 0, the second 4 and 4. The sum of squares of the differences about
+    # the mean of their task is 2.4 in each, so the standard error is sqrt(4.8 / 18 / 20) = 0.115
+    assert "validation: difference in q +0.100, standard error 0.115, 20 pairs" in said
+    assert "reported: not better at level 0.05 after" in said
+    # a champion's folder stands for its leaderboard
+    assert compare.run(compare.Options(one.leaderboard.path, folder)) == 0
+    assert " ".join(capsys.readouterr().out.split()) == said
+    # the other way round, the one task of the second counts
+    assert compare.run(compare.Options(both.leaderboard.path, one.leaderboard.path, fall=0.1)) == 0
+    said = capsys.readouterr().out
+    assert other not in said
+    assert f"{TASK} fell: the 95 % bound of its difference is -0." in said
+
+
+def test_compare_refuses_what_is_not_alike(challenger):
+    one, other = challenger(5), challenger(5, image_size=56)
+    with pytest.raises(UserError, match=r"image size is 224 for /.* and 56 for /.*Evaluate both alike"):
+        compare.run(compare.Options(one.leaderboard.path, other.leaderboard.path))
+    with pytest.raises(UserError, match="--level 0: expected more than 0"):
+        compare.Options(one.leaderboard.path, other.leaderboard.path, level=0)

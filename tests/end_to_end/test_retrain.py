@@ -108,7 +108,8 @@ def test_new_demonstrations_are_trained_on_from_the_champion(place: Place) -> No
     board, plan = (Artifact.load(place.workspace / run.outputs[name]) for name in ("leaderboard", "plan-2"))
     folder = place.workspace / "champion"
     inputs = promote.Inputs(board, plan)
-    champion = promote._challenger(Plan.load(plan.path), inputs, folder, place.workspace)
+    content = Plan.load(plan.path)
+    champion = promote._challenger(promote.Config(), content, inputs, folder, place.workspace)
     champion.replace(None, folder)
     first = place.workspace / champion.checkpoints["common"].uri / "checkpoint"
     assert place.retrain()[1] == {"settings", "news"}

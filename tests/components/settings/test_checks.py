@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.evaluation.records import Champion, Reference
+from components.evaluation.champion import Champion
+from components.evaluation.records import Conditions, Reference
 from components.runtime.values import InvalidValuesError
 from components.settings.checks import Arguments, parse, resolve
 from components.settings.contradictions import Place
@@ -35,7 +36,7 @@ def _refusals(*words: str, **options: object) -> tuple[str, ...]:
 def test_an_input_reaches_all_its_stages_and_a_setting_its_field() -> None:
     words = ("seed=5", "tasks=turning_on_radio", "group_steps=7", "best=0.6", "train.learning_rate.peak=3e-5")
     found = _resolve(*words, "inpainting=off", "model=small", "train.model.noise_beta=0")
-    assert [found[name].seed for name in ("train", "leaderboard", "promote")] == [5, 5, 5]
+    assert [found[name].seed for name in ("train", "leaderboard")] == [5, 5]
     assert found["plan"].policy.seed == 5
     assert {found[name].tasks for name in ("statistics", "train", "plan")} == {("turning_on_radio",)}
     assert (found["finetune"].steps, found["train"].steps) == (7, 20_000)
@@ -181,13 +182,15 @@ def test_a_champion_that_cannot_be_compared_with_is_refused_before_the_run(tmp_p
     file.parent.mkdir()
     file.write_text(json.dumps({"leaderboard": {"uri": "", "digest": ""}, "checkpoints": {}, "episodes": {}}))
     assert "of another version" in _refusals(place=here)[0]
-    champion = Champion(
-        "2026", "omnigibson", Reference("", ""), {}, PolicyConfig(), {}, "2026-01-01", format=2
+    conditions = Conditions("2026", "omnigibson", 0, true_stage=False)
+    policy = PolicyConfig()
+    Champion(conditions, Reference("", ""), {}, policy, {}, {}, "2026-01-01", format=3).replace(
+        None, file.parent
     )
-    champion.replace(None, file.parent)
-    assert "evaluated by omnigibson in 2026" in _refusals(place=here)[0]
-    words = ("evaluator=omnigibson",)
-    _resolve(*words, place=here)
+    refusal = _refusals(place=here)[0]
+    assert "evaluator is omnigibson for the champion and household for the challenger" in refusal
+    _resolve("evaluator=omnigibson", place=here)
+    _resolve("promote.force=why", "promote.by=who", place=here)
 
 
 def _task(tmp_path: Path, **parameters: object) -> list[str]:
