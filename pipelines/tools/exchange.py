@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,10 +57,12 @@ class Inspect:
 
 @dataclass(frozen=True)
 class Names:
-    """Print the published names and shapes of a network's tensors as JSON; needs no memory."""
+    """Print the published names and shapes of a network's tensors as JSON, and on stderr how many parameters
+    they have; needs no memory.
+    """
 
     size: str = "full"
-    """Size of the network: full or small."""
+    """Size of the network: full or small; lbm (LeRobot's defaults), lbm-tiny or lbm-base."""
 
 
 Command = (
@@ -150,10 +153,19 @@ def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
 
 def _names(size: str) -> None:
     from pi_behavior.config import ModelConfig
+    from pi_behavior.lbm.config import LbmConfig
+    from pi_behavior.lbm.names import entries
     from pi_behavior.published_layout import published_shapes
 
-    if size not in ModelConfig.presets:
-        raise UserError(f"the size is {size!r}; expected one of {', '.join(ModelConfig.presets)}")
-    shapes = published_shapes(ModelConfig.presets[size])
+    if size in LbmConfig.presets:
+        shapes = {entry.name: entry.shape for entry in entries(LbmConfig.presets[size])}
+    elif size in ModelConfig.presets:
+        shapes = published_shapes(ModelConfig.presets[size])
+    else:
+        sizes = ", ".join([*ModelConfig.presets, *LbmConfig.presets])
+        raise UserError(f"the size is {size!r}; expected one of {sizes}")
     lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))
-    print("{\n" + ",\n".join(lines) + "\n}")
+    print("{\n" + ",\n".join(lines) + "\n}", flush=True)
+    # the names alone are JSON
+    count = sum(map(math.prod, shapes.values()))
+    print(f"{len(shapes)} tensors, {count:,} parameters", file=sys.stderr)

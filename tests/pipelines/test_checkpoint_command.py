@@ -55,6 +55,15 @@ def test_names_are_the_published_ones(monkeypatch, capsys) -> None:
     assert capsys.readouterr().out == (GOLDEN / "checkpoint-pi_behavior.json").read_text()
 
 
+def test_names_of_the_large_behavior_model_and_their_number(monkeypatch, capsys) -> None:
+    assert b1k(monkeypatch, "names", "--size", "lbm") == 0
+    shown = capsys.readouterr()
+    shapes = json.loads(shown.out)
+    assert shapes["noise_predictor.transformer_blocks.5.adaLN_modulation.1.weight"] == [3072, 4366]
+    assert "observation_encoder.vision_encoder.model.vision_model.pre_layrnorm.weight" in shapes
+    assert shown.err == "465 tensors, 248,893,191 parameters\n"
+
+
 def test_import_lists_new_parameters_and_inspect_says_what_it_is(base, tmp_path, monkeypatch, capsys) -> None:
     assert b1k(monkeypatch, "import", base, tmp_path / "out", "--seed", "3") == 0
     shown = capsys.readouterr().out

@@ -118,10 +118,12 @@ def normalise_rms(x: Float[Array, "*b e"]) -> Float[Array, "*b e"]:
     return y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6)
 
 
-def rotate(x: Float[Array, "b s n k"], positions: Int[Array, "b s"]) -> Float[Array, "b s n k"]:
-    """Rotary position encoding: halves a, b become [a cos - b sin, b cos + a sin]; base 10,000."""
+def rotate(
+    x: Float[Array, "b s n k"], positions: Int[Array, "b s"], base: float = 10_000.0
+) -> Float[Array, "b s n k"]:
+    """Rotary position encoding: halves a, b become [a cos - b sin, b cos + a sin]."""
     half = x.shape[-1] // 2
-    periods = 10_000.0 ** (jnp.arange(half, dtype=jnp.float32) / half)
+    periods = base ** (jnp.arange(half, dtype=jnp.float32) / half)
     angles = positions[..., None, None].astype(jnp.float32) / periods
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = [a * jnp.cos(angles) - b * jnp.sin(angles), b * jnp.cos(angles) + a * jnp.sin(angles)]
