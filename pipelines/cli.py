@@ -33,7 +33,7 @@ STAGES = {
     "plan": "plan an evaluation",
     "evaluate": "run one worker's share of a plan",
     "group": "split tasks into groups by validation score",
-    "leaderboard": "score, package the submission, write the report",
+    "leaderboard": "score, package the submission, write the report; `leaderboard check`: check a submission",
     "promote": "replace the champion on evidence",
 }
 
@@ -56,6 +56,8 @@ def _run(name: str, words: list[str]) -> int:
         return 0
     if name == "dataset" and words[:1] == ["new"]:
         return _command("components.demonstrations.news", "dataset new", words[1:])
+    if name == "leaderboard" and words[:1] == ["check"]:
+        return _command("components.leaderboard.check", "leaderboard check", words[1:])
     if name in STAGES:
         importlib.import_module(f"components.{name}.stage").STAGE.main(words)
     return _command(f"pipelines.{COMMANDS[name][1]}", name, words)

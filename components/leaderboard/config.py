@@ -28,6 +28,9 @@ class Config:
     robot_config: str = ""
     """Robot configuration to put into the submission; empty: the evaluator's default was used."""
 
+    videos: str = ""
+    """Address where the videos of the submission are published; the challenge asks for one."""
+
     def __post_init__(self) -> None:
         require(
             *(
@@ -36,6 +39,10 @@ class Config:
                     f"{name} is {getattr(self, name)!r}; expected a name without dots and slashes",
                 )
                 for name in ("team", "affiliation")
+            ),
+            (
+                not self.videos or self.videos.startswith(("https://", "http://")),
+                f"videos is {self.videos!r}; expected an address that begins with https://",
             ),
             (self.seed >= 0, f"seed is {self.seed}; expected 0 or more"),
         )

@@ -1,7 +1,5 @@
 """Videos of rollouts for the report, with a poster each."""
 
-import os
-import shutil
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ import av
 
 from components.evaluation.rollouts import Rollout
 from components.runtime.progress import Progress
+from components.store.files import link
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,7 @@ def collect(rollouts: Iterable[Rollout], page: Path, progress: Progress) -> list
         source = Path(rollout.folder, str(rollout.video))
         policy = rollout.key.policy.replace(":", "-")
         target = page / "videos" / policy / rollout.key.split / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        try:
-            os.link(source, target)
-        except OSError:
-            shutil.copyfile(source, target)
+        link(source, target)
         poster = target.with_suffix(".jpg")
         size = _write_poster(target, poster)
         if size is not None:

@@ -42,7 +42,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     save(rollouts, work.path / EPISODES)
     now = datetime.now(UTC)
     reported = {task: table[task][name][REPORTED] for task, name in scores.chosen.items()}
-    package(work.path / "submission", config, now.date().isoformat(), plan, reported)
+    package(work.path / "submission", config, now.date().isoformat(), plan, conditions, reported)
     page = work.path / "report"
     html = report.render(
         scores=scores,

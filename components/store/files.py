@@ -24,6 +24,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     sync(path.parent)
 
 
+def link(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def is_leftover(path: Path) -> bool:
     """Whether a file or folder has a name that only unfinished work has: `NAME.partial` and
     `.NAME.partial.SUFFIX`, with or without a process number before `.partial`, and `.NAME.removed`.

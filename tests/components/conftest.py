@@ -27,7 +27,8 @@ def as_of_2025(outcome: str) -> str:
 
 
 def outcome_json(task: str, instance: int, rollout: int, q: float, steps: int = 300) -> str:
-    """A rollout's JSON as the 2026 evaluator writes it."""
+    """A rollout's JSON as the 2026 evaluator writes it; the ways differ from instance to instance."""
+    ways = {"base": 2.0 + instance / 1000, "left": 1.5 + instance / 900, "right": 1.2 + instance / 800}
     return json.dumps(
         {
             "task": task,
@@ -35,8 +36,8 @@ def outcome_json(task: str, instance: int, rollout: int, q: float, steps: int = 
             "rollout_id": rollout,
             "steps": steps,
             "success": q == 1.0,
-            "agent_distance": {"base": 2.0, "left": 1.5, "right": 1.2},
-            "normalized_agent_distance": {"base": 1.5, "left": 1.2, "right": 1.1},
+            "agent_distance": ways,
+            "normalized_agent_distance": {part: 3.0 / way for part, way in ways.items()},
             "q_score": {"final": q},
             "time": {"simulator_steps": steps, "simulator_time": steps / 30, "normalized_time": 250 / steps},
         }

@@ -128,10 +128,10 @@ def test_the_evaluator_of_2025_gives_the_same_scores(run, factory, tmp_path, mon
         assert one["chosen"] == other["chosen"]
         for policy in one["policies"]:
             assert one["policies"][policy]["reported"] == other["policies"][policy]["reported"]
-    (folder,) = (p for p in (of_2025.path / "submission").iterdir() if p.is_dir())
+    (folder,) = (of_2025.path / "submission").glob("standard.*-??/")
     names = {f"{RADIO}_{i}_0.json" for i in (45, 201, 7, 12, 13, 14, 15, 16, 17, 18)}
     assert {p.name for p in (folder / "json").glob(f"{RADIO}_*")} == names
-    assert "policy=websocket task.name=TASK" in (folder / "README.md").read_text()
+    assert f"policy=websocket task.name={RADIO} " in (folder / "README.md").read_text()
     assert "instance 45" in (of_2025.path / "report" / "index.html").read_text()
 
 
@@ -227,8 +227,7 @@ def test_the_readme_says_how_the_policy_was_served(factory, changed_policy):
     (command,) = re.findall(r"^    python -m pi_behavior\.policy\.server (.*)$", text, re.MULTILINE)
     config = tyro.cli(ServerConfig, args=shlex.split(command))
     assert config.policy == changed_policy
-    (mapping,) = re.findall(r"^    \{\n.*?^    \}$", text, re.MULTILINE | re.DOTALL)
-    (factory.workspace / "mapping.json").write_text(mapping)
+    shutil.copy(file.with_name("mapping.json"), factory.workspace)
     served, _ = read_mapping(factory.workspace / "mapping.json")
     assert {(entry.name, entry.path, entry.tasks) for entry in served} == {
         ("common", common.path / "checkpoint", frozenset({ALL_TASKS[TRASH].index})),
@@ -247,7 +246,7 @@ def test_submission(run, factory, tmp_path):
     wrapper.write_text("# a wrapper\n")
     run.config = dataclasses.replace(run.config, wrapper=str(wrapper))
     artifact, _ = make(run, factory.workspace)
-    (folder,) = [path for path in (artifact.path / "submission").iterdir() if path.is_dir()]
+    (folder,) = (artifact.path / "submission").glob("standard.*-??/")
     assert re.fullmatch(r"standard\.public\.Robot_lab\.A_university\.\d{4}-\d\d-\d\d", folder.name)
     names = {path.name for path in (folder / "json").iterdir()}
     wanted = {f"{task}_{i}_0.json" for task in TASKS for i in range(301, 311)}
@@ -262,13 +261,20 @@ def test_submission(run, factory, tmp_path):
     assert "Not BEHAVIOR scores; not for submission" in readme
     assert f"{TRASH}_304_0" in readme
     assert "wrapper.py" in readme
-    assert "--task-name TASK" in readme
+    assert all(f"--task-name {task} " in readme for task in TASKS)
     assert str(Path.home()) not in readme
     with zipfile.ZipFile(folder.with_name(folder.name + ".zip")) as archive:
         inside = set(archive.namelist())
         assert archive.testzip() is None
-    assert inside == {f"{folder.name}/{path}" for path in ("README.md", "wrapper.py")} | {
-        f"{folder.name}/json/{name}" for name in names
+    others = ("README.md", "wrapper.py", "mapping.json", "submission.json", "SHA256SUMS")
+    results = {f"{folder.name}/json/{name}" for name in names}
+    assert inside == results | {f"{folder.name}/{path}" for path in others}
+    with zipfile.ZipFile(folder.with_name(folder.name + ".metrics.zip")) as archive:
+        assert set(archive.namelist()) == results
+    # the recorded rollouts of the chosen policies, beside the zip
+    assert {path.name for path in folder.parent.joinpath("videos").iterdir()} == {
+        f"{RADIO}_301_0.mp4",
+        f"{TRASH}_301_0.mp4",
     }
 
 
