@@ -22,7 +22,8 @@ from components.runtime.progress import Progress
 class Import:
     """Make a checkpoint of ours from Pi0.5 base, to train from, or from a published policy, to serve.
 
-    Which of the two it is follows from the names of the tensors, the network's sizes from their shapes.
+    Which of the two it is follows from the names of the tensors, the network's sizes from their shapes. A
+    folder with model.safetensors and config.json is a Large Behavior Model of LeRobot (multi_task_dit).
     """
 
     source: tyro.conf.Positional[Path]
@@ -33,11 +34,15 @@ class Import:
     """Seed of the parameters that Pi0.5 base does not have."""
     asset_id: str = ""
     """Which assets of a policy to take, if there are several."""
+    clip: Path | None = None
+    """Folder of CLIP as published, whose tokenizer a policy of LeRobot is to have."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """Write a checkpoint of ours in the published layout: params/ and assets/."""
+    """Write a checkpoint of ours in the published layout: params/ and assets/, or LeRobot's files of a Large
+    Behavior Model.
+    """
 
     checkpoint: tyro.conf.Positional[Path]
     """Folder of a checkpoint, such as <workspace>/artifacts/train/<fingerprint>/checkpoint."""
@@ -77,15 +82,13 @@ def run(command: Command) -> int:
     """Run one of the commands; returns exit code 0."""
     # seconds of imports that `--help` should not wait for
     from pi_behavior.checkpoint import CheckpointError
-    from pi_behavior.published_exchange import export_published
 
     try:
         match command:
             case Import():
                 _import(command)
             case Export():
-                export_published(command.checkpoint, command.out, asset_id=command.asset_id)
-                print(f"{command.out}: params and assets/{command.asset_id} in the published layout")
+                _export(command)
             case Inspect():
                 _inspect(command.folder)
             case Names():
@@ -95,9 +98,37 @@ def run(command: Command) -> int:
     return 0
 
 
+def _export(command: Export) -> None:
+    from pi_behavior.checkpoint_description import read_config
+    from pi_behavior.lbm.config import LbmConfig
+    from pi_behavior.lbm.lerobot import export_lerobot
+    from pi_behavior.published_exchange import export_published
+
+    if isinstance(read_config(command.checkpoint)[0], LbmConfig):
+        export_lerobot(command.checkpoint, command.out)
+        print(f"{command.out}: a policy of LeRobot (multi_task_dit)")
+    else:
+        export_published(command.checkpoint, command.out, asset_id=command.asset_id)
+        print(f"{command.out}: params and assets/{command.asset_id} in the published layout")
+
+
 def _import(command: Import) -> None:
+    from pi_behavior.lbm.lerobot import import_lerobot, is_lerobot
     from pi_behavior.published_exchange import import_published
 
+    if is_lerobot(command.source):
+        with Progress().task("reading tensors") as bar:
+            policy = import_lerobot(
+                command.source,
+                command.out,
+                clip=command.clip,
+                on_tensor=lambda done, total: bar.update(completed=done, total=total),
+            )
+        missing = (
+            "" if policy.tokenizer else ", without a tokenizer: give CLIP's folder as --clip to serve it"
+        )
+        print(f"{command.out}: policy of LeRobot with its normalisation{missing}")
+        return
     with Progress().task("reading tensors") as bar:
         made = import_published(
             command.source,
@@ -118,9 +149,11 @@ def _import(command: Import) -> None:
 def _inspect(folder: Path) -> None:
     import numpy as np
 
+    from pi_behavior.lbm.clip_files import WEIGHTS, tensor_metadata
     from pi_behavior.published_exchange import open_tensors
 
-    tensors = open_tensors(folder).metadata
+    file = folder / WEIGHTS
+    tensors = tensor_metadata(file) if file.is_file() else open_tensors(folder).metadata
     size = Column("size", justify="right")
     table = Table("tensor", "shape", "dtype", size, title=escape(str(folder)))
     counts = {name: math.prod(leaf.shape) for name, leaf in tensors.items()}
@@ -135,15 +168,17 @@ def _inspect(folder: Path) -> None:
 
 def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
     from pi_behavior.checkpoint_description import DESCRIPTION, STATISTICS, read_config
-    from pi_behavior.config import ModelConfig
+    from pi_behavior.families import SIZES
     from pi_behavior.published_layout import BASE_NAMES, NAMES
 
     for place in (folder, folder.parent):
         if (place / DESCRIPTION).is_file():
             config, step = read_config(place)
-            size = next((name for name, known in ModelConfig.presets.items() if known == config), "other")
+            size = next((name for name, known in SIZES.items() if known == config), "other")
             state = "" if (place / STATISTICS).is_dir() else ", without statistics: train it first"
             return f"a checkpoint of ours, step {step}, size {size}{state}"
+    if any(name.startswith("noise_predictor.") for name in tensors):
+        return "a Large Behavior Model of LeRobot (multi_task_dit)"
     if tensors.keys() == set(NAMES.values()):
         return "a published policy"
     if tensors.keys() == set(BASE_NAMES.values()):
@@ -152,18 +187,18 @@ def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
 
 
 def _names(size: str) -> None:
-    from pi_behavior.config import ModelConfig
+    from pi_behavior.families import SIZES
     from pi_behavior.lbm.config import LbmConfig
     from pi_behavior.lbm.names import entries
     from pi_behavior.published_layout import published_shapes
 
-    if size in LbmConfig.presets:
-        shapes = {entry.name: entry.shape for entry in entries(LbmConfig.presets[size])}
-    elif size in ModelConfig.presets:
-        shapes = published_shapes(ModelConfig.presets[size])
+    if size not in SIZES:
+        raise UserError(f"the size is {size!r}; expected one of {', '.join(SIZES)}")
+    config = SIZES[size]
+    if isinstance(config, LbmConfig):
+        shapes = {entry.name: entry.shape for entry in entries(config)}
     else:
-        sizes = ", ".join([*ModelConfig.presets, *LbmConfig.presets])
-        raise UserError(f"the size is {size!r}; expected one of {sizes}")
+        shapes = published_shapes(config)
     lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))
     print("{\n" + ",\n".join(lines) + "\n}", flush=True)
     # the names alone are JSON

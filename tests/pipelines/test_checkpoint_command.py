@@ -9,7 +9,12 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
+from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig, VisionConfig
+from pi_behavior.lbm.config import ClipTextConfig, ClipVisionConfig, LbmConfig
+from pi_behavior.lbm.names import assemble, entries
+from pi_behavior.lbm.normalisation import Range, Ranges
+from pi_behavior.lbm.statistics import PolicyFiles
 from pi_behavior.published_layout import BASE_NAMES, published_shapes
 from pipelines import cli
 
@@ -62,6 +67,32 @@ def test_names_of_the_large_behavior_model_and_their_number(monkeypatch, capsys)
     assert shapes["noise_predictor.transformer_blocks.5.adaLN_modulation.1.weight"] == [3072, 4366]
     assert "observation_encoder.vision_encoder.model.vision_model.pre_layrnorm.weight" in shapes
     assert shown.err == "465 tensors, 248,893,191 parameters\n"
+
+
+def test_a_policy_of_lerobot_goes_in_and_out(tmp_path, monkeypatch, capsys) -> None:
+    sizes = {"width": 8, "depth": 1, "heads": 2, "mlp": 8}
+    config = LbmConfig(
+        vision=ClipVisionConfig(image_size=4, patch=2, **sizes),
+        text=ClipTextConfig(vocabulary=20, length=5, **sizes),
+        width=8,
+        depth=1,
+        heads=2,
+        crop=(4, 4),
+    )
+    zeros = assemble(config, {e.name: np.zeros(e.shape, np.float32) for e in entries(config)}, key="name")
+    scale = Range(np.zeros(23, np.float32), np.ones(23, np.float32))
+    files = PolicyFiles(Ranges(scale, scale), None)
+    checkpoint.save(tmp_path / "ours", zeros, config=config, statistics=files, step=7)
+    assert b1k(monkeypatch, "export", tmp_path / "ours", tmp_path / "published") == 0
+    assert "published: a policy of LeRobot (multi_task_dit)" in capsys.readouterr().out
+    assert b1k(monkeypatch, "inspect", tmp_path / "published") == 0
+    assert capsys.readouterr().out.endswith("a Large Behavior Model of LeRobot (multi_task_dit)\n")
+    assert b1k(monkeypatch, "import", tmp_path / "published", tmp_path / "back") == 0
+    assert "policy of LeRobot with its normalisation, without a tokenizer" in capsys.readouterr().out
+    assert b1k(monkeypatch, "inspect", tmp_path / "back") == 0
+    assert "a checkpoint of ours, step 0, size other" in capsys.readouterr().out
+    assert b1k(monkeypatch, "import", tmp_path / "published", tmp_path / "back") == 2
+    assert "is there already" in capsys.readouterr().err
 
 
 def test_import_lists_new_parameters_and_inspect_says_what_it_is(base, tmp_path, monkeypatch, capsys) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from pi_behavior.checkpoint_description import PARAMETERS, STATISTICS, write_con
 from pi_behavior.checkpoint_description import CheckpointError as CheckpointError
 from pi_behavior.checkpoint_description import read_config as read_config
 from pi_behavior.config import ModelConfig
+from pi_behavior.families import PolicyModel
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
 from pi_behavior.statistics import Statistics
@@ -48,12 +50,19 @@ class Checkpoint:
     """Training step at which it was saved."""
 
 
+class SavedBeside(Protocol):
+    """What goes into the folder `statistics/` of a checkpoint."""
+
+    def save(self, folder: Path) -> None:
+        """Write the files."""
+
+
 def save(
     path: Path,
     parameters: Mapping[str, jax.Array | np.ndarray],
     *,
-    config: ModelConfig,
-    statistics: Statistics | None,
+    config: PolicyModel,
+    statistics: SavedBeside | None,
     step: int,
 ) -> None:
     """Write a checkpoint; it appears whole or not at all, and replaces one of the same name.
@@ -155,6 +164,8 @@ def load(path: Path, dtype: str | None = None) -> Checkpoint:
             configuration.
     """
     config, step = read_config(path)
+    if not isinstance(config, ModelConfig):
+        raise CheckpointError(f"{path} is of another family of policies")
     statistics = read_statistics(path)
     # shapes only: the values are read, and initialising them costs seconds and the memory twice
     model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))

@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from pi_behavior.config import ModelConfig, from_document
+from pi_behavior.config import from_document
+from pi_behavior.families import FAMILIES, PolicyModel, family_of
 
 DESCRIPTION = "checkpoint.json"
 PARAMETERS = "params"
@@ -24,15 +25,16 @@ class CheckpointError(ValueError):
 class _Description(msgspec.Struct):
     step: int
     model: dict[str, Any]
+    family: str = "pi-behavior"
 
 
-def write_config(path: Path, config: ModelConfig, step: int) -> None:
+def write_config(path: Path, config: PolicyModel, step: int) -> None:
     """Write the description into a checkpoint's folder."""
-    text = json.dumps({"step": step, "model": asdict(config)}, indent=2)
+    text = json.dumps({"step": step, "family": family_of(config), "model": asdict(config)}, indent=2)
     (path / DESCRIPTION).write_text(text + "\n")
 
 
-def read_config(path: Path) -> tuple[ModelConfig, int]:
+def read_config(path: Path) -> tuple[PolicyModel, int]:
     """Read a checkpoint's configuration and step.
 
     Raises:
@@ -40,7 +42,10 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
     """
     try:
         description = msgspec.json.decode((path / DESCRIPTION).read_bytes(), type=_Description)
-        return from_document(ModelConfig, description.model), description.step
+        if description.family not in FAMILIES:
+            known = ", ".join(FAMILIES)
+            raise ValueError(f"its family is {description.family!r}; this version knows {known}")
+        return from_document(FAMILIES[description.family], description.model), description.step
     except (OSError, msgspec.MsgspecError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not a policy checkpoint: {error}. Expected a folder with {DESCRIPTION}, "

@@ -147,6 +147,8 @@ def export_published(path: Path, out: Path, *, asset_id: str = ASSET_ID) -> None
     if not asset_id or place.is_absolute() or ".." in place.parts:
         raise CheckpointError(f"the asset id is {asset_id!r}; expected a relative path such as {ASSET_ID}")
     config, _ = read_config(path)
+    if not isinstance(config, ModelConfig):
+        raise CheckpointError(f"{path} is of another family of policies")
     shapes = published_shapes(config)
     statistics = checkpoint.read_statistics(path)
     folder = path / PARAMETERS

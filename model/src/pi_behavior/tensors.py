@@ -82,6 +82,27 @@ def write_tensors(path: Path, tree: Mapping[str, Any]) -> None:
         )
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read all arrays of a checkpoint of ours, by dotted path, as float32.
+
+    Raises:
+        CheckpointError: the folder is missing or damaged.
+    """
+    metadata = tensor_metadata(path)
+    how = {name: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32) for name in metadata}
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            return dict(
+                checkpointer.restore(
+                    path.absolute(), args=ocp.args.PyTreeRestore(item=dict(metadata), restore_args=how)
+                )
+            )
+    except Exception as error:  # Orbax and TensorStore have no common one
+        raise CheckpointError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}. Is the copy complete?"
+        ) from error
+
+
 def tensor_metadata(path: Path) -> Any:
     """Shapes and types of the arrays that Orbax wrote into a folder, as a tree; reads no arrays.
 

@@ -4,7 +4,7 @@ Our layers are stacked along a leading axis, and kernels are [in, out]; publishe
 layer, and are [out, in].
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -167,10 +167,21 @@ def _published(config: LbmConfig, part: str, names: list[str], encoder: str, lay
 def assemble(
     config: LbmConfig, tensors: Mapping[str, np.ndarray], *, key: Literal["name", "plain"], optional: str = ""
 ) -> dict[str, np.ndarray]:
+    """All parameters of a policy; see `assemble_parts`."""
+    return assemble_parts(entries(config), tensors, key=key, optional=optional)
+
+
+def assemble_parts(
+    parts: Iterable[Entry],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    key: Literal["name", "plain"],
+    optional: str = "",
+) -> dict[str, np.ndarray]:
     """Parameters by our dotted path, from tensors in other names.
 
     Args:
-        config: the policy.
+        parts: the tensors that the parameters consist of.
         tensors: published tensors in LeRobot's form and names, or plain ones in ours.
         key: which names they have.
         optional: part of a path whose tensors may be absent; they are zero then.
@@ -180,7 +191,7 @@ def assemble(
     """
     problems: list[str] = []
     stacked: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
-    for entry in entries(config):
+    for entry in parts:
         name = getattr(entry, key)
         tensor = tensors.get(name)
         shape = entry.shape if key == "name" else entry.our_shape
@@ -195,7 +206,7 @@ def assemble(
             stacked.setdefault(entry.path, {})[entry.index] = ours
     if problems:
         raise CheckpointError("the tensors do not fit the network:\n  " + "\n  ".join(sorted(problems)))
-    return {path: _stack(parts) for path, parts in stacked.items()}
+    return {path: _stack(found) for path, found in stacked.items()}
 
 
 def _stack(parts: Mapping[tuple[int, ...], np.ndarray]) -> np.ndarray:
