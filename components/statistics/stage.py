@@ -32,7 +32,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             stages = TASKS_BY_INDEX[episode.task].stages
             accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
             sample.update(number, state, actions)
-        statistics = accumulator.finish(normalisation=config.normalisation)
+        statistics = replace(
+            accumulator.finish(normalisation=config.normalisation), proprioception=dataset.proprioception
+        )
         fast = None
         if config.fast_vocabulary:
             statistics, fast = _with_tokenizer(statistics, sample, config.fast_vocabulary, work)

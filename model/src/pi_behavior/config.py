@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import msgspec
 
-from pi_behavior.challenge import MAX_STAGES, STAGE_COUNTS
+from pi_behavior.challenge import EDITIONS, MAX_STAGES, STAGE_COUNTS
 from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
 
 T = TypeVar("T")
@@ -110,7 +110,8 @@ class ModelConfig:
     """The whole network. The defaults are the published policy's, 3,404.5 M parameters."""
 
     presets: ClassVar[Mapping[str, "ModelConfig"]]
-    """Configurations by name: tiny, small, full. Values given besides a name change its fields."""
+    """Configurations by name: tiny, small, full (the published network, for the 50 tasks of 2025), full_2026
+    (for 100 tasks). Values given besides a name change its fields."""
 
     vision: VisionConfig = VisionConfig()
     """The transformer that encodes the cameras' images."""
@@ -135,7 +136,8 @@ class ModelConfig:
     fast_vocabulary: int = 1024
     """Most tokens of the FAST tokenizer."""
     stage_counts: tuple[int, ...] = STAGE_COUNTS
-    """Stages per task; its length is the number of task embeddings."""
+    """Stages per task; its length is the number of task embeddings. The published network's are those of
+    2025."""
     state_encoding: StateEncoding = "digitised"
     """digitised: 32 tokens, one per dimension, from 256 bins (the report). projected: one token, a linear
     map of the state; learns faster from scratch."""
@@ -229,6 +231,7 @@ def _tiny() -> ModelConfig:
         expert_width=128,
         expert_mlp=256,
         vocabulary=256,
+        stage_counts=EDITIONS["2026"].stage_counts,
         state_encoding="projected",
         steps_per_token=5,
         prediction="clean",
@@ -251,9 +254,17 @@ def _small() -> ModelConfig:
         expert_width=256,
         expert_mlp=768,
         vocabulary=256,
+        stage_counts=EDITIONS["2026"].stage_counts,
         freeze_vision=False,
         dtype="float32",
     )
 
 
-ModelConfig.presets = MappingProxyType({"tiny": _tiny(), "small": _small(), "full": ModelConfig()})
+ModelConfig.presets = MappingProxyType(
+    {
+        "tiny": _tiny(),
+        "small": _small(),
+        "full": ModelConfig(),
+        "full_2026": ModelConfig(stage_counts=EDITIONS["2026"].stage_counts),
+    }
+)

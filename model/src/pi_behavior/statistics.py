@@ -15,12 +15,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from pi_behavior import statistics_files
+from pi_behavior.challenge import BaseVelocity
 from pi_behavior.correlation import EPSILON, correction_matrix, pad_correlation, shrunk_covariance
 from pi_behavior.fast import FastTokenizer
-from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, DELTA_DIMS, GRIPPERS, MODEL_DIM
+from pi_behavior.layout import (
+    ACTION_DIM,
+    ACTION_HORIZON,
+    BASE,
+    DELTA_DIMS,
+    GRIPPERS,
+    MODEL_DIM,
+    proprioception_layout,
+)
 
 CLOSED_GRIPPER = -0.98
 """A gripper below this is closed."""
+_WORLD_STD, _ROBOT_STD = 0.03, 0.04
+"""Deviations of the base's velocity are below the first in data of 2025, and above the second in 2026's."""
 Normalisation = Literal["report", "per_step", "global"]
 Vector = Float32[np.ndarray, "23"]
 PerStep = Float32[np.ndarray, "30 23"]
@@ -55,11 +66,27 @@ class Statistics:
     """Mean length (steps) and displacements (m) of the demonstrations by task name."""
     closure: Mapping[str, Sequence[Sequence[bool]]] = field(default_factory=dict)
     """By task index: for every stage, whether the left and the right gripper was ever closed."""
+    proprioception: int = 0
+    """Values per frame of the demonstrations' proprioception, which tell its layout; 0 where nobody recorded
+    it, as in published statistics."""
     num_frames: int = 0
     num_chunks: int = 0
     horizon: int = ACTION_HORIZON
     fast: FastTokenizer | None = None
     """Tokenizer of chunks that `normalise_quantiles` has mapped, for the FAST loss."""
+
+    @property
+    def base_velocity(self) -> BaseVelocity | None:
+        """What the base part of the states is: by the record, else by its size; None if that is in between.
+
+        Source of the thresholds: figures that participants of the challenge reported.
+        """
+        if self.proprioception:
+            return proprioception_layout(self.proprioception).base_velocity
+        std = self.state_std[BASE]
+        if (std < _WORLD_STD).all():
+            return "world"
+        return "robot" if (std > _ROBOT_STD).all() else None
 
     def normalise_state(self, state: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 23"]:
         """Scale states to zero mean and unit variance."""

@@ -24,6 +24,8 @@ from pi_behavior.policy.protocol import ProtocolError
 from pi_behavior.policy.service import PolicyService
 from pi_behavior.policy.switching import CheckpointPool
 
+BROKEN_TASK = 48
+
 
 class FormulaPredictor:
     """Chunks by a formula of everything in the request, so that a mix-up of requests shows."""
@@ -35,19 +37,21 @@ class FormulaPredictor:
         self.offset = offset
         self.batches: list[int] = []
         self.stages: list[int] = []
+        self.base_velocities: list[str | None] = []
 
     def check(self, request: Request) -> None:
-        if request.task > 49:
+        if request.task > 99:
             raise ProtocolError(f"task {request.task} is unknown")
 
     def predict(self, requests: Sequence[Request]) -> list[Prediction]:
         self.batches.append(len(requests))
         self.stages += [request.stage for request in requests]
+        self.base_velocities += [request.base_velocity for request in requests]
         return [self._predict(request) for request in requests]
 
     def _predict(self, request: Request) -> Prediction:
-        if request.task == 49:
-            raise RuntimeError("task 49 breaks this network")
+        if request.task == BROKEN_TASK:
+            raise RuntimeError("task 48 breaks this network")
         noise = np.random.default_rng([*request.noise, request.task]).normal(size=(1, ACTION_DIM)) * 0.01
         start = request.state if request.saved is None else request.saved[0]
         ramp = np.arange(ACTION_HORIZON)[:, None] * 0.001
@@ -89,10 +93,11 @@ def _serve(
     config: PolicyConfig | None = None,
     api_key: str | None = None,
     window: float = 0.005,
+    ports: int = 1,
 ) -> Iterator[int]:
     pool = CheckpointPool([CheckpointEntry("formula", Path(), None)], lambda _: predictor, capacity=1)
     service = PolicyService(config or PolicyConfig(), pool, max_batch=4, window=window, api_key=api_key)
-    ports: list[int] = []
+    bound: list[int] = []
     started = threading.Event()
     stops: list[Callable[[], object]] = []
     errors: list[BaseException] = []
@@ -103,11 +108,11 @@ def _serve(
         stops.append(lambda: loop.call_soon_threadsafe(stop.set))
 
         def ready(port: int) -> None:
-            ports.append(port)
+            bound.append(port)
             started.set()
 
         await pool.warm()
-        await service.run("127.0.0.1", 0, ready=ready, stop=stop)
+        await service.run("127.0.0.1", 0, ports=ports, ready=ready, stop=stop)
 
     def run() -> None:
         try:
@@ -121,8 +126,8 @@ def _serve(
     thread.start()
     try:
         assert started.wait(20)
-        assert ports, errors
-        yield ports[0]
+        assert bound, errors
+        yield bound[0]
     finally:
         stops[0]()
         thread.join(30)

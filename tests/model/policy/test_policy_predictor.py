@@ -75,6 +75,41 @@ def test_answers_do_not_depend_on_the_batch(predictor):
     np.testing.assert_array_equal(predictor.predict([first])[0].chunk, alone.chunk)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "std", "sent", "masked"),
+    [
+        (256, 1.0, "robot", True),
+        (256, 1.0, "world", False),
+        (61, 0.01, "robot", False),
+        (61, 0.01, "world", True),
+        (0, 0.02, "robot", True),  # nobody recorded it: the size tells
+        (0, 0.02, "world", False),
+        (0, 0.1, "robot", False),
+        (0, 0.1, "world", True),
+        (0, 0.035, "robot", False),
+        (256, 1.0, None, False),
+    ],
+)
+def test_base_velocities_of_another_edition_are_masked(folder, caplog, recorded, std, sent, masked):
+    loaded = checkpoint.load(folder)
+    states = loaded.statistics.state_std.copy()
+    states[:3] = std
+    statistics = dataclasses.replace(loaded.statistics, proprioception=recorded, state_std=states)
+    predictor = JaxPredictor(dataclasses.replace(loaded, statistics=statistics), POLICY, [2])
+    asked = dataclasses.replace(make_request(1), base_velocity=sent)
+    mean = asked.state.copy()
+    mean[:3] = statistics.state_mean[:3]
+    plain = dataclasses.replace(asked, base_velocity=None)
+    chunk, given, at_mean = (
+        predictor.predict([request, plain])[0].chunk
+        for request in (asked, plain, dataclasses.replace(plain, state=mean))
+    )
+    assert not np.array_equal(given, at_mean)
+    np.testing.assert_array_equal(chunk, at_mean if masked else given)
+    said = [record for record in caplog.records if "replaced by the training mean" in record.message]
+    assert len(said) == masked
+
+
 @pytest.mark.parametrize("inpainting", ["soft", "hard"])
 def test_answer_is_the_network_in_absolute_units(folder, inpainting):
     """Against the same computation written out, without the predictor's helpers."""
@@ -131,8 +166,8 @@ def test_images_of_any_size_and_unknown_tasks(predictor):
     assert chunk.shape == (30, 23)
     assert chunk.dtype == np.float32
     assert np.isfinite(chunk).all()
-    with pytest.raises(ProtocolError, match="task 50"):
-        predictor.check(dataclasses.replace(make_request(7), task=50))
+    with pytest.raises(ProtocolError, match="task 100"):
+        predictor.check(dataclasses.replace(make_request(7), task=100))
     with pytest.raises(ValueError, match="3 requests"):
         predictor.predict([make_request(7)] * 3)
 
@@ -177,7 +212,7 @@ def test_command_serves_a_mapping_and_stops_on_sigterm(folder, tmp_path, observa
             digest = tree_digest(hash_files(folder))
             assert metadata["checkpoints"] == {"only": {"tasks": [0, 1], "digest": digest}}
             for step in range(2):
-                socket.send(pack(observation(step, task=1) | {"__action_chunk_size__": 30}))
+                socket.send(pack(observation(step, task=1) | {"__action_chunk_size__": 3}))
                 answer = unpack(socket.recv(timeout=60))
                 assert answer["action_chunk"].shape == (3, 23)
             with session(url) as other:
@@ -204,7 +239,7 @@ def test_command_serves_a_champion_with_its_settings(folder, tmp_path, observati
         metadata = unpack(socket.recv())
         assert metadata["checkpoints"]["common"]["tasks"] == [1]
         assert metadata["settings"] == dataclasses.asdict(PolicyConfig(**{**policy, "num_steps": 1}))
-        socket.send(pack(observation(0, task=1) | {"__action_chunk_size__": 30}))
+        socket.send(pack(observation(0, task=1) | {"__action_chunk_size__": 4}))
         assert unpack(socket.recv(timeout=60))["action_chunk"].shape == (4, 23)
     assert '"execute": 4' in server.log.read_text()
 

@@ -22,6 +22,7 @@ from pi_behavior.layout import (
     CAMERA_VIDEO_KEYS,
     DATASET_ACTION_KEY,
     DATASET_STATE_KEY,
+    PROPRIOCEPTION_BY_LENGTH,
     state_from_proprioception,
 )
 
@@ -148,6 +149,12 @@ class LeRobotDataset:
             self._last_table.table = read_table(path, (columns | {"episode_index"}).__contains__)
             self._last_table.key = key
         return self._last_table.table
+
+    @property
+    def proprioception(self) -> int:
+        """Values per frame of `observation.state`, as its features say; 0 if they do not."""
+        shape = self._features.get(DATASET_STATE_KEY, {}).get("shape") or [0]
+        return shape[0] if isinstance(shape[0], int) and shape[0] in PROPRIOCEPTION_BY_LENGTH else 0
 
     def state_and_actions(
         self, episode: Episode

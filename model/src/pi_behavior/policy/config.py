@@ -1,6 +1,6 @@
 """Settings of the policy in use: how chunks become actions. Source: report, section 7."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pi_behavior.config import require
@@ -50,6 +50,22 @@ class PolicyConfig:
     def kept(self) -> int:
         """Steps that are kept for the next chunk."""
         return 0 if self.inpainting == "off" else self.keep
+
+    def replaying(self, size: int) -> "PolicyConfig | None":
+        """The settings to plan with for a client that replays chunks of exactly `size` actions.
+
+        A chunk must not cross a boundary between two plans. So where the size divides `execute`, nothing
+        changes; else there is a plan for every chunk, compressed as much as usual if the horizon allows.
+
+        Returns:
+            None where the actions and what inpainting keeps do not fit into the horizon.
+        """
+        if self.execute % size == 0:
+            return self
+        if size + self.kept > ACTION_HORIZON:
+            return None
+        planned = min(round(size * self.compress_from / self.execute), ACTION_HORIZON - self.kept)
+        return replace(self, execute=size, compress_from=planned if planned >= _SPLINE_POINTS else size)
 
     def __post_init__(self) -> None:
         """Check that chunks are long enough for what is taken from them."""

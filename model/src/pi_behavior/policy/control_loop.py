@@ -108,12 +108,21 @@ class ControlLoop:
         """Actions until the network is needed again."""
         return len(self._queue)
 
-    def plan(self, prediction: Prediction, state: Float[np.ndarray, "23"]) -> None:
+    def discard(self) -> None:
+        """Forget the queued actions: the next chunk starts with the first of them, as far as any are kept."""
+        if self._queue and self.saved is not None:
+            self.saved = np.concatenate([self._queue, self.saved])[: self.config.kept]
+        self._queue.clear()
+
+    def plan(
+        self, prediction: Prediction, state: Float[np.ndarray, "23"], config: PolicyConfig | None = None
+    ) -> None:
         """Queue the actions of a new chunk, and count its vote for the stage.
 
         Args:
             prediction: the network's answer for this observation, this stage and the saved actions.
-            state: this observation's un-normalised state.
+            state: this observation's un-normalised state, and what the robot does to hold still.
+            config: other settings for this chunk, as `PolicyConfig.replaying` gives.
 
         Raises:
             ValueError: the chunk has another shape, or values that are not finite.
@@ -128,7 +137,7 @@ class ControlLoop:
                 "finite values; the checkpoint or the observation is broken"
             )
         chunk = self._apply_rules(chunk, state)
-        self._enqueue(chunk)
+        self._enqueue(chunk, config or self.config)
         if self.config.voting != "oracle":
             stage = self.stage
             transition = self.tracker.update(prediction.stage_logits)
@@ -163,8 +172,7 @@ class ControlLoop:
             return action.apply(chunk, state)
         return chunk
 
-    def _enqueue(self, chunk: Float[np.ndarray, "30 23"]) -> None:
-        config = self.config
+    def _enqueue(self, chunk: Float[np.ndarray, "30 23"], config: PolicyConfig) -> None:
         end = config.execute
         actions = chunk[:end]
         if config.compress_from != config.execute:

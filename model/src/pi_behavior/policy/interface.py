@@ -7,6 +7,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from pi_behavior.challenge import BaseVelocity
+
 ClosureTable = Bool[np.ndarray, "stages 2"]
 """Whether the left and the right gripper may be closed, per stage of one task."""
 
@@ -39,6 +41,8 @@ class Request:
     saved: Float[np.ndarray, "k 23"] | None
     """Absolute actions that the chunk should start with; None on the first call of an episode."""
     noise: NoiseId
+    base_velocity: BaseVelocity | None = None
+    """What the state's base part is; None is what the network was trained with."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.checkpoint import Checkpoint
 from pi_behavior.checkpoint_description import read_config
 from pi_behavior.flow import Correlation, Inpainting, correlated_noise, sample
-from pi_behavior.layout import ACTION_DIM, CAMERAS, MODEL_DIM
+from pi_behavior.layout import ACTION_DIM, BASE, CAMERAS, MODEL_DIM
 from pi_behavior.network import PiBehavior
 from pi_behavior.observation import Observation, resize_with_padding
 from pi_behavior.policy.config import PolicyConfig
@@ -109,6 +109,7 @@ class JaxPredictor:
             jnp.asarray(correction, jnp.float32),
         )
         self._sizes: set[tuple[int, ...]] = set()
+        self._masked = False
         self._compile()
 
     @classmethod
@@ -199,6 +200,7 @@ class JaxPredictor:
         self, requests: Sequence[Request]
     ) -> tuple[Float[np.ndarray, "b 30 32"], Float[np.ndarray, "b 15"]]:
         state = self._statistics.normalise_state(np.stack([request.state for request in requests]))
+        self._mask_base(state, requests)
         observation = Observation(
             images={camera: self._images(requests, camera) for camera in CAMERAS},
             state=jnp.asarray(np.pad(state, ((0, 0), (0, MODEL_DIM - state.shape[-1]))), jnp.float32),
@@ -217,6 +219,24 @@ class JaxPredictor:
             steps=self._policy.num_steps,
         )
         return np.asarray(chunk), np.asarray(logits)
+
+    def _mask_base(self, state: Float[np.ndarray, "b 23"], requests: Sequence[Request]) -> None:
+        """Set the base part of normalised states to the training mean where it means something else there.
+
+        The velocities of one edition would lie tens of standard deviations off those of the other.
+        """
+        trained = self._statistics.base_velocity
+        masked = [request.base_velocity not in (None, trained) for request in requests]
+        if trained is None or not any(masked):
+            return
+        state[np.array(masked), BASE] = 0.0
+        if not self._masked:
+            self._masked = True
+            logger.warning(
+                "the checkpoint was trained with base velocities in the %s's frame, and a client sends them "
+                "in another: the base part of its states is replaced by the training mean",
+                trained,
+            )
 
     def _images(self, requests: Sequence[Request], camera: str) -> Array:
         size = self._config.vision.image_size

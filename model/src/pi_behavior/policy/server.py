@@ -21,6 +21,7 @@ from pi_behavior.policy.service import PolicyService
 from pi_behavior.policy.switching import CheckpointPool, CheckpointUnavailableError
 
 logger = logging.getLogger(__name__)
+_MOST_PORTS, _LAST_PORT = 1024, 65535
 API_KEY_VARIABLE = "B1K_API_KEY"
 
 
@@ -72,9 +73,12 @@ class ServerConfig(Source):
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 for other machines."""
     port: int = 8000
-    """Port to listen at; 0 takes a free one."""
+    """First port to listen at; 0 takes free ones."""
+    ports: int = 1
+    """How many ports, one after the other, to serve the same network at: for evaluators that want an endpoint
+    per environment. Any number of connections may also share a port."""
     port_file: Path | None = None
-    """File to write the port to once the server is ready."""
+    """File to write the first port to once the server is ready at all."""
     api_key_file: Path | None = None
     """File whose text clients must send as `Authorization: Api-Key TEXT`; the environment variable
     B1K_API_KEY does the same."""
@@ -97,6 +101,13 @@ class ServerConfig(Source):
         super().__post_init__()
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(f"--batch-sizes is {self.batch_sizes}; expected sizes from 1 up")
+        if not 1 <= self.ports <= _MOST_PORTS:
+            raise ValueError(f"--ports is {self.ports}; expected 1 to {_MOST_PORTS}")
+        if self.port and self.port + self.ports - 1 > _LAST_PORT:
+            raise ValueError(
+                f"--port {self.port} with --ports {self.ports} ends at {self.port + self.ports - 1}; "
+                f"expected ports up to {_LAST_PORT}"
+            )
         if self.window_ms < 0:
             raise ValueError(f"--window-ms is {self.window_ms}; expected 0 or more")
 
@@ -125,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: cannot listen at {config.host}:{config.port}: {error}", file=sys.stderr)
+        print(f"error: cannot listen at {config.host}, {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -146,11 +157,12 @@ async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerCon
         loop.add_signal_handler(number, stop.set)
 
     def ready(port: int) -> None:
-        logger.info("serving at ws://%s:%d", config.host, port)
+        others = "" if config.ports == 1 else f" and the ports up to {port + config.ports - 1}"
+        logger.info("serving at ws://%s:%d%s", config.host, port, others)
         if config.port_file is not None:
             write_atomic(config.port_file, f"{port}\n")
 
-    await service.run(config.host, config.port, ready=ready, stop=stop)
+    await service.run(config.host, config.port, ports=config.ports, ready=ready, stop=stop)
     logger.info("stopped")
 
 

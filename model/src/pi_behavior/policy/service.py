@@ -20,13 +20,23 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from pi_behavior.challenge import EDITIONS
-from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HIGH, ACTION_HORIZON, ACTION_LOW, CONTROL_HZ
+from pi_behavior.layout import (
+    ACTION_DIM,
+    ACTION_GROUPS,
+    ACTION_HIGH,
+    ACTION_HORIZON,
+    ACTION_LOW,
+    CONTROL_HZ,
+    PROPRIOCEPTION_BY_LENGTH,
+)
 from pi_behavior.policy import protocol
 from pi_behavior.policy.batching import Batcher
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import Event
 from pi_behavior.policy.interface import Prediction, Predictor, Request
 from pi_behavior.policy.metrics import ServerMetrics
+from pi_behavior.policy.ports import listen
+from pi_behavior.policy.reconnection import Seat, Seats
 from pi_behavior.policy.session import Session
 from pi_behavior.policy.switching import CheckpointPool, CheckpointUnavailableError, UnknownTaskError
 
@@ -68,20 +78,24 @@ class PolicyService:
         self._connections = 0
         self._busy: set[ServerConnection] = set()
         """Connections whose message is being answered."""
+        self._seats = Seats()
         self._stopping = False
 
-    async def run(self, host: str, port: int, *, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    async def run(
+        self, host: str, port: int, *, ports: int = 1, ready: Callable[[int], None], stop: asyncio.Event
+    ) -> None:
         """Serve until told to stop.
 
         Args:
             host: address to listen at.
-            port: port; 0 takes a free one.
-            ready: called with the bound port when connections are accepted.
+            port: first port; 0 takes free ones.
+            ports: how many ports, one after the other, the same network is served on.
+            ready: called with the first port when connections are accepted at all of them.
             stop: ends the service: requests that are being computed are answered, then connections are closed
                 (code 1001).
 
         Raises:
-            OSError: the address cannot be bound.
+            OSError: an address cannot be bound.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="network") as executor:
             self._batcher = Batcher(
@@ -92,38 +106,42 @@ class PolicyService:
                 clients=lambda: self._connections,
             )
             batches = asyncio.create_task(self._batcher.serve())
-            # No ping timeout: a simulator that loads a scene for minutes answers no ping.
-            server = await serve(
-                self._handle,
-                host,
-                port,
-                compression=None,
-                max_size=MAX_MESSAGE,
-                max_queue=1,  # a client that does not wait for its answers must not fill the memory
-                ping_timeout=None,
-                process_request=self._http,
-            )
+            servers = await listen(partial(self._serve, host), port, ports)
             try:
-                ready(server.sockets[0].getsockname()[1])
+                ready(servers[0].sockets[0].getsockname()[1])
                 stopping = asyncio.create_task(stop.wait())
                 await asyncio.wait({stopping, batches}, return_when=asyncio.FIRST_COMPLETED)
                 stopping.cancel()
                 if batches.done():
                     batches.result()
             finally:
-                await self._stop(server)
+                await self._stop(servers)
                 batches.cancel()
 
-    async def _stop(self, server: Server) -> None:
+    async def _serve(self, host: str, port: int) -> Server:
+        # No ping timeout: a simulator that loads a scene for minutes answers no ping.
+        return await serve(
+            self._handle,
+            host,
+            port,
+            compression=None,
+            max_size=MAX_MESSAGE,
+            max_queue=1,  # a client that does not wait for its answers must not fill the memory
+            ping_timeout=None,
+            process_request=self._http,
+        )
+
+    async def _stop(self, servers: Sequence[Server]) -> None:
         """Accept nothing more, close idle connections at once, and the others after their answer."""
         self._stopping = True
-        server.close(close_connections=False)
-        idle = server.connections - self._busy
+        for server in servers:
+            server.close(close_connections=False)
+        idle = {connection for server in servers for connection in server.connections} - self._busy
         closing = asyncio.gather(*(connection.close(CloseCode.GOING_AWAY) for connection in idle))
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
                 await closing
-                await server.wait_closed()
+                await asyncio.gather(*(server.wait_closed() for server in servers))
         except TimeoutError:
             logger.warning("stopping with %d requests unanswered", len(self._busy))
 
@@ -166,16 +184,20 @@ class PolicyService:
 
     async def _handle(self, connection: ServerConnection) -> None:
         """Serve one connection to its end; its errors end no other."""
-        peer = str(connection.remote_address)
-        session = Session(self._config, self._submit, self._pool.closure, partial(self._on_event, peer))
+        peer, port = str(connection.remote_address), connection.local_address[1]
+        seat = self._seats.open(port, self._session(peer), connection)
         self._connections += 1
         self.metrics.sessions.inc()
         logger.info("session of %s opened", peer)
+        first = True
         try:
             await connection.send(protocol.pack(self._metadata()))
             async for frame in connection:
                 self._busy.add(connection)
-                answer = await self._answer(session, frame)
+                if seat.connection is not connection:  # another one has taken this one's session over
+                    seat = self._seats.open(port, self._session(peer), connection)
+                answer = await self._answer(seat, frame, port, first)
+                first = False
                 if answer is not None:
                     await connection.send(protocol.pack(answer))
                 self._busy.discard(connection)
@@ -185,20 +207,24 @@ class PolicyService:
         except ConnectionClosed:
             pass
         except Exception as error:
+            seat.frame = None  # what comes after an error starts clean
             await self._refuse(connection, peer, error)
         finally:
             self._busy.discard(connection)
             self._connections -= 1
             self.metrics.sessions.dec()
-            session.reset()
-            rules = dict(session.counts)
+            self._seats.leave(port, seat, connection)
+            episodes, rules = seat.session.summary()
             logger.info(
                 "session of %s closed after %d episodes; rules: %s",
                 peer,
-                session.episode,
+                episodes,
                 rules,
-                extra={"event": {"session": peer, "episodes": session.episode, "rules": rules}},
+                extra={"event": {"session": peer, "episodes": episodes, "rules": rules}},
             )
+
+    def _session(self, peer: str) -> Session:
+        return Session(self._config, self._submit, self._pool.closure, partial(self._on_event, peer))
 
     async def _refuse(self, connection: ServerConnection, peer: str, error: Exception) -> None:
         """Tell a client why its session ends."""
@@ -214,7 +240,8 @@ class PolicyService:
             await connection.send(text)
             await connection.close(CloseCode.INTERNAL_ERROR, "see the last text frame")
 
-    async def _answer(self, session: Session, frame: str | bytes) -> dict[str, Any] | None:
+    async def _answer(self, seat: Seat, frame: str | bytes, port: int, first: bool) -> dict[str, Any] | None:
+        """Answer a message; `first` says whether it is the connection's first one."""
         start = time.monotonic()
         if isinstance(frame, str):
             raise protocol.ProtocolError("got a text frame; expected a binary msgpack frame")
@@ -225,9 +252,15 @@ class PolicyService:
         if not isinstance(reset, bool | np.bool_):
             raise protocol.ProtocolError(f"{protocol.RESET} is {type(reset).__name__}; expected true")
         if reset:
-            session.reset()
+            seat.session.reset()
+            seat.frame = seat.answer = None
             return None
-        answer = await session.act(message)
+        back = first and await self._seats.take_over(port, seat, frame)
+        async with seat.lock:
+            if not back or seat.answer is None:
+                seat.frame, seat.answer = frame, None
+                seat.answer = await seat.session.act(message)
+            answer = dict(seat.answer)
         seconds = time.monotonic() - start
         self.metrics.steps.inc()
         self.metrics.seconds.observe(seconds)
@@ -239,6 +272,7 @@ class PolicyService:
         return {
             "policy": "pi-behavior",
             "edition": list(EDITIONS),
+            "proprioception": list(PROPRIOCEPTION_BY_LENGTH),
             "action": {
                 "dim": ACTION_DIM,
                 "groups": {name: list(indices) for name, indices in ACTION_GROUPS.items()},

@@ -1,35 +1,25 @@
-"""One connection's session: observations in, actions out, one control loop per environment.
-
-Source: the challenge's observation keys; the batched evaluator sends a leading axis of environments.
-"""
+"""One connection's session: observations in, actions out, one control loop per environment."""
 
 import asyncio
+import logging
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from pi_behavior.challenge import MAX_STAGES
-from pi_behavior.layout import (
-    ACTION_HORIZON,
-    CAMERA_OBSERVATION_KEYS,
-    ORACLE_STAGE_KEY,
-    PROPRIOCEPTION_DIM,
-    PROPRIOCEPTION_KEY,
-    TASK_ID_KEY,
-    state_from_proprioception,
-)
+from pi_behavior.layout import ACTION_HORIZON, BASE, ORACLE_STAGE_KEY
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import ControlLoop, Event
 from pi_behavior.policy.interface import NoiseId, Prediction, Request
-from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ACTION_CHUNK_SIZE, ProtocolError
+from pi_behavior.policy.observation_message import ObservationMessage
+from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ProtocolError
 from pi_behavior.policy.rules import ClosureLookup
 
-MAX_ENVIRONMENTS = 256
-MAX_SIDE = 2048
-"""Largest height and width of an image, in pixels; no camera has more."""
+logger = logging.getLogger(__name__)
 Submit = Callable[[Request], Awaitable[Prediction]]
 
 
@@ -60,10 +50,13 @@ class Session:
         """Episodes by the CRC-32 of their first observation."""
         self._episodes: dict[int, tuple[int, int]] = {}
         """Start and repeat of each environment's episode."""
+        self._refused: set[int] = set()
+        """Sizes of chunks that the client asked for in vain."""
         self.episode = 0
         """Episodes finished; several resets in a row count once."""
         self.counts: Counter[str] = Counter()
         """Rule applications of all finished episodes."""
+        self._told: Counter[str] = Counter()
 
     def reset(self) -> None:
         """End the episode of all environments."""
@@ -73,57 +66,64 @@ class Session:
             self.counts.update(loop.counts)
         self._loops = []
 
+    def summary(self) -> tuple[int, dict[str, int]]:
+        """Episodes so far, with the one that is running, and applications of rules since the last summary."""
+        counts = sum((loop.counts for loop in self._loops), self.counts.copy())
+        new, self._told = counts - self._told, counts
+        return self.episode + bool(self._loops), dict(new)
+
     async def act(self, message: dict[str, Any]) -> dict[str, Any]:
         """Answer one observation.
 
         Args:
-            message: the observation: proprioception [256] or [environments, 256], the task id, and images
-                [h, w, 3 or 4], with the same leading axis, where the network is called. With
-                `__action_chunk_size__`, a chunk of so many actions, K, is asked for.
+            message: the observation, see `ObservationMessage`; images are needed where the network is called.
 
         Returns:
-            `action` float32 [23] or [environments, 23]; where a chunk was asked for, also `action_chunk`
-            [..., n, 23] with `action` first. n is smaller than K where the network is to be called sooner: a
-            client that replays a chunk would skip the observation for that call.
+            `action` float32 [23], or [environments, 23] if the observation has that axis. Where the client
+            asked for a chunk of K actions, also `action_chunk` [..., K, 23] with `action` first; it is absent
+            where no such chunk can be planned, see `PolicyConfig.replaying`.
 
         Raises:
             ProtocolError: something of the observation is missing or has another shape.
         """
-        wanted = _chunk_size(message)
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused
-            proprioception = _array(message, PROPRIOCEPTION_KEY).astype(np.float32)
-        if proprioception.ndim not in (1, 2) or proprioception.shape[-1] != PROPRIOCEPTION_DIM:
-            raise ProtocolError(
-                f"{PROPRIOCEPTION_KEY} has the shape {proprioception.shape}; expected "
-                f"({PROPRIOCEPTION_DIM},) or (environments, {PROPRIOCEPTION_DIM})"
-            )
-        batched = proprioception.ndim == 2
-        with np.errstate(over="ignore"):
-            states = np.atleast_2d(state_from_proprioception(proprioception))
-        if not np.isfinite(proprioception).all() or not np.isfinite(states).all():
-            raise ProtocolError(f"{PROPRIOCEPTION_KEY} has values that are not finite")
-        tasks = _whole_numbers(message, TASK_ID_KEY, len(states))
-        stages: list[int] | list[None] = [None] * len(states)
+        observation = ObservationMessage.read(message)
+        environments = len(observation.states)
+        stages: list[int] | list[None] = [None] * environments
         if self._config.voting == "oracle":
-            stages = _whole_numbers(message, ORACLE_STAGE_KEY, len(states))
-        self._make_loops(len(states))
-        for loop, task, stage in zip(self._loops, tasks, stages, strict=True):
+            stages = observation.whole_numbers(ORACLE_STAGE_KEY)
+        self._make_loops(environments)
+        for loop, task, stage in zip(self._loops, observation.tasks, stages, strict=True):
             loop.begin_step(task, stage)
-        await self._plan(message, states, batched)
-        steps = min(wanted or 1, *(loop.remaining for loop in self._loops))
-        chunk = np.stack([[loop.act() for _ in range(steps)] for loop in self._loops])
-        if not batched:
+        size, config = observation.chunk_size, None
+        if size is not None:
+            config = self._config.replaying(size)
+            if config is None:
+                self._refuse_chunk(size)
+                size = None
+        await self._plan(observation, config or self._config, size or 1)
+        chunk = np.stack([[loop.act() for _ in range(size or 1)] for loop in self._loops])
+        if not observation.batched:
             chunk = chunk[0]
         answer: dict[str, Any] = {ACTION: chunk[..., 0, :]}
-        if wanted is not None:
+        if size is not None:
             answer[ACTION_CHUNK] = chunk
         return answer
 
+    def _refuse_chunk(self, size: int) -> None:
+        if size in self._refused:
+            return
+        self._refused.add(size)
+        logger.warning(
+            "chunks of %d actions are not given: %d does not divide the %d actions of a plan, and with the "
+            "%d that are kept for the next one it does not fit into %d; the client gets single actions",
+            size,
+            size,
+            self._config.execute,
+            self._config.kept,
+            ACTION_HORIZON,
+        )
+
     def _make_loops(self, environments: int) -> None:
-        if not 0 < environments <= MAX_ENVIRONMENTS:
-            raise ProtocolError(
-                f"{PROPRIOCEPTION_KEY} has {environments} environments; expected 1 to {MAX_ENVIRONMENTS}"
-            )
         if self._loops and len(self._loops) != environments:
             raise ProtocolError(
                 f"the observation has {environments} environments, the episode began with "
@@ -134,11 +134,14 @@ class Session:
                 ControlLoop(self._config, self._closure, self._on_event) for _ in range(environments)
             ]
 
-    async def _plan(self, message: dict[str, Any], states: np.ndarray, batched: bool) -> None:
-        due = [index for index, loop in enumerate(self._loops) if loop.remaining == 0]
+    async def _plan(self, observation: ObservationMessage, config: PolicyConfig, steps: int) -> None:
+        """Call the network for the environments that have fewer actions left than the client wants."""
+        due = [index for index, loop in enumerate(self._loops) if loop.remaining < steps]
         if not due:
             return
-        images = _images(message, len(states), batched)
+        images, states = observation.images(), observation.states
+        for index in due:
+            self._loops[index].discard()
         requests = [
             Request(
                 images={camera: pixels[index] for camera, pixels in images.items()},
@@ -147,12 +150,14 @@ class Session:
                 stage=int(np.clip(self._loops[index].stage, 0, MAX_STAGES - 1)),
                 saved=self._loops[index].saved,
                 noise=self._noise(index, states, images),
+                base_velocity=observation.base_velocity,
             )
             for index in due
         ]
         predictions = await asyncio.gather(*map(self._submit, requests))
+        still = _holding_still(observation)
         for index, prediction in zip(due, predictions, strict=True):
-            self._loops[index].plan(prediction, states[index])
+            self._loops[index].plan(prediction, still[index], config)
 
     def _noise(self, index: int, states: np.ndarray, images: dict[str, np.ndarray]) -> NoiseId:
         calls = self._loops[index].calls
@@ -165,52 +170,10 @@ class Session:
         return NoiseId(*self._episodes[index], calls)
 
 
-def _array(message: dict[str, Any], key: str) -> np.ndarray:
-    if key not in message:
-        raise ProtocolError(f"the observation has no {key!r}; it has {sorted(map(str, message))}")
-    value = np.asarray(message[key])
-    if value.dtype.kind not in "biuf":
-        raise ProtocolError(f"{key} has the type {value.dtype}; expected numbers")
-    return value
-
-
-def _chunk_size(message: dict[str, Any]) -> int | None:
-    if ACTION_CHUNK_SIZE not in message:
-        return None
-    value = _array(message, ACTION_CHUNK_SIZE)
-    if value.size != 1 or value.dtype.kind not in "iu" or value.item() < 1:
-        raise ProtocolError(f"{ACTION_CHUNK_SIZE} is {value!r}; expected a whole number from 1 up")
-    return min(int(value.item()), ACTION_HORIZON)
-
-
-def _whole_numbers(message: dict[str, Any], key: str, environments: int) -> list[int]:
-    """One number per environment; a single one is for all."""
-    value = _array(message, key)
-    if value.dtype.kind not in "iu" or value.size not in (1, environments):
-        raise ProtocolError(
-            f"{key} has the type {value.dtype} and shape {value.shape}; expected one whole number, "
-            "or one per environment"
-        )
-    numbers: list[int] = np.broadcast_to(value.reshape(-1), (environments,)).tolist()
-    return numbers
-
-
-def _images(message: dict[str, Any], environments: int, batched: bool) -> dict[str, np.ndarray]:
-    """RGB images [environments, h, w, 3] of all cameras; a fourth channel, alpha, is dropped."""
-    images = {}
-    for camera, key in CAMERA_OBSERVATION_KEYS.items():
-        pixels = _array(message, key)
-        if not batched:
-            pixels = pixels[None]
-        good = pixels.ndim == 4 and pixels.shape[0] == environments and pixels.shape[-1] in (3, 4)
-        if (
-            not good
-            or pixels.dtype != np.uint8
-            or not 0 < min(pixels.shape) <= max(pixels.shape[1:]) <= MAX_SIDE
-        ):
-            raise ProtocolError(
-                f"{key} has the type {pixels.dtype} and shape {np.shape(message[key])}; expected uint8 "
-                f"{'(environments, ' if batched else '('}height, width, 3 or 4), with sides up to {MAX_SIDE}"
-            )
-        images[camera] = pixels[..., :3]
-    return images
+def _holding_still(observation: ObservationMessage) -> Float32[np.ndarray, "n 23"]:
+    """The states as commands to hold still: a velocity that is really the base's would keep it moving."""
+    states = observation.states
+    if observation.base_velocity == "robot":
+        states = states.copy()
+        states[:, BASE] = 0.0
+    return states

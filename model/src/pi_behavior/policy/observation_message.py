@@ -1,0 +1,154 @@
+"""What a client's observation message holds, checked: of every release of the challenge's evaluators.
+
+Releases up to v3.9.2 send one environment without a leading axis; later ones send a leading axis of
+environments, also for one. The robot's name in the keys is any.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from pi_behavior.challenge import BaseVelocity
+from pi_behavior.layout import (
+    PROPRIOCEPTION_SUFFIX,
+    TASK_ID_KEY,
+    camera_observation_keys,
+    proprioception_layout,
+    state_from_proprioception,
+)
+from pi_behavior.policy.protocol import ACTION_CHUNK_SIZE, ProtocolError
+
+MAX_ENVIRONMENTS = 256
+MAX_SIDE = 2048
+"""Largest height and width of an image, in pixels; no camera has more."""
+
+
+@dataclass(frozen=True)
+class ObservationMessage:
+    """One message; images are looked at when they are needed."""
+
+    message: dict[str, Any]
+    robot: str
+    """The robot's name in the keys."""
+    batched: bool
+    """Whether there is a leading axis of environments."""
+    states: Float32[np.ndarray, "n 23"]
+    """Un-normalised, one row per environment."""
+    base_velocity: BaseVelocity
+    """What the base part of the states is."""
+    tasks: list[int]
+    """Task index of every environment."""
+    chunk_size: int | None
+    """Actions that the client will replay without asking; None if it asks for every one."""
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> "ObservationMessage":
+        """Check a message.
+
+        Raises:
+            ProtocolError: something is missing or has another shape.
+        """
+        key = _proprioception_key(message)
+        given = _array(message, key)
+        if given.ndim not in (1, 2):
+            raise ProtocolError(
+                f"{key} has the shape {given.shape}; expected (values,) or (environments, values)"
+            )
+        try:
+            layout = proprioception_layout(given.shape[-1])
+        except ValueError as error:
+            raise ProtocolError(f"{key} has the shape {given.shape}: {error}") from error
+        with np.errstate(over="ignore"):  # becomes infinite, and is refused
+            proprioception = given.astype(np.float32)
+            states = np.atleast_2d(state_from_proprioception(proprioception))
+        if not np.isfinite(proprioception).all() or not np.isfinite(states).all():
+            raise ProtocolError(f"{key} has values that are not finite")
+        if not 0 < len(states) <= MAX_ENVIRONMENTS:
+            raise ProtocolError(f"{key} has {len(states)} environments; expected 1 to {MAX_ENVIRONMENTS}")
+        return cls(
+            message=message,
+            robot=key.removesuffix(PROPRIOCEPTION_SUFFIX),
+            batched=given.ndim == 2,
+            states=states,
+            base_velocity=layout.base_velocity,
+            tasks=whole_numbers(message, TASK_ID_KEY, len(states)),
+            chunk_size=_chunk_size(message),
+        )
+
+    def whole_numbers(self, key: str) -> list[int]:
+        """One number per environment; see the function of the same name."""
+        return whole_numbers(self.message, key, len(self.states))
+
+    def images(self) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
+        """RGB images of all cameras; a fourth channel, alpha, is dropped.
+
+        Raises:
+            ProtocolError: an image is missing, or has another shape or type.
+        """
+        images = {}
+        for camera, key in camera_observation_keys(self.robot).items():
+            pixels = _array(self.message, key)
+            if not self.batched:
+                pixels = pixels[None]
+            good = pixels.ndim == 4 and pixels.shape[0] == len(self.states) and pixels.shape[-1] in (3, 4)
+            if (
+                not good
+                or pixels.dtype != np.uint8
+                or not 0 < min(pixels.shape) <= max(pixels.shape[1:]) <= MAX_SIDE
+            ):
+                raise ProtocolError(
+                    f"{key} has the type {pixels.dtype} and shape {np.shape(self.message[key])}; expected "
+                    f"uint8 {'(environments, ' if self.batched else '('}height, width, 3 or 4), with sides "
+                    f"up to {MAX_SIDE}"
+                )
+            images[camera] = pixels[..., :3]
+        return images
+
+
+def _proprioception_key(message: dict[str, Any]) -> str:
+    keys = [key for key in message if isinstance(key, str) and key.endswith(PROPRIOCEPTION_SUFFIX)]
+    if len(keys) != 1:
+        raise ProtocolError(
+            f"the observation has {len(keys)} keys ROBOT{PROPRIOCEPTION_SUFFIX}; expected one. It has "
+            f"{sorted(map(str, message))}"
+        )
+    return keys[0]
+
+
+def _array(message: dict[str, Any], key: str) -> np.ndarray:
+    if key not in message:
+        raise ProtocolError(f"the observation has no {key!r}; it has {sorted(map(str, message))}")
+    try:
+        value = np.asarray(message[key])
+    except ValueError as error:
+        raise ProtocolError(f"{key} is not an array: {error}") from error
+    if value.dtype.kind not in "biuf":
+        raise ProtocolError(f"{key} has the type {value.dtype}; expected numbers")
+    return value
+
+
+def _chunk_size(message: dict[str, Any]) -> int | None:
+    if ACTION_CHUNK_SIZE not in message:
+        return None
+    value = _array(message, ACTION_CHUNK_SIZE)
+    if value.size != 1 or value.dtype.kind not in "iu" or value.item() < 1:
+        raise ProtocolError(f"{ACTION_CHUNK_SIZE} is {value!r}; expected a whole number from 1 up")
+    return int(value.item())
+
+
+def whole_numbers(message: dict[str, Any], key: str, environments: int) -> list[int]:
+    """One number per environment; a single one is for all.
+
+    Raises:
+        ProtocolError: there are no such numbers, or not so many.
+    """
+    value = _array(message, key)
+    whole = value.dtype.kind in "iu" or (value.dtype.kind == "f" and bool((value == np.floor(value)).all()))
+    if not whole or value.size not in (1, environments) or not np.isfinite(value).all():
+        raise ProtocolError(
+            f"{key} has the type {value.dtype} and shape {value.shape}; expected one whole number, "
+            "or one per environment"
+        )
+    return [int(number) for number in np.broadcast_to(value.reshape(-1), (environments,))]
