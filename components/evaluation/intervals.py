@@ -42,11 +42,12 @@ def clopper_pearson(total: float, count: int) -> Interval:
     return Interval(float(low), float(high))
 
 
-def bootstrap(groups: Sequence[Sequence[float]], seed: int) -> Interval:
-    """Percentile bootstrap interval of the mean of group means; resamples within each group.
+def bootstrap(groups: Sequence[Sequence[float]], seed: int, resamples: int = RESAMPLES) -> Interval:
+    """Stratified bootstrap: the percentile interval of the mean of group means, resampled within each group.
 
     With one group this is the bootstrap of a mean. With one group per task it is that of the overall score,
-    for the given tasks: tasks are not resampled.
+    for the given tasks: tasks are not resampled. A group of n is resampled n - 1 times, which makes the
+    variance of its mean right also where n is small (Rao and Wu 1988).
 
     Raises:
         ValueError: there is no group, or one is empty.
@@ -54,8 +55,10 @@ def bootstrap(groups: Sequence[Sequence[float]], seed: int) -> Interval:
     if not groups or any(len(group) == 0 for group in groups):
         raise ValueError("bootstrap of an empty group; expected at least one score in each")
     random = np.random.default_rng(seed)
-    means = np.mean([random.choice(group, (RESAMPLES, len(group))).mean(axis=1) for group in groups], axis=0)
-    low, high = np.quantile(means, [_TAIL, 1 - _TAIL])
+    total = np.zeros(resamples)
+    for group in groups:
+        total += random.choice(group, (resamples, max(len(group) - 1, 1))).mean(axis=1)
+    low, high = np.quantile(total / len(groups), [_TAIL, 1 - _TAIL])
     return Interval(float(low), float(high))
 
 

@@ -82,22 +82,47 @@ class TaskGroups:
 
 
 @dataclass(frozen=True)
+class Efficiency:
+    """What the challenge reports beside q and does not rank by, over all prescribed rollouts.
+
+    A rollout without a result counts as 0, and so does one that took all the time there is. Distances are
+    human mean / achieved, averaged; None where a part never moved in some rollout, which makes it infinite.
+    """
+
+    time: float
+    """1 at once, 0 at the time limit: M / (M - 1) - 1 / ((M - 1) normalized_time) with a limit of M times the
+    human mean, which is 2 - 1 / normalized_time in 2025 and 3 - 2 / normalized_time in 2026."""
+    base: float | None
+    """Way of the base."""
+    left: float | None
+    """Way of the left hand."""
+    right: float | None
+    """Way of the right hand."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """The mean of the scores of some tasks, each task weighing the same."""
 
     q: float
     """Mean q; a rollout that never finished counts as 0."""
     low: float
+    """95 % interval of q."""
+    high: float
+    interval: Literal["stratified bootstrap", "Clopper-Pearson"]
+    """How `low` and `high` were computed: by the bootstrap for many rollouts of several tasks."""
+    exact_low: float
     """Clopper-Pearson interval of q, 95 %, generalised to sums of partial scores. It takes the rollouts of
     all tasks for one sample, which makes it wider, not narrower, where tasks differ (Hoeffding 1956)."""
-    high: float
-    success: float
-    """Share of rollouts with q = 1."""
+    exact_high: float
     bootstrap_low: float
     """Percentile bootstrap interval of q, 95 %, resampled within tasks."""
     bootstrap_high: float
+    success: float
+    """Share of rollouts with q = 1."""
     n: int
     """Prescribed rollouts."""
+    efficiency: Efficiency
 
 
 @dataclass(frozen=True)
@@ -105,6 +130,21 @@ class Overall(Estimate):
     """The score over all tasks."""
 
     tasks: int
+
+
+@dataclass(frozen=True)
+class Denominators:
+    """The overall q as the challenge counts it, in the three ways in use; tasks that were not run count as 0.
+
+    Only the first rollout of the prescribed instances counts.
+    """
+
+    rules: float
+    """The challenge's rules: sum over the prescribed instances / their number, mean over all tasks."""
+    repository: float
+    """The scoring script in the challenge's repository: in 2026 it divides by all 20 public instances."""
+    leaderboard: float
+    """The leaderboard's script: mean over the results that there are of each task, / all tasks."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +156,19 @@ class Score(Estimate):
     success_low: float
     """Clopper-Pearson interval of the success rate, 95 %."""
     success_high: float
-    time: float | None
-    """Mean of 2 - time taken / human time over successful rollouts (not ranked); None without success."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much better than the common policy another one is on a task, by its validation rollouts."""
+
+    seen: float
+    """Difference of mean q."""
+    shrunk: float
+    """The same, shrunk to the policy's mean difference over its tasks; the choice is made on it."""
+    low: float
+    """95 % interval of `shrunk`."""
+    high: float
 
 
 @dataclass(frozen=True)
@@ -126,6 +177,8 @@ class TaskScores:
 
     chosen: str
     """Policy that was chosen on validation."""
+    gains: Mapping[str, Gain]
+    """Of the policies that could be chosen in place of the common one."""
     policies: Mapping[str, Mapping[str, Score]]
     """By policy and split."""
 
@@ -181,6 +234,8 @@ class Scores:
     """How its rollouts were made."""
     overall: Overall
     """Of the chosen policies on the reported instances."""
+    denominators: Denominators
+    """Of the chosen policies, as the challenge would count them."""
     policies: Mapping[str, Overall]
     """Of policies that ran the reported instances of all tasks."""
     tasks: Mapping[str, TaskScores]

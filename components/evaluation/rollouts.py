@@ -43,6 +43,15 @@ class PolicyFailedError(NoResultError):
 
 
 @dataclass(frozen=True)
+class Distances:
+    """Mean human way / way of the robot's parts; None where a part did not move, which makes it infinite."""
+
+    base: float | None
+    left: float | None
+    right: float | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The part of a rollout's JSON that scores are computed from."""
 
@@ -52,6 +61,8 @@ class Outcome:
     steps: int
     normalized_time: float
     """Mean human time / time taken."""
+    distances: Distances
+    """Mean human way / way."""
 
     @classmethod
     def read(cls, path: Path, task: str, instance: int, rollout: int) -> "Outcome":
@@ -79,6 +90,7 @@ class Outcome:
             for group in ("agent_distance", "normalized_agent_distance"):
                 if set(value[group]) != {"base", "left", "right"}:
                     raise ValueError(f"{group} has the keys {sorted(value[group])}")
+            ways = {part: float(way) for part, way in value["normalized_agent_distance"].items()}
         except KeyError as error:
             raise ValueError(f"it has no {error}") from error
         except (ValueError, TypeError) as error:
@@ -89,7 +101,10 @@ class Outcome:
             raise ValueError(f"success {success!r} and q {q} do not fit; expected 0 <= q <= 1")
         if steps < 0 or not math.isfinite(time):
             raise ValueError(f"steps {steps} or normalized time {time} cannot be")
-        return cls(q, success, steps, time)
+        if any(math.isnan(way) or way < 0 for way in ways.values()):
+            raise ValueError(f"normalized_agent_distance {ways} cannot be")
+        distances = Distances(**{part: way if way < math.inf else None for part, way in ways.items()})
+        return cls(q, success, steps, time, distances)
 
 
 def _whole_json(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from components.leaderboard.check_results import Result, contradictions, read_re
 from components.leaderboard.check_texts import contradictions_of_texts, lacks
 from components.leaderboard.manifest import MANIFEST, MAPPING, METRICS, README, Manifest
 from components.store.sums import SUMS, parse_sums, sha256_file
-from pi_behavior.challenge import EDITIONS, TASKS
+from pi_behavior.challenge import EDITIONS
 
 _TRACKS, _TESTSETS = ("standard", "privileged"), ("public", "hidden")
 _INSTANCES = {"public": range(301, 311), "hidden": range(321, 341)}
@@ -223,7 +223,7 @@ class _Check:
         by_task: dict[str, list[Result]] = defaultdict(list)
         for one in results:
             by_task[one.task].append(one)
-            if TASKS[one.task].index not in range(edition.tasks):
+            if one.task not in edition.task_names:
                 yield Fault(f"{one.task} is no task of {self.edition}")
             if one.rollout >= edition.rollouts:
                 yield Fault(f"{one.name} is another rollout of its instance; one is prescribed")

@@ -5,14 +5,26 @@ is chosen on validation instances alone, so that the reported score stays an hon
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from typing import Any
 
 from components.errors import UserError
 from components.evaluation.intervals import bootstrap, clopper_pearson
-from components.evaluation.plan import COMMON, REPORTED, UNTRAINED, VALIDATION, Plan
-from components.evaluation.records import Conditions, Estimate, Overall, Score, Scores, TaskScores
+from components.evaluation.plan import COMMON, REPORTED, UNTRAINED, Plan
+from components.evaluation.records import (
+    Conditions,
+    Denominators,
+    Efficiency,
+    Overall,
+    Score,
+    Scores,
+    TaskScores,
+)
 from components.evaluation.rollouts import Rollout, RolloutKey
+from components.leaderboard.choice import choose, gains
+from pi_behavior.challenge import EDITIONS
 
+_ENOUGH = 20
+"""Sums of q and of 1 - q from which the bootstrap knows enough, and a tenth of the rollouts that it needs."""
 Rollouts = Mapping[str, Mapping[str, Mapping[str, Sequence[Rollout]]]]
 """Rollouts by task, policy and split."""
 
@@ -60,70 +72,109 @@ def collect(rollouts: Iterable[Rollout], plan: Plan) -> Rollouts:
     return {task: table[task] for task in plan.tasks if task in table}
 
 
-def choose(policies: Mapping[str, Mapping[str, Sequence[Rollout]]]) -> str:
-    """The policy with the highest mean q on validation instances; the common one on a tie.
-
-    Policies without validation or without reported rollouts, and the untrained one, cannot be chosen.
-    """
-    candidates = {
-        name: sum(r.q for r in splits[VALIDATION]) / len(splits[VALIDATION])
-        for name, splits in policies.items()
-        if name != UNTRAINED and splits.get(VALIDATION) and splits.get(REPORTED)
-    }
-    if not candidates:
-        return COMMON
-    return min(candidates, key=lambda name: (-candidates[name], name != COMMON, name))
-
-
-def score(rollouts: Sequence[Rollout], seed: int) -> Score:
+def score(rollouts: Sequence[Rollout], edition: str, seed: int) -> Score:
     """The score of rollouts of one policy and task."""
     success = clopper_pearson(sum(r.success for r in rollouts), len(rollouts))
-    times = [2 - 1 / r.outcome.normalized_time for r in rollouts if r.success and r.outcome]
     return Score(
-        **asdict(_estimate([rollouts], seed)),
+        **_estimate([rollouts], edition, seed),
         unfinished=sum(r.outcome is None for r in rollouts),
         success_low=success.low,
         success_high=success.high,
-        time=sum(times) / len(times) if times else None,
     )
 
 
-def overall(per_task: Sequence[Sequence[Rollout]], seed: int) -> Overall:
+def overall(per_task: Sequence[Sequence[Rollout]], edition: str, seed: int) -> Overall:
     """The overall score over tasks."""
-    return Overall(**asdict(_estimate(per_task, seed)), tasks=len(per_task))
+    return Overall(**_estimate(per_task, edition, seed), tasks=len(per_task))
 
 
-def _estimate(per_task: Sequence[Sequence[Rollout]], seed: int) -> Estimate:
+def _estimate(per_task: Sequence[Sequence[Rollout]], edition: str, seed: int) -> dict[str, Any]:
+    """The fields of an estimate."""
     groups = [[r.q for r in rollouts] for rollouts in per_task]
-    q = sum(sum(group) / len(group) for group in groups) / len(groups)
+    q = _mean(groups)
     # tasks weigh the same whatever their number of rollouts, so the smallest decides how much is known
     count = len(groups) * min(map(len, groups))
-    interval, resampled = clopper_pearson(q * count, count), bootstrap(groups, seed)
-    return Estimate(
-        q=q,
-        low=interval.low,
-        high=interval.high,
-        success=sum(sum(r.success for r in rs) / len(rs) for rs in per_task) / len(per_task),
-        bootstrap_low=resampled.low,
-        bootstrap_high=resampled.high,
-        n=sum(map(len, groups)),
+    exact, resampled = clopper_pearson(q * count, count), bootstrap(groups, seed)
+    # resampling shows only what was seen: of few rollouts, or of nearly all the same ones, too little
+    many = len(groups) > 1 and min(q, 1 - q) * count >= _ENOUGH and count >= 10 * _ENOUGH
+    headline = resampled if many else exact
+    return {
+        "q": q,
+        "low": headline.low,
+        "high": headline.high,
+        "interval": "stratified bootstrap" if many else "Clopper-Pearson",
+        "exact_low": exact.low,
+        "exact_high": exact.high,
+        "bootstrap_low": resampled.low,
+        "bootstrap_high": resampled.high,
+        "success": _mean([[float(r.success) for r in rollouts] for rollouts in per_task]),
+        "n": sum(map(len, groups)),
+        "efficiency": efficiency(per_task, edition),
+    }
+
+
+def efficiency(per_task: Sequence[Sequence[Rollout]], edition: str) -> Efficiency:
+    """Time and ways over tasks, as the challenge's scoring script has them."""
+    limit = EDITIONS[edition].time_limit
+
+    def time(rollout: Rollout) -> float:
+        if rollout.outcome is None:
+            return 0.0
+        # a rollout of no time at all cannot be divided by; it is one that broke off at once
+        taken = rollout.outcome.normalized_time or 1 / limit
+        return limit / (limit - 1) - 1 / ((limit - 1) * taken)
+
+    def way(part: str) -> float | None:
+        ways = [
+            [getattr(r.outcome.distances, part) if r.outcome else 0.0 for r in rollouts]
+            for rollouts in per_task
+        ]
+        return None if any(None in one for one in ways) else _mean(ways)
+
+    times = _mean([[time(r) for r in rollouts] for rollouts in per_task])
+    return Efficiency(times, way("base"), way("left"), way("right"))
+
+
+def denominators(per_task: Iterable[Sequence[Rollout]], edition: str) -> Denominators:
+    """The three ways to count the overall q of the challenge."""
+    rules = EDITIONS[edition]
+    prescribed = [
+        [r for r in rollouts if r.key.index < rules.instances and r.key.rollout < rules.rollouts]
+        for rollouts in per_task
+    ]
+    sums = [sum(r.q for r in rollouts) for rollouts in prescribed]
+    # a rollout that never finished is not submitted
+    submitted = [[r.q for r in rollouts if r.outcome is not None] for rollouts in prescribed]
+    count = rules.instances * rules.rollouts  # where an edition says no other
+    return Denominators(
+        rules=sum(sums) / rules.denominators.get("rules", count) / rules.tasks,
+        repository=sum(sums) / rules.denominators.get("repository", count) / rules.tasks,
+        leaderboard=sum(sum(qs) / len(qs) for qs in submitted if qs) / rules.tasks,
     )
+
+
+def _mean(groups: Sequence[Sequence[float]]) -> float:
+    return sum(sum(group) / len(group) for group in groups) / len(groups)
 
 
 def score_all(table: Rollouts, seed: int, conditions: Conditions) -> Scores:
     """Choose a policy for every task, and score all of them."""
-    chosen = {task: choose(policies) for task, policies in table.items()}
+    edition, found = conditions.edition, gains(table)
+    chosen = {task: choose(policies, found[task]) for task, policies in table.items()}
     names = sorted({name for policies in table.values() for name in policies}, key=policy_order)
     complete = [n for n in names if all(p.get(n, {}).get(REPORTED) for p in table.values())]
+    reported = [table[task][name][REPORTED] for task, name in chosen.items()]
     return Scores(
         conditions=conditions,
-        overall=overall([table[task][name][REPORTED] for task, name in chosen.items()], seed),
-        policies={n: overall([p[n][REPORTED] for p in table.values()], seed) for n in complete},
+        overall=overall(reported, edition, seed),
+        denominators=denominators(reported, edition),
+        policies={n: overall([p[n][REPORTED] for p in table.values()], edition, seed) for n in complete},
         tasks={
             task: TaskScores(
                 chosen[task],
+                found[task],
                 {
-                    name: {split: score(rs, seed) for split, rs in policies[name].items()}
+                    name: {split: score(rs, edition, seed) for split, rs in policies[name].items()}
                     for name in sorted(policies, key=policy_order)
                 },
             )

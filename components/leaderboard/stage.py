@@ -3,6 +3,7 @@
 Report, sections 6.4 (a policy per task) and 8.2 (scores).
 """
 
+import dataclasses
 import json
 from datetime import UTC, datetime
 from itertools import chain
@@ -56,6 +57,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     write_atomic(page / "index.html", html)
     total = scores.overall
     metrics = {"q": total.q, "q_low": total.low, "q_high": total.high, "success": total.success}
+    counted = scores.denominators
+    metrics |= {f"q_{name}": value for name, value in dataclasses.asdict(counted).items()}
     metrics |= {f"q_{task}": one.policies[one.chosen][REPORTED].q for task, one in scores.tasks.items()}
     return Result(
         metrics=metrics,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from components.evaluation.intervals import bootstrap, clopper_pearson, compare
+from components.evaluation.intervals import Interval, bootstrap, clopper_pearson, compare
 
 
 @given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -61,6 +61,28 @@ def test_bootstrap():
     assert bootstrap([[0.0] * 5, [1.0] * 9], seed=0) == bootstrap([[0.5]], seed=1)
     with pytest.raises(ValueError, match="at least one score"):
         bootstrap([[1.0], []], seed=0)
+
+
+def test_a_group_of_n_is_resampled_n_minus_1_times():
+    # of (0, 1) one value is drawn: 0 or 1. With two groups the mean is 0, 1/2 or 1, each end with chance 1/4
+    assert bootstrap([[0.0, 1.0]] * 2, seed=0) == Interval(0.0, 1.0)
+
+
+def test_coverage_over_tasks():
+    """100 tasks of 10 rollouts, which differ as in the challenge: it is right, and much narrower."""
+    random = np.random.default_rng(0)
+    hits, widths, exact = [], [], []
+    for _ in range(200):
+        means = random.beta(0.6, 1.7, 100)
+        qs = (random.random((100, 10)) < means[:, None]).astype(float)
+        interval = bootstrap(qs.tolist(), seed=0, resamples=600)
+        hits.append(interval.low <= means.mean() <= interval.high)
+        widths.append(interval.high - interval.low)
+        bounds = clopper_pearson(qs.sum(), qs.size)
+        exact.append(bounds.high - bounds.low)
+    # a coverage of 0.95 of 200 is 190, give or take 2 * sqrt(200 * 0.95 * 0.05) = 6
+    assert 184 <= sum(hits) <= 198
+    assert np.mean(widths) < 0.85 * np.mean(exact)
 
 
 def scores(*qs):
