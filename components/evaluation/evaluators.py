@@ -2,11 +2,15 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from components.evaluation.evaluator import Evaluator, Evaluator2025, Instances
+from pi_behavior.challenge import EDITIONS
 
-Edition = Literal["2025", "2026"]
+if TYPE_CHECKING:
+    Edition = str
+else:
+    Edition = Literal[tuple(EDITIONS)]
 Name = Literal["household", "omnigibson"]
 """The small house of this project, or the challenge's own simulator."""
 
@@ -23,7 +27,7 @@ _HOUSEHOLD = Evaluator(
     reduced=True,
     own_options=True,
 )
-EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = {
+EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
     "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
     "omnigibson": {
         "2025": Evaluator2025(
@@ -51,4 +55,4 @@ EVALUATORS: Mapping[Name, Mapping[Edition, Evaluator]] = {
 
 def find_evaluator(name: Name, edition: Edition) -> Evaluator:
     """The evaluator of a name as it was in an edition of the challenge."""
-    return EVALUATORS[name][edition]
+    return EVALUATORS[name][EDITIONS[edition].evaluator]

@@ -11,6 +11,7 @@ from components.evaluation.plan import COMMON
 from components.evaluation.records import Conditions
 from components.store.champion import champion_folder
 from components.store.lineage import locate
+from pi_behavior.challenge import EDITIONS, task
 from pi_behavior.checkpoint_description import CheckpointError, read_config
 from pi_behavior.config import ModelConfig
 
@@ -42,6 +43,7 @@ def contradictions(configs: Configs, place: Place) -> Iterator[str]:
     """What is wrong with a pipeline's configurations together, a line each."""
     if "plan" not in configs:  # none of the pipelines that evaluate a policy
         return
+    yield from _tasks(configs)
     if "train" in configs:
         yield from _training(configs, place)
     elif place.complete and not configs["plan"].trained:
@@ -49,6 +51,21 @@ def contradictions(configs: Configs, place: Place) -> Iterator[str]:
     if place.workspace is not None:
         yield from _missing(configs)
         yield from _champion(configs, place.workspace)
+
+
+def _tasks(configs: Configs) -> Iterator[str]:
+    """Tasks that the edition does not have, or the network has no embeddings of."""
+    plan, train = configs["plan"], configs.get("train")
+    edition = EDITIONS[plan.edition]
+    if others := [name for name in plan.tasks if name not in edition.task_names]:
+        yield f"tasks: {', '.join(others)} are not among the {edition.tasks} of the edition {plan.edition}"
+    if train is not None and isinstance(train.model, ModelConfig):
+        known = train.model.tasks
+        if others := [name for name in train.tasks if task(name).index >= known]:
+            yield (
+                f"tasks: {', '.join(others)} are unknown to the network, which has embeddings of the first "
+                f"{known}; give another model, such as full_2026"
+            )
 
 
 def _training(configs: Configs, place: Place) -> Iterator[str]:

@@ -103,11 +103,23 @@ def _statistics(config: Config, inputs: Inputs) -> tuple[Statistics, TrainRecord
     from pi_behavior.checkpoint import read_statistics
 
     given = Statistics.load(inputs.statistics.path)
+    _check_tasks(config, given)
     start = _initial(config, inputs)
     if start is None or not (start / STATISTICS).is_dir():
         return given, TrainRecord(config.name, config.tasks, "demonstrations")
     statistics, renormalised = continued(read_statistics(start), given)
     return statistics, TrainRecord(config.name, config.tasks, "initial", renormalised)
+
+
+def _check_tasks(config: Config, statistics: Statistics) -> None:
+    """Refuse demonstrations of tasks that the network has no embedding of."""
+    wanted = {task(name).index for name in config.tasks} or set(map(int, statistics.closure))
+    if unknown := sorted(index for index in wanted if index >= config.model.tasks):
+        raise UserError(
+            f"the demonstrations are also of the tasks {', '.join(map(str, unknown))}, and the network has "
+            f"embeddings of the tasks 0 to {config.model.tasks - 1}; give another model, such as full_2026, "
+            "or the names of fewer tasks"
+        )
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:

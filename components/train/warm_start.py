@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluation.records import Renormalised
+from pi_behavior.layout import BASE
 from pi_behavior.statistics import Statistics
 
 STILL = 0.1
@@ -22,6 +23,9 @@ def continued(old: Statistics, new: Statistics) -> tuple[Statistics, Renormalise
     weights have learned nothing, are normalised as in the new ones; they are returned too.
     """
     still = {name: _std(old, name) < STILL * _std(new, name) for name in ("state", "action")}
+    if new.base_velocity not in (None, old.base_velocity):
+        # those of 2025 are in the world's frame and near 0: of the robot's own speed nothing was learned
+        still["state"][BASE] = True
     arrays: dict[str, Any] = {
         f"{name}_{kind}": np.where(
             still[name.removesuffix("_step")], getattr(new, f"{name}_{kind}"), getattr(old, f"{name}_{kind}")
@@ -35,6 +39,7 @@ def continued(old: Statistics, new: Statistics) -> tuple[Statistics, Renormalise
         human={**old.human, **new.human},
         closure={**old.closure, **new.closure},
         fast=new.fast if old.fast is None else old.fast,
+        proprioception=new.proprioception,
     )
     state, action = (tuple(np.flatnonzero(still[name]).tolist()) for name in ("state", "action"))
     return statistics, Renormalised(state, action)

@@ -32,8 +32,6 @@ from pipelines.definitions.profiles.profile import Profile, Step
 
 PEAK_TFLOPS: Mapping[str, float] = MappingProxyType({"H200": 989.0, "L40S": 362.0, "RTX-4090": 165.0})
 """Dense bfloat16 TFLOP/s by part of the product's name, from the vendor's data sheets."""
-DATASET_GIGABYTES: Mapping[str, float] = MappingProxyType({"2025": 260.0, "2026": 1500.0})
-"""Size of the demonstrations by edition: 2025 as 224 x 224 RGB, 2026 as published."""
 FPS = 30
 _PIPELINE = "train_and_evaluate"
 _REPORT_PROFILE = "h200x8"
@@ -74,7 +72,7 @@ class Options:
     startup_seconds: float | None = None
     """Time to load a scene; by default the evaluator's in the plan."""
     dataset_gigabytes: float | None = None
-    """Size of the demonstrations; by default 260 (2025, 224 x 224 RGB) or 1500 (2026)."""
+    """Size of the demonstrations; by default 260 (2025, 224 x 224 RGB) or 1077 (2026, RGB)."""
     dataset_copies: int = 2
     """Copies of them: DVC's cache, and the version in the workspace."""
     video_megabytes_per_minute: float = 10.0
@@ -186,7 +184,7 @@ def _assume(options: Options, profile: Profile, plan: PlanConfig) -> Options:
         "time_factor": edition.time_limit,
         "steps_per_second": evaluator.steps_per_second,
         "startup_seconds": evaluator.startup_seconds,
-        "dataset_gigabytes": DATASET_GIGABYTES[str(edition.year)],
+        "dataset_gigabytes": edition.dataset_gigabytes,
     }
     missing = {name: value for name, value in defaults.items() if getattr(options, name) is None}
     return dataclasses.replace(options, **missing)
@@ -225,8 +223,7 @@ def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Ite
 
 def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterator[Row]:
     """The two evaluations of the pipeline, planned as the stage plan does it."""
-    year = EDITIONS[plan.edition].year
-    names = plan.tasks or [name for name, task in TASKS.items() if task.challenge <= year]
+    names = plan.tasks or EDITIONS[plan.edition].task_names
     startup = assumed.startup_seconds or 0.0
     pace = plan.rollouts * FPS / (assumed.steps_per_second or 1.0)
     seconds = {name: pace * _rollout_seconds(assumed, TASKS[name].duration) for name in names}

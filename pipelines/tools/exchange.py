@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,7 +31,10 @@ class Import:
     out: tyro.conf.Positional[Path]
     """Folder to make."""
     seed: int = 0
-    """Seed of the parameters that Pi0.5 base does not have."""
+    """Seed of the parameters that the source does not have."""
+    edition: str = ""
+    """Edition of the challenge whose tasks the network is for; by default the source's, and 2025's for Pi0.5
+    base. With 2026, a published policy of 50 tasks gets random embeddings for the 50 new ones."""
     asset_id: str = ""
     """Which assets of a policy to take, if there are several."""
     clip: Path | None = None
@@ -68,6 +71,8 @@ class Names:
 
     size: str = "full"
     """Size of the network: full or small; lbm (LeRobot's defaults), lbm-tiny or lbm-base."""
+    edition: str = ""
+    """Edition of the challenge whose tasks the network is for; by default the published 2025."""
 
 
 Command = (
@@ -92,7 +97,7 @@ def run(command: Command) -> int:
             case Inspect():
                 _inspect(command.folder)
             case Names():
-                _names(command.size)
+                _names(command.size, command.edition)
     except CheckpointError as error:
         raise UserError(str(error)) from error
     return 0
@@ -135,10 +140,17 @@ def _import(command: Import) -> None:
             command.out,
             seed=command.seed,
             asset_id=command.asset_id,
+            edition=_edition(command.edition),
             on_tensor=lambda done, total: bar.update(completed=done, total=total),
         )
     if made.kind == "policy":
         print(f"{command.out}: published policy, with its statistics; it can be served and fine-tuned")
+        if made.extended:
+            print(
+                f"new tasks have random embeddings, from seed {command.seed}; train before they are served:"
+            )
+        for name, (start, stop) in made.extended.items():
+            print(f"  {name} [{start}:{stop}]")
         return
     print(f"{command.out}: Pi0.5 base, without statistics; train it before it is served")
     print(f"{len(made.initialised)} new parameters, at random from seed {command.seed}:")
@@ -186,7 +198,18 @@ def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
     return "unknown: neither a published policy nor Pi0.5 base; `b1k checkpoint import` lists the differences"
 
 
-def _names(size: str) -> None:
+def _edition(name: str) -> str | None:
+    """An option's edition, None if it was not given; UserError if there is none of that name."""
+    from pi_behavior.challenge import edition
+
+    try:
+        return name if name and edition(name) else None
+    except ValueError as error:
+        raise UserError(f"--edition: {error}") from error
+
+
+def _names(size: str, edition: str) -> None:
+    from pi_behavior.challenge import EDITIONS
     from pi_behavior.families import SIZES
     from pi_behavior.lbm.config import LbmConfig
     from pi_behavior.lbm.names import entries
@@ -198,7 +221,8 @@ def _names(size: str) -> None:
     if isinstance(config, LbmConfig):
         shapes = {entry.name: entry.shape for entry in entries(config)}
     else:
-        shapes = published_shapes(config)
+        stages = EDITIONS[_edition(edition) or "2025"].stage_counts
+        shapes = published_shapes(replace(config, stage_counts=stages))
     lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))
     print("{\n" + ",\n".join(lines) + "\n}", flush=True)
     # the names alone are JSON

@@ -331,3 +331,33 @@ def test_metadata_is_read_without_arrays(tmp_path: Path) -> None:
     found = open_tensors(source).metadata
     assert {name: tuple(leaf.shape) for name, leaf in found.items()} == published_shapes(MICRO)
     assert {np.dtype(leaf.dtype) for leaf in found.values()} == {np.dtype(ml_dtypes.bfloat16)}
+
+
+def test_a_policy_of_50_tasks_becomes_one_of_100(tmp_path):
+    tensors = random_tensors()
+    source = write_published(tmp_path / "published", tensors)
+    made = import_published(source, tmp_path / "ours", seed=4, edition="2026")
+    assert (made.config.tasks, sum(made.config.stage_counts), made.initialised) == (100, 1120, {})
+    assert made.extended == {"task_embeddings": (50, 100), "stage_fusion.stage_embeddings": (596, 1120)}
+    assert read_config(tmp_path / "ours")[0] == made.config
+    ours = parameters(tmp_path / "ours")
+    for path, name in NAMES.items():
+        known = made.extended.get(path, (len(tensors[name]),))[0]
+        np.testing.assert_array_equal(ours[path][:known], tensors[name], path)
+    for path, (start, stop) in made.extended.items():
+        new = ours[path][start:]
+        assert len(ours[path]) == stop
+        assert 0.5 < new.std() * np.sqrt(new.shape[-1]) < 2, "as a new network has them"
+    # out and in again: the number of tasks tells the edition
+    export_published(tmp_path / "ours", tmp_path / "again")
+    back = import_published(tmp_path / "again", tmp_path / "back")
+    assert (back.config, back.extended) == (made.config, {})
+    with pytest.raises(CheckpointError, match="knows 100 tasks"):
+        import_published(tmp_path / "again", tmp_path / "less", edition="2025")
+
+
+def test_base_for_100_tasks(tmp_path):
+    source = write_published(tmp_path / "base", random_tensors(BASE_NAMES), asset="")
+    made = import_published(source, tmp_path / "ours", edition="2026")
+    assert made.initialised["task_embeddings"] == (100, 32)
+    assert made.extended == {}

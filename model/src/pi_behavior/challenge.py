@@ -76,6 +76,8 @@ class Edition:
     instructions: Mapping[str, str]
     """The sentence of every task in this edition."""
     proprioception: Proprioception
+    dataset_gigabytes: float
+    """Size of the RGB demonstrations that training reads."""
     stage_counts: tuple[int, ...]
     """Stages per task index: what a network for this edition is made for."""
 
@@ -110,6 +112,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     rollouts: int
     time_limit: float
     denominators: dict[str, int]
+    dataset_gigabytes: float
     proprioception: _Layout | None
     """None: as in the edition that it extends."""
     instructions: dict[str, str]
@@ -185,6 +188,7 @@ def read_editions(paths: Iterable[Path]) -> tuple[dict[str, Edition], dict[str, 
                 sentences | (dict(before.instructions) if before else {}) | file.instructions
             ),
             proprioception=layout,
+            dataset_gigabytes=file.dataset_gigabytes,
             stage_counts=tuple(tasks[task].stages for task in names),
         )
     return editions, tasks
@@ -194,7 +198,7 @@ def _problems(file: _File, before: Edition | None) -> list[str]:
     """What is wrong with an edition's numbers."""
     problems = [
         f"{name} is {getattr(file, name)}; expected more than 0"
-        for name in ("instances", "rollouts", "time_limit")
+        for name in ("instances", "rollouts", "time_limit", "dataset_gigabytes")
         if getattr(file, name) <= 0
     ]
     problems += [f"the denominator {name} is {n}" for name, n in file.denominators.items() if n < 1]

@@ -8,7 +8,7 @@ has `params/` alone: what else lies beside it belongs to other robots.
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from flax import nnx, traverse_util
 
 from pi_behavior import checkpoint
+from pi_behavior.challenge import EDITIONS
 from pi_behavior.checkpoint_description import PARAMETERS, CheckpointError, read_config
 from pi_behavior.config import ModelConfig
 from pi_behavior.network import PiBehavior
@@ -34,6 +35,8 @@ from pi_behavior.statistics_files import NORM_STATS
 from pi_behavior.tensors import check_tensors, flat_parameters, tensor_metadata, write_tensors
 
 Kind = Literal["policy", "base"]
+_PER_TASK = ("task_embeddings", "stage_fusion.stage_embeddings")
+"""Parameters whose rows belong to tasks, in their order."""
 ASSET_ID = "behavior-1k/2025-challenge-demos"
 _ROOT, _WRAPPER = "params", "value"
 _Path = tuple[str, ...]
@@ -58,6 +61,8 @@ class Imported:
     config: ModelConfig
     initialised: Shapes
     """Parameters, by our path, that the published checkpoint lacks and that are random."""
+    extended: Mapping[str, tuple[int, int]]
+    """Parameters with random rows after those of the published checkpoint: from which row to which."""
 
 
 def open_tensors(source: Path) -> Tensors:
@@ -97,6 +102,7 @@ def import_published(
     *,
     seed: int = 0,
     asset_id: str = "",
+    edition: str | None = None,
     on_tensor: Callable[[int, int], None] = lambda done, total: None,
 ) -> Imported:
     """Write a published checkpoint as one of ours; it appears whole or not at all.
@@ -106,7 +112,9 @@ def import_published(
     Args:
         source: the published checkpoint's folder or its `params` folder.
         out: the folder to make.
-        seed: of the parameters that Pi0.5 base does not have.
+        seed: of the parameters that the source does not have.
+        edition: the edition of the challenge whose tasks the network is for, by default the source's. Tasks
+            that the source does not know have random embeddings.
         asset_id: which of a policy's assets to take; empty if there is only one.
         on_tensor: called with the tensors read and their number.
 
@@ -120,14 +128,25 @@ def import_published(
     names = NAMES if kind == "policy" else BASE_NAMES
     config = infer_config({name: tuple(leaf.shape) for name, leaf in tensors.metadata.items()})
     check_published(tensors.metadata, config, names)
+    made = config if edition is None else replace(config, stage_counts=EDITIONS[edition].stage_counts)
+    if kind == "policy" and made.stage_counts[: config.tasks] != config.stage_counts:
+        raise CheckpointError(
+            f"{source} knows {config.tasks} tasks, which are not the first of the {made.tasks} of {edition}"
+        )
     statistics = _read_assets(tensors.folder.parent / "assets", asset_id) if kind == "policy" else None
     parameters: dict[str, np.ndarray] = {}
     for done, (path, name) in enumerate(names.items(), start=1):
         parameters[path] = _read(tensors, name)
         on_tensor(done, len(names))
-    new = _initialise(config, seed, set(NAMES) - set(names))
-    checkpoint.save(out, {**parameters, **new}, config=config, statistics=statistics, step=0)
-    return Imported(kind, config, {path: array.shape for path, array in sorted(new.items())})
+    new = _initialise(made, seed, set(NAMES) - set(names))
+    extended = {}
+    if kind == "policy" and made != config:
+        for path, rows in _initialise(made, seed, set(_PER_TASK)).items():
+            known = parameters[path]
+            extended[path] = (len(known), len(rows))
+            parameters[path] = np.concatenate([known, rows[len(known) :]])
+    checkpoint.save(out, {**parameters, **new}, config=made, statistics=statistics, step=0)
+    return Imported(kind, made, {path: array.shape for path, array in sorted(new.items())}, extended)
 
 
 def export_published(path: Path, out: Path, *, asset_id: str = ASSET_ID) -> None:

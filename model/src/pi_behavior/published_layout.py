@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
+from pi_behavior.challenge import EDITIONS, edition_of_tasks
 from pi_behavior.checkpoint_description import CheckpointError
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.network import PiBehavior
@@ -132,9 +133,11 @@ def published_shapes(config: ModelConfig) -> Shapes:
     # these change what the same names mean
     problems += [
         f"{name} is {getattr(config, name)!r}; published is {getattr(published, name)!r}"
-        for name in ("prediction", "steps_per_token", "stage_counts")
+        for name in ("prediction", "steps_per_token")
         if getattr(config, name) != getattr(published, name)
     ]
+    if config.stage_counts not in {edition.stage_counts for edition in EDITIONS.values()}:
+        problems.append(f"the stages of its {config.tasks} tasks are not those of an edition")
     if problems:
         raise CheckpointError(
             "this network has no published form; use one of size small or full:\n  "
@@ -198,6 +201,9 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
     elif "patch" in vision:
         vision["image_size"] = vision["patch"] * 16
     others: dict[str, Any] = {name: n for name, n in sizes.items() if not name.startswith("vision ")}
+    tasks = next(iter(shapes.get(NAMES["task_embeddings"], ())), 0)
+    if edition := edition_of_tasks(tasks):
+        others["stage_counts"] = EDITIONS[edition].stage_counts
     try:
         return replace(ModelConfig(), vision=replace(VisionConfig(), **vision), **others)
     except ValueError as error:
