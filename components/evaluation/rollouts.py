@@ -159,6 +159,8 @@ class Rollout:
     """The folder that the paths are relative to, on this machine; empty in files."""
     reruns: tuple[str, ...] = ()
     """Why it was started again, or given up: how each of its earlier starts ended."""
+    trace: str | None = None
+    """Path of its trace in the worker's artifact; None where nothing is known of its course."""
 
     @property
     def name(self) -> str:

@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _POINTS = 240
+_HELD_OUT = ("held_out_", "heldout_", "validation_")
+"""Prefixes of metrics on demonstrations that are not trained on."""
+_JOINTS = "action_loss_"
+_LOGARITHMIC = ("loss", "spectrum")
 _LOG_FROM = 8.0
-"""Ratio of largest to smallest loss above which the axis is logarithmic."""
+"""Ratio of largest to smallest value above which the axis is logarithmic."""
 
 
 @dataclass(frozen=True)
@@ -19,47 +23,91 @@ class Tick:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One line of a figure."""
+
+    label: str
+    path: str
+    """SVG path data in a box of 100 x 100, y down."""
+
+
+@dataclass(frozen=True)
 class Curve:
     """One figure."""
 
     name: str
+    """The policy."""
     metric: str
-    path: str
-    """SVG path data in a box of 100 x 100, y down."""
+    lines: list[Line]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     summary: str
     """Text in place of the figure, for screen readers."""
 
 
-def draw(name: str, metric: str, rows: Sequence[dict[str, float]]) -> Curve | None:
-    """Draw a metric over the `step` of the rows; None with fewer than two finite points."""
-    points = [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
-    points = _thin(sorted(points))
-    if len(points) < 2:
+def draw_all(name: str, rows: Sequence[dict[str, float]]) -> list[Curve]:
+    """The figures of a policy's training, as far as its metrics allow."""
+    found = sorted({metric for row in rows for metric in row})
+    figures = {
+        "loss": [m for m in found if m == "loss" or (m.endswith("loss") and m.startswith(_HELD_OUT))],
+        "loss by group of joints": [m for m in found if m.startswith(_JOINTS)],
+        **{metric: [metric] for metric in ("stage_accuracy", "learning_rate", "gradient_norm")},
+        "GPU use": [m for m in found if m.startswith("gpu_")],
+    }
+    drawn = (draw(name, title, rows, metrics) for title, metrics in figures.items())
+    return [curve for curve in drawn if curve is not None]
+
+
+def draw(
+    name: str, title: str, rows: Sequence[dict[str, float]], metrics: Sequence[str] = ()
+) -> Curve | None:
+    """Draw metrics, by default the one of the title, over the `step` of the rows, with one scale.
+
+    Returns:
+        The figure, of the metrics with at least two finite points; None where none has them.
+    """
+    series = {metric: _points(rows, metric) for metric in metrics or (title,)}
+    series = {metric: points for metric, points in series.items() if len(points) > 1}
+    if not series:
         return None
-    steps, values = zip(*points, strict=True)
-    low, high = min(values), max(values)
-    logarithmic = "loss" in metric and low > 0 and high / low > _LOG_FROM
+    values = [value for points in series.values() for _, value in points]
+    last, low, high = max(points[-1][0] for points in series.values()), min(values), max(values)
+    logarithmic = title.startswith(_LOGARITHMIC) and low > 0 and high / low > _LOG_FROM
     y_values = _powers(low, high) if logarithmic else _ticks(min(low, 0.0), high)
     bottom, top = min(y_values[0], low), max(y_values[-1], high)
-    x_values = [x for x in _ticks(0.0, steps[-1]) if x <= steps[-1]]
+    x_values = [x for x in _ticks(0.0, last) if x <= last]
 
     def y_place(value: float) -> float:
         if logarithmic:
             return 100 * math.log(value / bottom) / math.log(top / bottom)
         return 100 * (value - bottom) / ((top - bottom) or 1.0)
 
-    places = [(100 * x / (steps[-1] or 1), 100 - y_place(y)) for x, y in points]
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return "M" + "L".join(f"{100 * x / (last or 1):.2f} {100 - y_place(y):.2f}" for x, y in points)
+
     return Curve(
         name=name,
-        metric=metric,
-        path="M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in places),
-        x_ticks=[Tick(f"{x:,.0f}", 100 * x / (steps[-1] or 1)) for x in x_values],
+        metric=title.replace("_", " "),
+        lines=[Line(_label(metric), path(points)) for metric, points in series.items()],
+        x_ticks=[Tick(f"{x:,.0f}", 100 * x / (last or 1)) for x in x_values],
         y_ticks=[Tick(f"{y:g}", y_place(y)) for y in y_values],
-        summary=f"{metric.replace('_', ' ')} of {name}: {values[0]:.3g} at step {steps[0]:,.0f}, "
-        f"{values[-1]:.3g} at step {steps[-1]:,.0f}",
+        summary="; ".join(_in_words(name, metric, points) for metric, points in series.items()),
     )
+
+
+def _label(metric: str) -> str:
+    return metric.removeprefix(_JOINTS).removeprefix("gpu_").replace("_", " ")
+
+
+def _in_words(name: str, metric: str, points: Sequence[tuple[float, float]]) -> str:
+    (first, start), (last, end) = points[0], points[-1]
+    said = f"{start:.3g} at step {first:,.0f}, {end:.3g} at step {last:,.0f}"
+    return f"{metric.replace('_', ' ')} of {name}: {said}"
+
+
+def _points(rows: Sequence[dict[str, float]], metric: str) -> list[tuple[float, float]]:
+    points = [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
+    return _thin(sorted(points))
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:

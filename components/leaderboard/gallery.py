@@ -1,9 +1,7 @@
 """Videos of rollouts for the report, with a poster each."""
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -11,6 +9,10 @@ import av
 from components.evaluation.rollouts import Rollout
 from components.runtime.progress import Progress
 from components.store.files import link
+
+
+_POSTER_WIDTH = 336
+"""Pixels; a gallery shows posters smaller than that."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,28 @@ def _write_poster(video: Path, poster: Path) -> tuple[int, int] | None:
     try:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]
-            until_there = islice(container.decode(stream), int(stream.frames * 0.8) + 1)
-            frame = deque(until_there, maxlen=1)[0]
+            wanted = int((stream.duration or 0) * 0.8)
+            if wanted:  # to the key frame before it, as long videos take minutes to decode
+                container.seek(wanted, stream=stream)
+            frame = _first_from(container.decode(stream), wanted)
+            scale = min(1.0, _POSTER_WIDTH / frame.width)
+            width, height = (int(side * scale) // 2 * 2 for side in (frame.width, frame.height))
         with av.open(str(poster), "w", format="image2", options={"update": "1"}) as output:
             picture = output.add_stream("mjpeg", rate=1, options={"qmin": "4", "qmax": "6"})
-            picture.width, picture.height, picture.pix_fmt = frame.width, frame.height, "yuvj420p"
-            output.mux(picture.encode(frame.reformat(format="yuvj420p")))
+            picture.width, picture.height, picture.pix_fmt = width, height, "yuvj420p"
+            output.mux(picture.encode(frame.reformat(width, height, format="yuvj420p")))
             output.mux(picture.encode(None))
     except (av.FFmpegError, IndexError, OSError):
         return None
     return frame.width, frame.height
+
+
+def _first_from(frames: Iterable[av.VideoFrame], wanted: int) -> av.VideoFrame:
+    """The first frame at a time or after it, else the last; IndexError where there is none."""
+    frame = None
+    for frame in frames:
+        if frame.pts is None or frame.pts >= wanted:
+            break
+    if frame is None:
+        raise IndexError("a video without frames")
+    return frame

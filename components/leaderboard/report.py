@@ -1,92 +1,86 @@
-"""The report: one static page with its style inside, videos beside it; opens from a file, without network."""
+"""The report: one page with its style, data and script inside; videos, posters and traces beside it.
+
+It opens from a file, from S3 and from any web server, and loads nothing from elsewhere.
+"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from components.evaluation.evaluators import find_evaluator
-from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.plan import Plan
 from components.evaluation.records import Scores
-from components.evaluation.rollouts import Rollout
+from components.leaderboard import report_data, report_lineage
 from components.leaderboard.curves import Curve
 from components.leaderboard.gallery import Clip
-from components.leaderboard.scores import Rollouts, policy_order
+from components.leaderboard.matrices import Matrix
+from components.leaderboard.published import PUBLISHED_2025
+from components.leaderboard.scores import Rollouts
 from components.runtime.progress import format_seconds
 from components.store import lineage
-from components.store.artifact import Artifact
+from components.store.artifact import RESULT, Artifact
+from components.store.files import write_atomic
 
 REDUCED = "reduced: one room, few objects; not a BEHAVIOR score"
-
-
-Cell = tuple[str, str, str]
-"""One rollout in a heat map: CSS class, text, and what it means in words."""
+PAGE = "index.html"
+_SCRIPTS = ("base", "labels", "heat", "gallery", "player", "pairs", "figures")
 
 
 @dataclass(frozen=True)
-class HeatMap:
-    """Reported rollouts of a task, a row per policy and a column per instance."""
+class Report:
+    """What a report shows."""
 
-    task: str
-    columns: list[str]
-    rows: list[tuple[str, bool, float, list[Cell]]]
-    """Policy, whether it is the chosen one, mean q, cells."""
-
-
-def heat_maps(table: Rollouts, chosen: Mapping[str, str]) -> list[HeatMap]:
-    """The heat maps of all tasks."""
-    maps = []
-    for task, policies in table.items():
-        rollouts = {
-            name: {(r.key.index, r.key.rollout): r for r in policies[name][REPORTED]}
-            for name in sorted(policies, key=policy_order)
-            if policies[name].get(REPORTED)
-        }
-        columns = sorted({column for row in rollouts.values() for column in row})
-        ids = {column: r.instance for row in rollouts.values() for column, r in row.items()}
-        labels = [str(ids[column]) + (f".{column[1]}" if column[1] else "") for column in columns]
-        rows = []
-        for name, row in rollouts.items():
-            mean = sum(r.q for r in row.values()) / len(row)
-            rows.append((name, chosen[task] == name, mean, [_cell(row.get(column)) for column in columns]))
-        maps.append(HeatMap(task, labels, rows))
-    return maps
+    scores: Scores
+    table: Rollouts
+    plan: Plan
+    artifacts: Sequence[Artifact]
+    """Those that were scored, and their plan."""
+    created: str
+    """A date to print."""
+    clips: Sequence[Clip] = ()
+    curves: Sequence[Curve] = ()
+    matrices: Sequence[Matrix] = ()
+    labels: report_data.Labels = field(default_factory=dict)
+    decision: Mapping[str, Any] | None = None
+    """Whether it was promoted (`promoted`, `reason`), where that is decided already."""
 
 
-def _cell(rollout: Rollout | None) -> Cell:
-    if rollout is None:
-        return "absent", "", "not planned"
-    if rollout.outcome is None:
-        return "unfinished", "?", "never finished, counts as 0"
-    if rollout.success:
-        return "success", "1", "success"
-    if rollout.q > 0:
-        return "partial", f"{rollout.q:.2f}".lstrip("0"), f"partial success, q {rollout.q:.2f}"
-    return "zero", "0", "q 0"
+def write(report: Report, page: Path) -> str:
+    """Write the page and its traces into a folder that has the videos; returns the page."""
+    rollouts = report_data.reported(report.table)
+    traces = {
+        place: trace
+        for place, rollout in enumerate(rollouts)
+        if (trace := report_data.read_trace(rollout)) is not None
+    }
+    report_data.write_traces(page, rollouts, traces)
+    data = report_data.collect(
+        report.scores,
+        report.table,
+        report.clips,
+        traces,
+        report.labels,
+        [matrix.data for matrix in report.matrices],
+    )
+    html = _render(report, data)
+    write_atomic(page / PAGE, html)
+    return html
 
 
-def render(
-    *,
-    scores: Scores,
-    table: Rollouts,
-    plan: Plan,
-    clips: Sequence[Clip],
-    curves: Sequence[Curve],
-    artifacts: Sequence[Artifact],
-    created: str,
-) -> str:
-    """The page; `artifacts` are those that were scored, `created` is a date to print."""
-    sources = sorted(lineage.chain(*artifacts), key=lambda node: (node.run["startedOn"], node.path))
-    rollouts = [r for ps in table.values() for splits in ps.values() for rs in splits.values() for r in rs]
+def alone(report: Report) -> str:
+    """The page for a viewer that has this one file, without videos and traces."""
+    data = report_data.collect(report.scores, report.table, (), {}, report.labels, [])
+    return _render(report, data)
 
-    def clip_order(clip: Clip) -> tuple[Any, ...]:
-        """Chosen policies first, in each successes before failures."""
-        key = clip.rollout.key
-        is_chosen = scores.chosen[key.task] == key.policy
-        return (not is_chosen, policy_order(key.policy)[0], key.task, -clip.rollout.q, key.index)
 
+def _render(report: Report, data: Mapping[str, Any]) -> str:
+    sources = sorted(lineage.chain(*report.artifacts), key=lambda node: (node.run["startedOn"], node.path))
     environment = Environment(
         loader=PackageLoader("components.leaderboard", "."),
         autoescape=True,
@@ -95,20 +89,54 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters["duration"] = format_seconds
+    reduced = find_evaluator(report.plan.evaluator, report.plan.edition).reduced
     context: dict[str, Any] = {
-        "scores": scores,
-        "plan": plan,
-        "reduced": REDUCED if find_evaluator(plan.evaluator, plan.edition).reduced else "",
-        "maps": heat_maps(table, scores.chosen),
-        "clips": sorted(clips, key=clip_order),
-        "curves": curves,
+        "scores": report.scores,
+        "plan": report.plan,
+        "settings": _in_words(asdict(report.plan.policy)),
+        "reduced": REDUCED if reduced else "",
+        "published": () if reduced else PUBLISHED_2025,
+        "decision": report.decision,
+        "curves": report.curves,
+        "matrices": report.matrices if data["matrices"] else (),
         "sources": sources,
+        "anchor": report_lineage.anchor,
+        "drawing": report_lineage.draw(sources),
         "stages": _stage_times(sources),
-        "created": created,
-        "unfinished": sum(r.outcome is None for r in rollouts),
-        "reruns": [r for r in rollouts if r.reruns],
+        "rules": _rules(report.artifacts),
+        "created": report.created,
+        "unfinished": data["rollouts"]["steps"].count(None),
+        "reruns": len(data["reruns"]),
+        # none of these two may be escaped; `as_script` and our own files hold nothing that ends a script
+        "data": Markup(report_data.as_script(data)),  # noqa: S704
+        "script": Markup(script()),  # noqa: S704
     }
     return environment.get_template("report.html").render(context)
+
+
+def script() -> str:
+    """The page's script."""
+    folder = files("components.leaderboard")
+    parts = [folder.joinpath(f"report_{name}.js").read_text() for name in _SCRIPTS]
+    return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+
+
+def _in_words(values: Mapping[str, Any]) -> dict[str, str]:
+    words = {True: "yes", False: "no"}
+    return {
+        name: words[value] if isinstance(value, bool) else str(value) for name, value in values.items()
+    }
+
+
+def _rules(artifacts: Sequence[Artifact]) -> dict[str, int]:
+    """How often every rule of the control loop was applied, over all evaluations."""
+    totals: dict[str, int] = {}
+    for artifact in artifacts:
+        metrics = report_data.read_json(artifact.path / RESULT).get("metrics", {})
+        for name, value in metrics.items():
+            if name.startswith("rule_"):
+                totals[name.removeprefix("rule_")] = totals.get(name.removeprefix("rule_"), 0) + int(value)
+    return dict(sorted(totals.items(), key=lambda entry: -entry[1]))
 
 
 def _stage_times(sources: Sequence[lineage.Node]) -> list[tuple[str, float, float, int]]:

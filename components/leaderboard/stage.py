@@ -11,26 +11,24 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.plan import COMMON, REPORTED, Plan
 from components.evaluation.records import SCORES, Conditions
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
-from components.leaderboard import gallery, report
+from components.leaderboard import gallery, matrices, report
 from components.leaderboard.config import DECLARATION, Config, Inputs
-from components.leaderboard.curves import Curve, draw
+from components.leaderboard.curves import Curve, draw, draw_all
+from components.leaderboard.matrices import Matrix
 from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
 from components.runtime.stage import Result, Stage, Work
-from components.store.files import write_atomic
 from components.store.lineage import Dependency
 from components.store.sums import sha256_file
-
-_METRICS = ("loss", "stage_accuracy")
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `scores.json`, `episodes.json`, `submission/` and `report/`."""
     plan = Plan.load(inputs.plan.path)
-    curves = _curves(plan, work.workspace)
+    curves, pictures = _training(plan, work.workspace)
     artifacts = (*inputs.validation, *inputs.evaluations)
     table = collect(chain.from_iterable(load(a.path / ROLLOUTS) for a in artifacts), plan)
     without = [t for t in plan.tasks if not any(s.get(REPORTED) for s in table.get(t, {}).values())]
@@ -45,16 +43,17 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     reported = {task: table[task][name][REPORTED] for task, name in scores.chosen.items()}
     package(work.path / "submission", config, now.date().isoformat(), plan, conditions, reported)
     page = work.path / "report"
-    html = report.render(
+    shown = report.Report(
         scores=scores,
         table=table,
         plan=plan,
-        clips=gallery.collect(rollouts, page, work.progress),
-        curves=curves,
         artifacts=[inputs.plan, *artifacts],
         created=now.strftime("%d %B %Y, %H:%M UTC"),
+        clips=gallery.collect(rollouts, page, work.progress),
+        curves=curves,
+        matrices=pictures,
     )
-    write_atomic(page / "index.html", html)
+    report.write(shown, page)
     total = scores.overall
     metrics = {"q": total.q, "q_low": total.low, "q_high": total.high, "success": total.success}
     counted = scores.denominators
@@ -65,7 +64,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metadata={"q": total.q, "tasks": total.tasks},
         summary=f"q {total.q:.2f} (95 % {total.low:.2f} to {total.high:.2f}) over {total.tasks} "
         f"task{'s' * (total.tasks > 1)}, {total.n} rollouts",
-        html=_without_videos(html),
+        html=report.alone(shown),
     )
 
 
@@ -79,21 +78,21 @@ def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependenc
     )
 
 
-def _curves(plan: Plan, workspace: Path) -> list[Curve]:
-    """Training curves of the plan's policies."""
-    curves = []
+def _training(plan: Plan, workspace: Path) -> tuple[list[Curve], list[Matrix]]:
+    """Training curves of the plan's policies, and the matrices of the common one."""
+    curves: list[Curve] = []
+    pictures: list[Matrix] = []
     for name, artifact in plan.artifacts(workspace).items():
         file = artifact.path / "metrics.jsonl"
         if plan.policies[name].folder == "checkpoint" and file.is_file():
             rows = [json.loads(line) for line in file.read_text().splitlines()]
-            curves += [draw(name, metric, rows) for metric in _METRICS]
-    return [curve for curve in curves if curve is not None]
-
-
-def _without_videos(html: str) -> str:
-    """The page for a viewer that has this file alone."""
-    start, end = html.find("<!-- videos -->"), html.find("<!-- /videos -->")
-    return html[:start] + html[end:] if 0 <= start < end else html
+            curves += draw_all(name, rows)
+        if name == COMMON:
+            checkpoint = artifact.path / "checkpoint"
+            pictures = [*matrices.kv_mix(checkpoint), *matrices.correlation(checkpoint)]
+            spectrum = [draw("noise", "spectrum", picture.spectrum) for picture in pictures]
+            curves += [curve for curve in spectrum if curve is not None]
+    return curves, pictures
 
 
 STAGE = Stage(DECLARATION, run, external=external)

@@ -15,6 +15,7 @@ from components.evaluation import records
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
 from components.evaluation.rollouts import ROLLOUTS, Outcome, Rollout, RolloutKey, save
+from components.evaluation.traces import Trace
 from components.runtime.declaration import Declaration
 from components.runtime.stage import Result, Stage
 from components.store.artifact import Artifact
@@ -98,6 +99,7 @@ class Factory:
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
+        self.film: Callable[[Path, int], None] = write_video
         self.weights = "first"
         """Content of the checkpoints to make, which their fingerprint does not know."""
 
@@ -136,7 +138,13 @@ class Factory:
         return other
 
     def evaluations(
-        self, plan: Artifact, q: Callable[[RolloutKey], float | None], *, seed: str = "", videos: bool = False
+        self,
+        plan: Artifact,
+        q: Callable[[RolloutKey], float | None],
+        *,
+        seed: str = "",
+        videos: bool = False,
+        trace: Callable[[RolloutKey], Trace] | None = None,
     ) -> tuple[Artifact, ...]:
         """What workers leave behind when each rollout scores `q`; None is a rollout that never finished."""
         content = Plan.load(plan.path)
@@ -154,7 +162,7 @@ class Factory:
                         key = RolloutKey(job.policy, job.split, job.task, index, number)
                         stem = f"{job.task}_{instance}_{number}"
                         score = q(key)
-                        name = outcome = video = None
+                        name = outcome = video = course = None
                         if score is not None:
                             name = f"{folder}/{evaluator.results}/{stem}.json"
                             path = work.path / name
@@ -164,8 +172,12 @@ class Factory:
                             outcome = Outcome.read(path, job.task, instance, number)
                             if videos and job.video:
                                 video = f"{folder}/videos/{stem}.mp4"
-                                write_video(work.path / video, instance + len(job.policy))
-                        rollouts.append(Rollout(key, instance, 1, name, video, outcome, str(work.path)))
+                                self.film(work.path / video, instance + len(job.policy))
+                            if trace is not None:
+                                course = f"{folder}/traces/{stem}.jsonl"
+                                trace(key).write(work.path / course)
+                        made = Rollout(key, instance, 1, name, video, outcome, str(work.path), trace=course)
+                        rollouts.append(made)
             save(rollouts, work.path / ROLLOUTS)
             return Result()
 
