@@ -7,6 +7,7 @@ the missing rollouts, and continues from the finished rollouts after a kill. Rep
 from importlib.util import find_spec
 
 from components.evaluate.config import DECLARATION, Config, Inputs
+from components.evaluate.courses import write_traces
 from components.evaluate.server import policy_server, rule_counts
 from components.evaluate.supervisor import Supervisor
 from components.evaluation.evaluators import find_evaluator
@@ -29,7 +30,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         workspace=work.workspace,
         progress=work.progress,
     )
-    rollouts = supervisor.run()
+    rollouts = write_traces(work.path, supervisor.run())
     save(rollouts, work.path / ROLLOUTS)
     count, unfinished = len(rollouts), sum(rollout.outcome is None for rollout in rollouts)
     q = sum(rollout.q for rollout in rollouts) / count

@@ -71,6 +71,9 @@ class Evaluator:
     """Whether it can roll an instance out more than once."""
     reduced: bool = False
     """Whether its tasks are reduced, and their scores not comparable with the challenge's."""
+    film: tuple[str, ...] = ()
+    """Options for videos that are quick to make: small, and not of every step. With them, every reported
+    rollout of a trained policy is recorded, so that no failure is left unseen."""
     own_options: bool = False
     """Whether it knows --image-size, --action-chunk-size, and --oracle-stage, which tells the policy the true
     stage."""
@@ -85,7 +88,7 @@ class Evaluator:
         words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
         words += ["--mode", self.splits[order.split].mode, "--output-dir", str(order.output), "--headless"]
         if order.video:
-            words.append("--write-video")
+            words += ["--write-video", *self.film]
         if self.own_options:
             words += ["--image-size", str(order.image_size)]
             if order.action_chunk_size:

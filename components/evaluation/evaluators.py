@@ -25,6 +25,7 @@ _HOUSEHOLD = Evaluator(
     startup_seconds=5.0,
     steps_per_second=100.0,
     reduced=True,
+    film=("--video-every", "4", "--video-size", "224"),
     own_options=True,
 )
 EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {

@@ -50,7 +50,8 @@ class Trace:
                 elif "rule" in row:
                     rules.append((int(row["step"]), str(row["rule"])))
                 elif "predicate" in row:
-                    goals.setdefault(str(row["predicate"]), []).append((int(row["step"]), bool(row["holds"])))
+                    change = int(row["step"]), bool(row["holds"])
+                    goals.setdefault(str(row["predicate"]), []).append(change)
             except (KeyError, TypeError, ValueError):
                 continue
         return cls(steps, calls, rules, goals)

@@ -94,7 +94,7 @@ def _by_trace(trace: Trace) -> Guess | None:
         return Guess("dexterity", f"a hand closed on air ({empty} time{'s' * (empty > 1)})")
     changes = [step for changes in trace.goals.values() for step, _ in changes if step]
     stages = [b[0] for a, b in zip(trace.calls, trace.calls[1:], strict=False) if a[2] != b[2]]
-    last = max([*changes, *stages, 0])
+    last = max(changes if trace.goals else stages, default=0)
     if trace.steps and last <= (1 - _QUIET) * trace.steps:
         return Guess("unknown", f"timed out without progress after step {last}")
     return None

@@ -8,6 +8,7 @@ _POINTS = 240
 _HELD_OUT = ("held_out_", "heldout_", "validation_")
 """Prefixes of metrics on demonstrations that are not trained on."""
 _JOINTS = "action_loss_"
+_POWERS = 7
 _LOGARITHMIC = ("loss", "spectrum")
 _LOG_FROM = 8.0
 """Ratio of largest to smallest value above which the axis is logarithmic."""
@@ -127,5 +128,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """The powers of ten that cover an interval of positive numbers."""
-    return [10.0**power for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    """Powers of ten that cover an interval of positive numbers, at most eight."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    every = -(-(last - first) // _POWERS)
+    return [10.0**power for power in range(first, last + every, every)]

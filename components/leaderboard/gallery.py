@@ -10,7 +10,6 @@ from components.evaluation.rollouts import Rollout
 from components.runtime.progress import Progress
 from components.store.files import link
 
-
 _POSTER_WIDTH = 336
 """Pixels; a gallery shows posters smaller than that."""
 

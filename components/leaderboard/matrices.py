@@ -57,7 +57,7 @@ def correlation(checkpoint: Path) -> list[Matrix]:
     width = cholesky.shape[0] // ACTION_HORIZON
     covariance = cholesky @ cholesky.T
     steps, dims = np.arange(0, ACTION_HORIZON, _EVERY), np.arange(min(width, ACTION_DIM))
-    shown = (steps[:, None] * width + dims).ravel()
+    shown = (dims[:, None] + steps * width).ravel()  # by dimension, so that each is a block
     eigenvalues = np.linalg.eigvalsh(covariance)[::-1]
     share = np.cumsum(eigenvalues) / eigenvalues.sum()
     needed = int(np.searchsorted(share, 0.9)) + 1
@@ -65,7 +65,7 @@ def correlation(checkpoint: Path) -> list[Matrix]:
     return [
         Matrix(
             title="Correlation of actions",
-            note=f"Every third of {ACTION_HORIZON} steps, {len(dims)} dimensions each. Green is positive.",
+            note=f"{len(dims)} dimensions, every third of {ACTION_HORIZON} steps each. Green is positive.",
             summary=f"{needed} of {len(eigenvalues)} directions hold 90 % of the variance of the noise",
             width=len(shown),
             height=len(shown),

@@ -123,9 +123,7 @@ def script() -> str:
 
 def _in_words(values: Mapping[str, Any]) -> dict[str, str]:
     words = {True: "yes", False: "no"}
-    return {
-        name: words[value] if isinstance(value, bool) else str(value) for name, value in values.items()
-    }
+    return {name: words[value] if isinstance(value, bool) else str(value) for name, value in values.items()}
 
 
 def _rules(artifacts: Sequence[Artifact]) -> dict[str, int]:

@@ -10,6 +10,7 @@ function drawMatrix(figure) {
   const { width, height, values } = DATA.matrices[Number(figure.dataset.matrix)];
   const bytes = unpack(values);
   canvas.width = width;
+  canvas.style.imageRendering = width < 64 ? "pixelated" : "auto";
   canvas.height = height;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);

@@ -149,6 +149,8 @@ function others(rollout) {
 
 function fillDialog(rollout) {
   const video = rollout.hasVideo ? player(rollout) : null;
+  // a rollout that was opened by its address stands among those that the filters leave
+  if (!order.includes(rollout.key)) order = ROLLOUTS.filter((one) => matches(one) || one === rollout).map((one) => one.key);
   const place = order.indexOf(rollout.key);
   byId("rollout-title").textContent = `${words(rollout.task.name)}, instance ${rollout.column}`;
   byId("rollout-policy").replaceChildren(element("span", { class: `pill ${rollout.outcome}` }, score(rollout)), ` ${rollout.policy}${rollout.isChosen ? ", chosen for this task" : ""}`);

@@ -36,7 +36,8 @@ class Config:
     untrained: bool = False
     """Also run the reported instances with the parameters of step 0, for comparison."""
     videos: int = 2
-    """Videos per task and policy, of the first reported instances."""
+    """Videos per task and policy, of the first reported instances. The household, whose videos are quick to
+    make, records every reported rollout of the trained policies, unless this is 0."""
     image_size: int = 224
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0

@@ -134,6 +134,8 @@ def _units(config: Config, policy: str, name: str, split: Split, length: float |
     first = evaluator.splits[split].first
     count = config.validation_instances if split == VALIDATION else config.reported_instances
     videos = min(config.videos, count) if split == REPORTED else 0
+    if videos and evaluator.film and policy != UNTRAINED:
+        videos = count
     # a rollout that fails runs to the time limit, and most do
     steps = EDITIONS[config.edition].time_limit * (length or task(name).duration * _FPS or _FPS * 60.0)
     each = config.rollouts * steps / evaluator.steps_per_second

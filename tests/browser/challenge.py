@@ -50,7 +50,9 @@ def trace(key) -> Trace:
     for step in range(0, steps, 100):
         stage = min(stage + int(random.random() < 0.15), stages - 1)
         calls.append((step, min(stage + int(random.integers(0, 3)), stages - 1), stage))
-    rules = [(int(random.integers(0, steps)), str(random.choice(_RULES))) for _ in range(random.integers(0, 6))]
+    rules = [
+        (int(random.integers(0, steps)), str(random.choice(_RULES))) for _ in range(random.integers(0, 6))
+    ]
     reached = int(random.integers(0, steps))
     goals = {"inside can_1 bin_1": [(0, False), (reached, True)], "open bin_1": [(0, False)]}
     if random.random() < 0.2:

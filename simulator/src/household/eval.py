@@ -1,7 +1,8 @@
 """Evaluate a policy server: `python -m household.eval --task-name T --host H --port P --output-dir DIR`.
 
 Takes the command line of the 2026 challenge's evaluator, speaks its websocket protocol and writes its files:
-DIR/json/T_INSTANCE_ROLLOUT.json and, with --write-video, DIR/videos/T_INSTANCE_ROLLOUT.mp4. A rollout whose
+DIR/json/T_INSTANCE_ROLLOUT.json and, with --write-video, DIR/videos/T_INSTANCE_ROLLOUT.mp4; besides these,
+DIR/traces/T_INSTANCE_ROLLOUT.jsonl with the steps at which predicates of the goal changed. A rollout whose
 JSON is already there and whole is not done again. Reduced tasks (one room, few objects): these are not
 BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
 """
@@ -12,19 +13,18 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-import numpy.typing as npt
 import tyro
 
 from household import cli
 from household.faults import Faults
-from household.files import write_json
+from household.files import write_json, write_text
 from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
 from household.protocol import PolicyClient
-from household.rollout import outcome_json, roll_out
+from household.rollout import Film, goal_lines, outcome_json, roll_out
 from household.simulation import Simulation
 from household.tasks import task_named
 from household.video import write_rollout_video
@@ -62,7 +62,11 @@ class EvalConfig:
     write_video: bool = False
     """Write an MP4 of every rollout, 672 x 448."""
     video_fps: int = 30
-    """Frames per second of the videos."""
+    """Control steps per second of the videos; 30 is real time."""
+    video_every: int = 1
+    """Control steps per frame of the videos: with 4 they are made in a quarter of the time."""
+    video_size: int = 448
+    """Height of the videos in pixels, a multiple of 4; their width is one and a half times that."""
     headless: bool = True
     """Accepted for the evaluator's command line; there is never a window."""
     image_size: int = 56
@@ -94,6 +98,8 @@ class EvalConfig:
         counts = {
             "--num-rollouts": self.num_rollouts,
             "--video-fps": self.video_fps,
+            "--video-every": self.video_every,
+            "--video-size": self.video_size,
             "--image-size": self.image_size,
             "--max-steps": self.max_steps,
             "--action-chunk-size": self.action_chunk_size,
@@ -101,6 +107,8 @@ class EvalConfig:
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise cli.UserError(f"{name} is {value}; expected at least 1")
+        if self.video_size % 4:
+            raise cli.UserError(f"--video-size is {self.video_size}; expected a multiple of 4")
         return [known[i] for i in self.instance_indices]
 
 
@@ -151,7 +159,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
         cli.progress(label, len(rollouts), done) as advance,
     ):
         for rollout in missing:
-            frames: list[npt.NDArray[np.uint8]] | None = [] if config.write_video else None
+            film = Film(config.video_every, config.video_size) if config.write_video else None
             outcome = roll_out(
                 simulation,
                 make_instance(task, rollout[0]),
@@ -159,13 +167,15 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 max_steps=config.max_steps or task.time_limit,
                 image_size=config.image_size,
                 chunk_size=config.action_chunk_size,
-                frames=frames,
+                film=film,
                 faults=faults,
                 oracle_stage=config.oracle_stage,
             )
-            if frames is not None:
+            if film is not None:
                 video = config.output_dir / "videos" / f"{names[rollout]}.mp4"
-                write_rollout_video(video, frames, config.video_fps)
+                write_rollout_video(video, film.frames, Fraction(config.video_fps, config.video_every))
+            trace = config.output_dir / "traces" / f"{names[rollout]}.jsonl"
+            write_text(trace, goal_lines(outcome))
             # The JSON comes last: where it is whole, the rollout is.
             write_json(paths[rollout], outcome_json(task, *rollout, outcome))
             advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")

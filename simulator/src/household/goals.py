@@ -104,5 +104,17 @@ class Goal:
         ]
         return float(max(shares))
 
+    def holding(self) -> dict[str, bool]:
+        """Which ground predicates of the goal hold now.
+
+        Returns:
+            By predicate, such as `inside can__of__soda.n.01_1 ashcan.n.01_1`.
+        """
+        return {
+            " ".join(condition.terms): bool(condition.evaluate())
+            for option in self.options
+            for condition in option
+        }
+
     def _values(self) -> list[list[bool]]:
         return [[bool(condition.evaluate()) for condition in option] for option in self.options]

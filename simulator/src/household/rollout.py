@@ -1,8 +1,9 @@
 """One rollout: ask the policy, act, measure, and write the challenge's JSON and video."""
 
+import json
 import logging
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,9 +20,9 @@ from household.simulation import Simulation
 from household.task import Task
 from household.video import through_camera
 
-_HEAD_SIZE = 448
-_WRIST_SIZE = 224
 _STEPS_PER_LINE = 100
+_GOAL_EVERY = 5
+"""Control steps between two looks at the goal's predicates, besides those at the end."""
 logger = logging.getLogger(__name__)
 
 
@@ -44,12 +45,39 @@ class Outcome:
         success: whether the goal was reached.
         q: the episode's q.
         distances: [3] paths of base, left and right hand in metres.
+        goals: changes of the goal's predicates, by the predicate: steps, and whether it holds from then on.
     """
 
     steps: int
     success: bool
     q: float
     distances: FloatArray
+    goals: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Film:
+    """The video of a rollout while it is made.
+
+    Attributes:
+        every: control steps per picture.
+        size: side of the head camera's picture in pixels, a multiple of 4; the wrists' have half of it.
+        frames: the pictures.
+    """
+
+    every: int = 1
+    size: int = 448
+    frames: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+    def take(self, simulation: Simulation, step: int) -> None:
+        """Take a picture after a control step, from 1, if it is the turn of one.
+
+        Args:
+            simulation: the simulation.
+            step: the step.
+        """
+        if (step - 1) % self.every == 0:
+            self.frames.append(video_frame(simulation, self.size))
 
 
 def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
@@ -75,18 +103,27 @@ def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
     return message
 
 
-def video_frame(simulation: Simulation) -> npt.NDArray[np.uint8]:
+def video_frame(simulation: Simulation, size: int) -> npt.NDArray[np.uint8]:
     """Compose the video's picture.
 
     Args:
         simulation: the simulation.
+        size: side of the head camera's picture in pixels, even.
 
     Returns:
-        [448, 672, 3] uint8: left wrist top left, right wrist bottom left, head right.
+        [size, 1.5 size, 3] uint8: left wrist top left, right wrist bottom left, head right.
     """
-    left, right = (simulation.render(f"{side}_wrist", _WRIST_SIZE) for side in robot.SIDES)
+    left, right = (simulation.render(f"{side}_wrist", size // 2) for side in robot.SIDES)
     wrists = np.concatenate([left, right], axis=0)
-    return np.concatenate([wrists, simulation.render("head", _HEAD_SIZE)], axis=1)
+    return np.concatenate([wrists, simulation.render("head", size)], axis=1)
+
+
+def _note(goals: dict[str, list[tuple[int, bool]]], goal: Goal, step: int) -> None:
+    """Add the predicates that changed since the last look."""
+    for name, holds in goal.holding().items():
+        changes = goals.setdefault(name, [])
+        if not changes or changes[-1][1] != holds:
+            changes.append((step, holds))
 
 
 class _Actions:
@@ -137,7 +174,7 @@ def roll_out(
     max_steps: int,
     image_size: int,
     chunk_size: int | None,
-    frames: list[npt.NDArray[np.uint8]] | None,
+    film: Film | None,
     faults: Faults,
     oracle_stage: bool = False,
 ) -> Outcome:
@@ -150,7 +187,7 @@ def roll_out(
         max_steps: time limit in control steps.
         image_size: side of the policy's pictures in pixels.
         chunk_size: ask for this many actions at once and replay them, or None for one.
-        frames: gets the video's pictures, or None for no video.
+        film: gets the video's pictures, or None for no video.
         faults: failures that the environment asks for.
         oracle_stage: tell the policy the true stage.
 
@@ -164,20 +201,38 @@ def roll_out(
     goal, odometer = Goal(simulation), Odometer(simulation)
     oracle = Oracle(simulation) if oracle_stage else None
     actions = _Actions(policy, simulation, image_size, chunk_size, oracle)
-    success = False
+    success, goals = False, dict[str, list[tuple[int, bool]]]()
+    _note(goals, goal, 0)
     for step in range(1, max_steps + 1):
         simulation.step(actions.next(step - 1))
         odometer.update()
-        if frames is not None:
-            frames.append(video_frame(simulation))
+        if film is not None:
+            film.take(simulation, step)
         faults.step(step)
         if step % _STEPS_PER_LINE == 0:  # the official evaluator's line; supervisors look for it
             logger.info("Current step: %d", step)
         success = goal.satisfied()
+        if success or step % _GOAL_EVERY == 0 or step == max_steps:
+            _note(goals, goal, step)
         if success:
             break
     faults.rollout()
-    return Outcome(step, success, goal.q(), odometer.total)
+    return Outcome(step, success, goal.q(), odometer.total, goals)
+
+
+def goal_lines(outcome: Outcome) -> str:
+    """The changes of the goal's predicates as JSON lines, in the order of the steps.
+
+    Args:
+        outcome: an outcome.
+
+    Returns:
+        Lines such as {"step": 40, "predicate": "open fridge.n.01_1", "holds": true}.
+    """
+    rows = sorted((step, name, holds) for name, changes in outcome.goals.items() for step, holds in changes)
+    return "".join(
+        json.dumps({"step": step, "predicate": name, "holds": holds}) + "\n" for step, name, holds in rows
+    )
 
 
 def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """MP4 files from frames."""
 
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
@@ -33,7 +34,7 @@ def write_dataset_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
     write_atomically(path, lambda aside: _encode(aside, frames, fps, "libx265", _DATASET_OPTIONS))
 
 
-def write_rollout_video(path: Path, frames: Iterable[Frame], fps: int) -> None:
+def write_rollout_video(path: Path, frames: Iterable[Frame], fps: int | Fraction) -> None:
     """Write a video that every browser plays: H.264, yuv420p.
 
     Args:
@@ -60,7 +61,9 @@ def through_camera(frame: Frame) -> Frame:
     return np.asarray(subsampled.to_ndarray(format="rgb24"), dtype=np.uint8)
 
 
-def _encode(path: Path, frames: Iterable[Frame], fps: int, codec: str, options: dict[str, str]) -> None:
+def _encode(
+    path: Path, frames: Iterable[Frame], fps: int | Fraction, codec: str, options: dict[str, str]
+) -> None:
     with av.open(str(path), "w") as container:
         stream: av.VideoStream | None = None
         for frame in frames:

@@ -115,7 +115,7 @@ def test_the_published_client_plays_a_full_episode(client: tuple[PublishedClient
     assert len(str(published.metadata["digest"])) == 64
     task = TASKS["turning_on_radio"]
     simulation = Simulation(task)
-    options = {"max_steps": task.time_limit, "image_size": 56, "frames": None, "faults": Faults()}
+    options = {"max_steps": task.time_limit, "image_size": 56, "film": None, "faults": Faults()}
 
     def play(policy: Any, chunk_size: int | None) -> Any:
         return roll_out(simulation, make_instance(task, 301), policy, chunk_size=chunk_size, **options)

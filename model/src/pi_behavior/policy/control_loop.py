@@ -29,6 +29,22 @@ class Event:
     """Control step of the episode, from 0."""
     rule: str
     """gripper, radio, uncompressed, or stage_ and the transition: forward, skip, back, follow."""
+    episode: int = 0
+    """Number of the episode in its session."""
+    environment: int = 0
+    """Number of the environment in its session."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the network."""
+
+    step: int
+    """Control step of the episode, from 0."""
+    predicted: int
+    """The stage that the network predicted."""
+    stage: int
+    """The stage after the vote."""
 
 
 def gripper_moves(chunk: Float[np.ndarray, "n 23"], threshold: float) -> bool:
@@ -57,6 +73,7 @@ class ControlLoop:
         config: PolicyConfig,
         closure: ClosureLookup,
         on_event: Callable[[Event], None] | None = None,
+        on_call: Callable[[Call], None] | None = None,
     ) -> None:
         """Start an episode.
 
@@ -64,12 +81,14 @@ class ControlLoop:
             config: settings.
             closure: where a task's demonstrations close the grippers, for the gripper rule.
             on_event: called at every application of a rule.
+            on_call: called after every call of the network.
         """
         self.config = config
         self.rules = active_rules(config, closure)
         self.counts: Counter[str] = Counter()
         """Applications of every rule since the loop was made, over all episodes."""
         self._on_event = on_event
+        self._on_call = on_call
         self._queue: deque[np.ndarray] = deque()
         self.task: int | None = None
         self.reset()
@@ -143,6 +162,8 @@ class ControlLoop:
             transition = self.tracker.update(prediction.stage_logits)
             if transition is not None:
                 self._record(f"stage_{transition}", stage)
+        if self._on_call is not None:
+            self._on_call(Call(self.step, int(np.argmax(prediction.stage_logits)), self.stage))
         self.calls += 1
 
     def act(self) -> Float[np.ndarray, "23"]:

@@ -93,7 +93,8 @@ class ServerConfig(Source):
     """Type of the weights in memory. bfloat16 takes half the memory of float32, and a network that computes
     in bfloat16 rounds them anyway. auto: bfloat16 for such a network on a GPU, float32 on a CPU."""
     json_logs: bool = False
-    """Log one JSON object per line; applications of rules have the fields task, stage, step and rule."""
+    """Log one JSON object per line; applications of rules have the fields task, stage, step and rule, and
+    calls of the network, where the stage changed, step, predicted and stage."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
 
     def __post_init__(self) -> None:
@@ -195,6 +196,8 @@ def _log_to_stderr(as_json: bool) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("websockets", "absl", "jax"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    if not as_json:  # a line per call of the network is nothing for people
+        logging.getLogger("pi_behavior.policy.trace").setLevel(logging.WARNING)
 
 
 def _api_key(file: Path | None) -> str | None:

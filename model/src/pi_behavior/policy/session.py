@@ -1,10 +1,13 @@
 """One connection's session: observations in, actions out, one control loop per environment."""
 
 import asyncio
+import dataclasses
 import logging
+import time
 import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ from jaxtyping import Float32
 from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.layout import ACTION_HORIZON, BASE, ORACLE_STAGE_KEY
 from pi_behavior.policy.config import PolicyConfig
-from pi_behavior.policy.control_loop import ControlLoop, Event
+from pi_behavior.policy.control_loop import Call, ControlLoop, Event
 from pi_behavior.policy.interface import NoiseId, Prediction, Request
 from pi_behavior.policy.observation_message import ObservationMessage
 from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ProtocolError
@@ -21,6 +24,8 @@ from pi_behavior.policy.rules import ClosureLookup
 
 logger = logging.getLogger(__name__)
 Submit = Callable[[Request], Awaitable[Prediction]]
+Trace = Callable[[dict[str, Any]], None]
+"""Takes records of an episode's course: see `Session`."""
 
 
 class Session:
@@ -32,6 +37,7 @@ class Session:
         submit: Submit,
         closure: ClosureLookup,
         on_event: Callable[[Event], None] | None = None,
+        on_trace: Trace | None = None,
     ) -> None:
         """Start without environments; the first observation says how many there are.
 
@@ -40,11 +46,18 @@ class Session:
             submit: asks the network.
             closure: where a task's demonstrations close the grippers.
             on_event: called at every application of a rule.
+            on_trace: called with `episode`, `environment`, `task` and either `step`, `predicted` and `stage`,
+                when one of the last two changed, or, at an episode's end, `steps` and `ended`, the time of
+                its last answer in seconds since 1970.
         """
         self._config = config
         self._submit = submit
         self._closure = closure
         self._on_event = on_event
+        self._on_trace = on_trace
+        self._stages: dict[int, tuple[int, int]] = {}
+        """Predicted and voted stage that were last told, by environment."""
+        self._answered = 0.0
         self._loops: list[ControlLoop] = []
         self._starts: Counter[int] = Counter()
         """Episodes by the CRC-32 of their first observation."""
@@ -60,6 +73,10 @@ class Session:
 
     def reset(self) -> None:
         """End the episode of all environments."""
+        for index, loop in enumerate(self._loops):
+            if loop.step:
+                self._trace(index, steps=loop.step, ended=self._answered)
+        self._stages.clear()
         if self._loops:
             self.episode += 1
         for loop in self._loops:
@@ -107,6 +124,7 @@ class Session:
         answer: dict[str, Any] = {ACTION: chunk[..., 0, :]}
         if size is not None:
             answer[ACTION_CHUNK] = chunk
+        self._answered = time.time()
         return answer
 
     def _refuse_chunk(self, size: int) -> None:
@@ -131,8 +149,25 @@ class Session:
             )
         if not self._loops:
             self._loops = [
-                ControlLoop(self._config, self._closure, self._on_event) for _ in range(environments)
+                ControlLoop(
+                    self._config, self._closure, partial(self._event, index), partial(self._call, index)
+                )
+                for index in range(environments)
             ]
+
+    def _event(self, index: int, event: Event) -> None:
+        if self._on_event is not None:
+            self._on_event(dataclasses.replace(event, episode=self.episode, environment=index))
+
+    def _call(self, index: int, call: Call) -> None:
+        if self._stages.get(index) != (call.predicted, call.stage):
+            self._stages[index] = call.predicted, call.stage
+            self._trace(index, **dataclasses.asdict(call))
+
+    def _trace(self, index: int, **values: int | float) -> None:
+        if self._on_trace is not None:
+            task = self._loops[index].task
+            self._on_trace({"episode": self.episode, "environment": index, "task": task, **values})
 
     async def _plan(self, observation: ObservationMessage, config: PolicyConfig, steps: int) -> None:
         """Call the network for the environments that have fewer actions left than the client wants."""
