@@ -1,5 +1,6 @@
 """Traces of rollouts from a policy server's log and an evaluator's files."""
 
+import itertools
 import json
 import os
 
@@ -97,7 +98,7 @@ def test_thinned_keeps_the_stages(moves, most):
         calls.append((step, predicted, stage))
     kept = thinned(calls, most)
     assert set(kept) <= set(calls)
-    changes = [b for a, b in zip(calls, calls[1:], strict=False) if a[2] != b[2]]
+    changes = [b for a, b in itertools.pairwise(calls) if a[2] != b[2]]
     assert set(changes) <= set(kept)
     assert len(kept) <= most + len(changes) + 1
     assert kept[-1:] == calls[-1:]
