@@ -29,7 +29,7 @@ from components.store.files import write_atomic
 
 REDUCED = "reduced: one room, few objects; not a BEHAVIOR score"
 PAGE = "index.html"
-_SCRIPTS = ("base", "labels", "heat", "gallery", "player", "pairs", "figures")
+_SCRIPTS = ("base", "labels", "heat", "gallery", "player", "together", "pairs", "figures")
 
 
 @dataclass(frozen=True)

@@ -62,3 +62,4 @@ setUpPairs();
 setUpRollout();
 setUpFigures();
 setUpArtifacts();
+loadLabels();

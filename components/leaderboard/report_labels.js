@@ -4,6 +4,8 @@
 const LABELS = new Map(Object.entries(DATA.labels));
 let version = 0;
 const labelVersion = () => version;
+let identity = ""; // given by a login, and then not to be changed here
+let mayLabel = false;
 const SERVICE = document.querySelector('meta[name="b1k-labels"]')?.content || "";
 
 const causeName = (id) => DATA.causes.find((cause) => cause.id === id)?.name || id;
@@ -15,18 +17,18 @@ function labelPanel(rollout) {
   if (rollout.outcome === "success") return null;
   const given = entriesOf(rollout).map(([who, { causes, note }]) => element("li", {}, element("b", {}, causes.map(causeName).join(", ") || "no cause"), note ? `: ${note}` : "", element("span", { class: "note" }, ` (${who})`)));
   const list = given.length ? element("ul", {}, given) : null;
-  if (!SERVICE) return list && element("div", {}, element("h3", {}, "Labels"), list);
+  if (!mayLabel) return list && element("div", {}, element("h3", {}, "Labels"), list);
   return element("div", { class: "labels" }, element("h3", {}, "Why did it fail?"), list, editor(rollout));
 }
 
 const KEYS = "123456789abcd";
 
 function editor(rollout) {
-  const who = byId("labeller")?.textContent || localStorage.getItem("b1k-who") || "";
+  const who = identity || localStorage.getItem("b1k-who") || "";
   const mine = LABELS.get(rollout.key)?.[who] || { causes: [], note: "" };
   const boxes = DATA.causes.map(({ id, name, text }, place) => element("label", { title: text },
     element("input", { type: "checkbox", name: "cause", value: id, checked: mine.causes.includes(id) }), element("kbd", {}, KEYS[place]), ` ${name}`));
-  const person = element("input", { id: "label-who", value: who, required: true, maxlength: 80, readonly: Boolean(byId("labeller")) });
+  const person = element("input", { id: "label-who", value: who, required: true, maxlength: 80, readonly: Boolean(identity) });
   const note = element("textarea", { id: "label-note", rows: 2, maxlength: 2000 });
   note.value = mine.note;
   const said = element("p", { class: "note", role: "status", id: "label-status" });
@@ -59,6 +61,20 @@ async function saveLabel(rollout, form, who, note, said) {
   } catch (error) {
     said.textContent = `Not saved: ${error.message}`;
   }
+}
+
+// The labels of now, and who is asking, where a service has them.
+async function loadLabels() {
+  if (!SERVICE) return;
+  const answer = await fetch(SERVICE);
+  if (!answer.ok) return;
+  const { labels, who, writable } = await answer.json();
+  LABELS.clear();
+  for (const [rollout, people] of Object.entries(labels)) LABELS.set(rollout, people);
+  identity = who;
+  mayLabel = writable;
+  version += 1;
+  show({});
 }
 
 // In the dialog 1 to 9 and a to d choose causes, s saves.

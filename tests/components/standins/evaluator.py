@@ -23,6 +23,8 @@ def parse() -> argparse.Namespace:
         parser.add_argument("--" + name)
     parser.add_argument("--instance-indices", nargs="+", type=int)
     parser.add_argument("--num-rollouts", type=int)
+    for name in ("video-every", "video-size"):
+        parser.add_argument("--" + name, type=int)
     for name in ("headless", "write-video", "oracle-stage"):
         parser.add_argument("--" + name, action="store_true")
     return parser.parse_args()
