@@ -37,12 +37,10 @@ from pi_behavior.policy.interface import Prediction, Predictor, Request
 from pi_behavior.policy.metrics import ServerMetrics
 from pi_behavior.policy.ports import listen
 from pi_behavior.policy.reconnection import Seat, Seats
-from pi_behavior.policy.session import Session
+from pi_behavior.policy.session import Session, log_trace
 from pi_behavior.policy.switching import CheckpointPool, CheckpointUnavailableError, UnknownTaskError
 
 logger = logging.getLogger(__name__)
-tracer = logging.getLogger("pi_behavior.policy.trace")
-"""The course of every episode, for logs that programs read."""
 SHUTDOWN_SECONDS = 20.0
 """How long a stop waits for sessions whose request is being computed."""
 MAX_MESSAGE = 2**30
@@ -226,13 +224,8 @@ class PolicyService:
             )
 
     def _session(self, peer: str) -> Session:
-        return Session(
-            self._config,
-            self._submit,
-            self._pool.closure,
-            partial(self._on_event, peer),
-            partial(self._on_trace, peer),
-        )
+        tell = partial(self._on_event, peer), partial(log_trace, peer)
+        return Session(self._config, self._submit, self._pool.closure, *tell)
 
     async def _refuse(self, connection: ServerConnection, peer: str, error: Exception) -> None:
         """Tell a client why its session ends."""
@@ -292,9 +285,6 @@ class PolicyService:
             "settings": dataclasses.asdict(self._config),
             "checkpoints": self._pool.description,
         }
-
-    def _on_trace(self, peer: str, row: dict[str, Any]) -> None:
-        tracer.info("trace", extra={"event": {"session": peer, **row}})
 
     def _on_event(self, peer: str, event: Event) -> None:
         self.metrics.rule(event)

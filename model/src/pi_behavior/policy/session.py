@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 Submit = Callable[[Request], Awaitable[Prediction]]
 Trace = Callable[[dict[str, Any]], None]
 """Takes records of an episode's course: see `Session`."""
+_tracer = logging.getLogger("pi_behavior.policy.trace")
+
+
+def log_trace(peer: str, row: dict[str, Any]) -> None:
+    """Log a record of an episode's course, for logs that programs read."""
+    _tracer.info("trace", extra={"event": {"session": peer, **row}})
 
 
 class Session:
