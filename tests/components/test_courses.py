@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.evaluate.courses import read_episodes, write_traces
-from components.evaluation.rollouts import Outcome, Rollout, RolloutKey
+from components.evaluation.rollouts import Distances, Outcome, Rollout, RolloutKey
 from components.evaluation.traces import Trace, thinned
 
 RADIO, TRASH = "turning_on_radio", "picking_up_trash"
@@ -36,7 +36,7 @@ def rollout(folder, instance, steps, written, task=RADIO):
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("{}")
     os.utime(place, (written, written))
-    outcome = Outcome(0.0, False, steps, 1.0)
+    outcome = Outcome(0.0, False, steps, 1.0, Distances(None, None, None))
     return Rollout(key, instance, 1, str(place.relative_to(folder)), None, outcome, str(folder))
 
 
