@@ -29,7 +29,7 @@ STAGES = {
     "news": "ask whether there are demonstrations that no policy was judged on yet",
     "dataset": "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
     "statistics": "compute the statistics of the demonstrations",
-    "train": "train or fine-tune a policy",
+    "train": "train or fine-tune a policy; `train --plan`: does it fit, and how fast is it",
     "plan": "plan an evaluation",
     "evaluate": "run one worker's share of a plan",
     "group": "split tasks into groups by validation score",
@@ -58,6 +58,9 @@ def _run(name: str, words: list[str]) -> int:
         return _command("components.demonstrations.news", "dataset new", words[1:])
     if name == "leaderboard" and words[:1] == ["check"]:
         return _command("components.leaderboard.check", "leaderboard check", words[1:])
+    if name == "train" and "--plan" in words:
+        rest = [word for word in words if word != "--plan"]
+        return _command("pipelines.tools.plan", "train --plan", rest)
     if name in STAGES:
         importlib.import_module(f"components.{name}.stage").STAGE.main(words)
     return _command(f"pipelines.{COMMANDS[name][1]}", name, words)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from components.errors import UserError
+from components.errors import PassingError, UserError
 from components.evaluation import records
 from components.evaluation.records import TRAIN_RECORD, TrainRecord
 from components.runtime.progress import Progress, TaskProgress
@@ -26,6 +26,7 @@ from pi_behavior.checkpoint_description import STATISTICS, CheckpointError, read
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.files import NoSpaceError
 from pi_behavior.statistics import Statistics
+from pi_behavior.training.errors import PreemptedError
 from pi_behavior.training.hooks import Hook
 
 
@@ -134,13 +135,16 @@ def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependenc
 
 @contextmanager
 def _mistakes() -> Iterator[None]:
-    """A starting checkpoint that cannot be read or does not fit, and a full disk, are for the user."""
+    """What is the user's to mend, a checkpoint or a full disk, and what passes, as being told to end."""
     try:
         yield
     except CheckpointError as error:
         raise UserError(f"initial checkpoint: {error}") from error
     except NoSpaceError as error:
         raise UserError(str(error)) from error
+    except PreemptedError as error:
+        # another attempt, perhaps on another node, continues from there
+        raise PassingError(str(error)) from error
 
 
 def _tokenizer(statistics: Statistics, most: int) -> FastTokenizer:
@@ -179,25 +183,20 @@ def _display(bar: TaskProgress) -> Hook:
 
 @contextmanager
 def _tracking(config: Config, work: Work, *, on: bool) -> Iterator[list[Hook]]:
-    """Weights & Biases; a training continues without it where it cannot be reached or refuses the key."""
+    """Weights & Biases; offline where its server cannot be reached or refuses the key."""
     if not on or os.environ.get("WANDB_MODE") == "disabled":
         yield []
         return
-    from wandb.errors import Error
-
     from pi_behavior.training.hooks import WeightsAndBiases
 
-    name = f"{config.name}-{work.path.stem}"
-    try:
-        tracker = WeightsAndBiases(work.workspace / "wandb", name, asdict(config))
-    except Error as error:
+    folder, identity = work.workspace / "wandb", work.path.stem
+    tracker = WeightsAndBiases(folder, f"{config.name}-{identity}", asdict(config), identity)
+    if tracker.failure:
         print(
-            f"train: continues without Weights & Biases, which failed: {error}. With WANDB_MODE=offline it "
-            f"records in {work.workspace / 'wandb'} for `wandb sync`",
+            f"train: Weights & Biases is offline, which failed: {tracker.failure}. The records are in "
+            f"{folder} for `wandb sync`",
             flush=True,
         )
-        yield []
-        return
     try:
         yield [tracker]
     finally:

@@ -190,7 +190,7 @@ def test_total_loss_is_finite_with_its_parts_and_without_gradient_into_frozen_vi
             nnx.merge(graph, parameters),
             config,
             jnp.eye(FLAT),
-            jax.random.key(0),
+            jax.random.split(jax.random.key(0), 2),
             observation(),
             jnp.zeros((2, 30, 32)),
             fast,
@@ -218,13 +218,14 @@ def test_resizing_keeps_the_aspect_ratio_and_pads_with_black(height: int, width:
 
 def test_augmentation_changes_images_alone_and_keeps_a_grey_image_grey() -> None:
     before = observation()
-    after = augment(jax.random.key(6), before)
+    after = augment(jax.random.split(jax.random.key(6), 2), before)
     assert all(after.images[c].dtype == jnp.uint8 for c in CAMERAS)
     assert any(np.any(np.asarray(after.images[c]) != np.asarray(before.images[c])) for c in CAMERAS)
     assert np.array_equal(after.state, before.state)
     grey = {c: jnp.full((1, 28, 28, 3), 100, jnp.uint8) for c in CAMERAS}
     result = augment(
-        jax.random.key(7), Observation(grey, before.state[:1], before.task[:1], before.stage[:1])
+        jax.random.split(jax.random.key(7), 1),
+        Observation(grey, before.state[:1], before.task[:1], before.stage[:1]),
     )
     for camera in CAMERAS:
         assert len(np.unique(np.asarray(result.images[camera]))) == 1

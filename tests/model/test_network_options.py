@@ -86,8 +86,8 @@ def loss_gradient(
 
     def loss(state):  # type: ignore[no-untyped-def]
         merged = nnx.merge(graph, state)
-        actions = 0.1 * jnp.ones((2, 30, 32))
-        return total_loss(merged, config, jnp.eye(FLAT), jax.random.key(0), observation(), actions)[0]
+        actions, keys = 0.1 * jnp.ones((2, 30, 32)), jax.random.split(jax.random.key(0), 2)
+        return total_loss(merged, config, jnp.eye(FLAT), keys, observation(), actions)[0]
 
     return flat_parameters(jax.grad(loss)(parameters))
 

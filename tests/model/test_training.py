@@ -1,6 +1,7 @@
 """The training loop: resume, sharding, checkpoints, hooks."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,83 +10,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
 from pi_behavior import checkpoint
-from pi_behavior.config import ModelConfig, VisionConfig
-from pi_behavior.correlation import REAL
 from pi_behavior.data.pipeline import Batch
-from pi_behavior.layout import CAMERAS
 from pi_behavior.network import PiBehavior
-from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
-from pi_behavior.training.config import LearningRate, TrainConfig
+from pi_behavior.training.errors import NonFiniteError
 from pi_behavior.training.hooks import JsonLines
-from pi_behavior.training.loop import NonFiniteError, train
-from pi_behavior.training.sharding import FSDP, make_mesh, parameter_sharding
+from pi_behavior.training.loop import train
+from pi_behavior.training.sharding import FSDP, make_mesh, spec
 
-MODEL = ModelConfig(
-    vision=VisionConfig(image_size=28, patch=14, width=16, depth=1, heads=2, mlp=16),
-    width=32,
-    mlp=32,
-    depth=2,
-    heads=2,
-    head_dim=16,
-    expert_width=32,
-    expert_mlp=32,
-    vocabulary=256,
-    dtype="float32",
-    freeze_vision=False,
-    fast=False,
-    steps_per_token=5,
-    prediction="clean",
+_spec = importlib.util.spec_from_file_location(
+    "small_training", Path(__file__).with_name("small_training.py")
 )
-TRAIN = TrainConfig(
-    steps=4,
-    batch_size=4,
-    flow_samples=2,
-    learning_rate=LearningRate(peak=1e-2),
-    warmup_steps=1,
-    save_every=2,
-    log_every=1,
-)
-
-
-def statistics() -> Statistics:
-    ones, zeros = np.ones(23, np.float32), np.zeros(23, np.float32)
-    return Statistics(
-        state_mean=zeros,
-        state_std=ones,
-        state_q01=-ones,
-        state_q99=ones,
-        action_mean=zeros,
-        action_std=ones,
-        action_q01=-ones,
-        action_q99=ones,
-        action_step_mean=np.zeros((30, 23), np.float32),
-        action_step_std=np.ones((30, 23), np.float32),
-        action_step_q01=-np.ones((30, 23), np.float32),
-        action_step_q99=np.ones((30, 23), np.float32),
-        correlation_cholesky=np.eye(len(REAL), dtype=np.float32),
-    )
-
-
-def batches(start: int) -> Iterator[Batch]:
-    step = start
-    while True:
-        rng = np.random.default_rng(step)
-        images = {c: rng.integers(0, 256, (4, 28, 28, 3), np.uint8) for c in CAMERAS}
-        yield Batch(
-            images=images,
-            state=rng.normal(size=(4, 32)).astype(np.float32),
-            task=np.zeros(4, np.int32),
-            stage=rng.integers(0, 5, 4).astype(np.int32),
-            actions=rng.normal(size=(4, 30, 32)).astype(np.float32),
-        )
-        step += 1
+small = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(small)
+MODEL, TRAIN, batches, statistics = small.MODEL, small.TRAIN, small.batches, small.statistics
 
 
 def parameters(path: Path) -> dict[str, np.ndarray]:
@@ -130,11 +73,19 @@ def test_sharded_parameters_give_the_result_of_one_device(
         np.testing.assert_allclose(one[name], two[name], atol=2e-4, err_msg=name)
 
 
-def test_the_largest_divisible_axis_is_sharded() -> None:
+def test_rules_name_the_axis_that_is_split() -> None:
     mesh = make_mesh(2)
-    spec = parameter_sharding(mesh, jax.ShapeDtypeStruct((3, 2**12, 2**13), jnp.float32)).spec
-    assert tuple(spec) == (None, None, FSDP)
-    assert tuple(parameter_sharding(mesh, jax.ShapeDtypeStruct((8,), jnp.float32)).spec) == (None,)
+    big = 2**20
+    for name, shape, axis in (
+        ("prefix.layers.mlp.down", (18, 4096, 2048), 1),  # never the layers, which are gathered one by one
+        ("prefix.layers.attention.query", (18, 7, 2048, 256), 2),  # the first of its axes that divides
+        ("token_embeddings", (big, 8), 1),  # its rows are looked up
+        ("optimizer.inner_state.mu.token_embeddings", (big, 8), 1),
+        ("stage_fusion.gate_task.kernel", (2048, 1024), 0),
+        ("time_in.kernel", (8, 8), None),  # small
+        ("action_in.kernel", (big + 1, 3), None),  # nothing divides
+    ):
+        assert tuple(spec(mesh, name, shape)) == tuple(FSDP if i == axis else None for i in range(len(shape)))
     with pytest.raises(ValueError, match="does not divide the 2 devices"):
         make_mesh(3)
 
@@ -172,6 +123,10 @@ def test_not_a_number_stops_the_run_and_names_the_steps(tmp_path: Path) -> None:
 def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 3 is not a multiple of the 2 devices"):
         train(MODEL, dataclasses.replace(TRAIN, batch_size=3), statistics(), batches, tmp_path)
+    with pytest.raises(
+        ValueError, match="batch_size 4 is not a multiple of the 2 devices, times accumulate 4"
+    ):
+        train(MODEL, dataclasses.replace(TRAIN, accumulate=4), statistics(), batches, tmp_path)
 
 
 def test_a_checkpoint_of_another_network_lists_what_differs(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from pi_behavior.flow import correlated_noise, flow_loss, sample_time
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS
@@ -27,7 +27,7 @@ def total_loss(
     model: PiBehavior,
     config: TrainConfig,
     cholesky: Float[Array, "960 960"],
-    key: PRNGKeyArray,
+    keys: Key[Array, " b"],
     observation: Observation,
     actions: Float[Array, "b 30 32"],
     fast: FastTokens | None = None,
@@ -38,21 +38,23 @@ def total_loss(
         model: the network.
         config: weights of the losses, and the number of flow samples.
         cholesky: factor of the noise covariance.
-        key: random key.
+        keys: one random key per sample.
         observation: a batch, with the true stages.
         actions: normalised action chunks.
         fast: FAST tokens of the chunks, where the auxiliary loss is used.
 
     Returns:
-        The loss and its parts: action loss, also per group of actuators, stage loss and accuracy, FAST loss
-        and accuracy.
+        The loss and its parts, each a mean over the samples: action loss, also per group of actuators, stage
+        loss and accuracy, FAST loss and accuracy.
     """
-    noise_key, time_key = jax.random.split(key)
-    batch = actions.shape[0]
-    samples = (batch, config.flow_samples)
+
+    def draw(key: PRNGKeyArray) -> tuple[Float[Array, "c 30 32"], Float[Array, " c"]]:
+        noise_key, time_key = jax.random.split(key)
+        count = (config.flow_samples,)
+        return correlated_noise(noise_key, cholesky, count), sample_time(time_key, count)
+
     prefix = model.encode(observation, fast)
-    noise = correlated_noise(noise_key, cholesky, samples)
-    errors = flow_loss(model, prefix, actions, noise, sample_time(time_key, samples))
+    errors = flow_loss(model, prefix, actions, *jax.vmap(draw)(keys))
     stage = stage_loss(prefix.stage_logits, observation.stage).mean()
     right = jnp.argmax(prefix.stage_logits, axis=-1) == observation.stage
     by_dimension = errors[..., :ACTION_DIM].mean(axis=(0, 1))
@@ -66,6 +68,6 @@ def total_loss(
     if fast is not None and prefix.fast_logits is not None:
         metrics["fast_loss"] = fast_loss(prefix.fast_logits, fast).mean()
         hits = (jnp.argmax(prefix.fast_logits, axis=-1) == fast.tokens) & fast.mask
-        metrics["fast_accuracy"] = hits.sum() / jnp.maximum(fast.mask.sum(), 1)
+        metrics["fast_accuracy"] = (hits.sum(axis=1) / jnp.maximum(fast.mask.sum(axis=1), 1)).mean()
         loss = loss + config.fast_weight * metrics["fast_loss"]
     return loss, {"loss": loss, **metrics}

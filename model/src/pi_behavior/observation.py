@@ -4,11 +4,12 @@ Axes: b batch, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST 
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray, UInt8
 
 from pi_behavior.layout import CAMERAS
 
@@ -91,23 +92,25 @@ def _jitter_colours(key: PRNGKeyArray, image: Float[Array, "h w 3"]) -> Float[Ar
     return ((image - grey[..., None]) * saturation + grey[..., None]).clip(0.0, 1.0)
 
 
-def augment(key: PRNGKeyArray, observation: Observation) -> Observation:
+def augment(keys: Key[Array, " b"], observation: Observation) -> Observation:
     """Augment images for training, independently per sample and camera.
 
     The head camera is cropped to 95 %, resized back and rotated by up to 5 degrees; all cameras change in
     brightness, contrast and saturation. Source: the published run's settings.
 
     Args:
-        key: random key.
+        keys: one random key per sample, so that a sample's draws do not depend on the others.
         observation: a batch.
     """
+
+    def one(key: PRNGKeyArray, image: UInt8[Array, "h w 3"], *, crop: bool) -> UInt8[Array, "h w 3"]:
+        crop_key, colour_key = jax.random.split(key)
+        scaled = image.astype(jnp.float32) / 255.0
+        changed = _jitter_colours(colour_key, _crop_and_rotate(crop_key, scaled) if crop else scaled)
+        return jnp.round(changed * 255.0).astype(jnp.uint8)
+
     images = {}
     for index, camera in enumerate(CAMERAS):
-        image = observation.images[camera].astype(jnp.float32) / 255.0
-        crop_key, colour_key = jax.random.split(jax.random.fold_in(key, index))
-        batch = image.shape[0]
-        if camera == "head":
-            image = jax.vmap(_crop_and_rotate)(jax.random.split(crop_key, batch), image)
-        image = jax.vmap(_jitter_colours)(jax.random.split(colour_key, batch), image)
-        images[camera] = jnp.round(image * 255.0).astype(jnp.uint8)
+        own = jax.vmap(partial(jax.random.fold_in, data=index))(keys)
+        images[camera] = jax.vmap(partial(one, crop=camera == "head"))(own, observation.images[camera])
     return replace(observation, images=images)

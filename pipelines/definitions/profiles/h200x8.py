@@ -3,7 +3,8 @@
 Submit with `b1k pipeline submit --profile h200x8 --registry registry.example.org/robots`.
 
 Hardware: one node with 8 H200, 16 GPUs of the RTX kind (`RTX_PRODUCTS`), shared volumes as in `charts/b1k`.
-Expected: about 15 days of training (report, section 6), a day of evaluation. Not run yet.
+Expected: 51 hours of training by `b1k train --plan` (the report's took 15 days), a day of evaluation. Not run
+yet.
 """
 
 import dataclasses
@@ -38,6 +39,8 @@ _TRAIN = Step(
     volumes=(WORKSPACE,),
     secrets=(WANDB,),
     settings=(WANDB_SETTINGS,),
+    # JAX takes three quarters by default; `b1k train --plan` counts with this
+    environment={"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"},
     # a preempted training continues from its last saved state
     attempts=9,
     pods=9,
@@ -74,6 +77,8 @@ PROFILE = Profile(
         settings={
             "train": {
                 "fsdp": 8,
+                # what `b1k train --plan --find-batch` says: 128 samples at a time on each device
+                "accumulate": 2,
                 # raw frames of all demonstrations would need tens of terabytes
                 "frame_cache": False,
                 "log_every": 50,

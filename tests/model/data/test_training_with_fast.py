@@ -111,7 +111,13 @@ def test_action_tokens_do_not_see_fast_tokens(demos: Path, statistics: Statistic
 
     def losses(fast: FastTokens | None) -> dict[str, float]:
         _, metrics = total_loss(
-            model, TRAIN, cholesky, jax.random.key(1), observation, jnp.asarray(batch.actions), fast
+            model,
+            TRAIN,
+            cholesky,
+            jax.random.split(jax.random.key(1), len(batch.task)),
+            observation,
+            jnp.asarray(batch.actions),
+            fast,
         )
         return {name: float(value) for name, value in metrics.items()}
 

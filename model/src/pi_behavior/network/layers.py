@@ -4,6 +4,8 @@ Axes: b batch, s tokens, n heads, k head width, e width, l layers.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -30,6 +32,67 @@ def stack(create: Callable[[nnx.Rngs], M], layers: int, rngs: nnx.Rngs) -> M:
     return nnx.split_rngs(splits=layers)(make)(rngs)
 
 
+def unstack(blocks: nnx.Module) -> Any:
+    """Layers from `stack` as one module each: a scan copies the weights of a layer before it uses them."""
+    graph, parameters = nnx.split(blocks)
+    depth = jax.tree.leaves(parameters)[0].shape[0]
+    return nnx.List(
+        [nnx.merge(graph, jax.tree.map(lambda a, i=index: a[i], parameters)) for index in range(depth)]
+    )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """How a parameter is split, for one of which each device holds an equal part."""
+
+    mesh_axis: str
+    """Axis of the mesh whose devices hold the parts."""
+    axis: int
+    """Axis of the array that is split."""
+    dtype: str
+    """Type that the parts are put together in, which is that of the computation."""
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gather(part: Array, shard: Shard) -> Array:
+    """Put a parameter together from the devices' parts, in the type of the computation.
+
+    Its gradient is reduce-scattered, in float32: each device gets the sum for its own part.
+    """
+    own = part.astype(shard.dtype)
+    # as integers: a backend without bfloat16, such as the CPU's, would send float32 instead
+    bits = jax.lax.bitcast_convert_type(own, jnp.dtype(f"uint{8 * own.dtype.itemsize}"))
+    whole = jax.lax.all_gather(bits, shard.mesh_axis, axis=shard.axis, tiled=True)
+    return jax.lax.bitcast_convert_type(whole, own.dtype)
+
+
+def reduce_scatter(gradient: Array, shard: Shard) -> Array:
+    """Sum a gradient over the devices, in float32; each gets its own part of the sum."""
+    return jax.lax.psum_scatter(
+        gradient.astype(jnp.float32), shard.mesh_axis, scatter_dimension=shard.axis, tiled=True
+    )
+
+
+gather.defvjp(
+    lambda part, shard: (gather(part, shard), None),
+    lambda shard, _, gradient: (reduce_scatter(gradient, shard),),
+)
+
+
+def _whole_layer(parameters: State) -> State:
+    """Gather one layer's parameters, where they are marked as parts by the metadata `shard`."""
+
+    def whole(parameter: Any) -> Any:
+        shard: Shard | None = parameter.get_metadata().get("shard")
+        if shard is None:
+            return parameter
+        # the mark counts the layers' axis, which the scan has taken off
+        one = replace(shard, axis=shard.axis - 1)
+        return parameter.replace(gather(parameter.get_value(), one), shard=None)
+
+    return jax.tree.map(whole, parameters, is_leaf=lambda leaf: isinstance(leaf, nnx.Variable))
+
+
 def scan_layers(
     blocks: nnx.Module,
     apply: Callable[[Any, Carry, Any], tuple[Carry, Any]],
@@ -38,23 +101,34 @@ def scan_layers(
     scanned: Any = None,
     rematerialise: Rematerialise,
 ) -> tuple[Carry, Any]:
-    """Apply stacked layers in order.
+    """Apply layers in order.
 
     Args:
-        blocks: layers from `stack`.
+        blocks: layers from `stack`, or from `unstack`.
         apply: calls one layer: (layer, carry, this layer's slice of `scanned`) to (carry, output).
         carry: what is passed from layer to layer.
-        scanned: arrays with a leading layer axis.
+        scanned: arrays with a leading layer axis, or a list with an entry for each layer.
         rematerialise: what the backward pass computes again instead of storing it.
 
     Returns:
         The last carry, and the outputs stacked along a leading layer axis.
     """
+    if isinstance(blocks, nnx.List):
+        outputs = []
+        for index, block in enumerate(blocks):
+            rest = (
+                scanned[index]
+                if isinstance(scanned, list)
+                else jax.tree.map(lambda a, i=index: a[i], scanned)
+            )
+            carry, output = apply(block, carry, rest)
+            outputs.append(output)
+        return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
     graph, parameters = nnx.split(blocks)
 
     def layer(carry: Carry, parts: tuple[State, Any]) -> tuple[Carry, Any]:
         parameter, rest = parts
-        return apply(nnx.merge(graph, parameter), carry, rest)
+        return apply(nnx.merge(graph, _whole_layer(parameter)), carry, rest)
 
     if rematerialise == "none":
         # small networks run faster unrolled; large ones compile one layer and save memory

@@ -50,8 +50,14 @@ class TrainConfig:
     """Augment images: crop, rotate, colour."""
     fsdp: int = field(default=1, metadata=OPERATIONAL)
     """Devices over which parameters and optimizer state are sharded; the others are data-parallel."""
+    accumulate: int = field(default=1, metadata=OPERATIONAL)
+    """Parts of a batch that are computed one after the other, to save memory; their gradients are added."""
     save_every: int = field(default=500, metadata=OPERATIONAL)
-    """Steps between saved states, which a killed training continues from."""
+    """Steps between saved states, which a killed training continues from. The last two are kept."""
+    save_minutes: float = field(default=10.0, metadata=OPERATIONAL)
+    """Longest time between saved states."""
+    keep_every: int = field(default=0, metadata=OPERATIONAL)
+    """Keep the saved state of every so many steps until the end, as well as the last two; 0 keeps none."""
     log_every: int = field(default=20, metadata=OPERATIONAL)
     """Steps between logged metrics."""
     seed: int = 0
@@ -59,13 +65,22 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive = ("batch_size", "flow_samples", "save_every", "log_every", "fsdp")
+        positive = ("batch_size", "flow_samples", "save_every", "log_every", "fsdp", "accumulate")
         require(
             *((getattr(self, n) >= 1, f"{n} is {getattr(self, n)}; expected at least 1") for n in positive),
             *(
                 (getattr(self, n) >= 0, f"{n} is {getattr(self, n)}; expected 0 or more")
-                for n in ("steps", "warmup_steps", "weight_decay", "stage_weight", "fast_weight", "seed")
+                for n in (
+                    "steps",
+                    "warmup_steps",
+                    "keep_every",
+                    "weight_decay",
+                    "stage_weight",
+                    "fast_weight",
+                    "seed",
+                )
             ),
+            (self.save_minutes > 0, f"save_minutes is {self.save_minutes}; expected more than 0"),
             (self.clip_norm > 0, f"clip_norm is {self.clip_norm}; expected more than 0"),
             (0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}; expected 0 up to, not including, 1"),
         )

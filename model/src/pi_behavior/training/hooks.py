@@ -44,24 +44,59 @@ class JsonLines:
                     yield f"{line}\n"
 
 
+_LIMITS = {
+    "WANDB__GRAPHQL_TIMEOUT_SECONDS": "6",
+    "WANDB_X_GRAPHQL_RETRY_MAX": "1",
+    "WANDB_INIT_TIMEOUT": "20",
+}
+"""Weights & Biases waits minutes for a server that does not answer; the environment may say otherwise."""
+
+
 class WeightsAndBiases:
-    """Logs to Weights & Biases; offline unless WANDB_MODE says otherwise.
+    """Logs to Weights & Biases; offline unless WANDB_MODE says otherwise, or its server cannot be reached.
 
     The key comes from the environment (WANDB_API_KEY) and is written nowhere.
     """
 
-    def __init__(self, folder: Path, name: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, config: Mapping[str, Any], identity: str) -> None:
+        """Begin a run, or continue that of the same identity.
+
+        Args:
+            folder: for the records.
+            name: that is shown.
+            config: of the run.
+            identity: the same for every attempt of a run.
+        """
+        for variable, value in _LIMITS.items():
+            os.environ.setdefault(variable, value)
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
-        self.run = wandb.init(
-            project="b1k",
-            name=name,
-            dir=str(folder),
-            config=dict(config),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
-            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-        )
+        mode = os.environ.get("WANDB_MODE", "offline")
+
+        def begin(mode: str) -> Any:
+            return wandb.init(
+                project="b1k",
+                name=name,
+                id=identity,
+                # offline, every attempt is a record of its own, which `wandb sync` puts together by its id
+                resume="allow" if mode == "online" else None,
+                dir=str(folder),
+                config=dict(config),
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            )
+
+        self.failure = ""
+        """Why the run is offline, where it should not be."""
+        try:
+            self.run = begin(mode)
+        except wandb.errors.Error as error:
+            if mode == "offline":
+                raise
+            self.failure = str(error).splitlines()[0]
+            wandb.teardown()  # its service keeps the run that could not begin
+            self.run = begin("offline")
 
     def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig
@@ -18,17 +17,15 @@ from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
 from pi_behavior.training.config import TrainConfig
+from pi_behavior.training.errors import NonFiniteError, PreemptedError
 from pi_behavior.training.hooks import Hook
+from pi_behavior.training.saving import SavedStates, check_space, told_to_end
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import TrainState, create_state
 from pi_behavior.training.step import StepFunction, TrainBatch, make_step
 
 Batches = Callable[[int], Iterator[Batch]]
 """Opens the batches of a run, from the given step on."""
-
-
-class NonFiniteError(RuntimeError):
-    """The loss or the gradient is not finite."""
 
 
 def train(
@@ -58,13 +55,13 @@ def train(
         The folder of the final checkpoint, which holds the moving average.
 
     Raises:
-        NonFiniteError: loss or gradient are not finite; names the steps.
-        KeyboardInterrupt: one of several processes was told to end; the state is saved.
+        NonFiniteError: loss, gradient or state are not finite; names the steps and the last good state.
+        PreemptedError: this process, or one of several, was told to end (SIGTERM); the state is saved.
+        NoSpaceError: the disk has too little space for states and checkpoint.
         ValueError: the batch or the devices do not divide, or `initial` does not fit the network.
     """
     mesh = make_mesh(config.fsdp)
-    if config.batch_size % mesh.size:
-        raise ValueError(f"batch_size {config.batch_size} is not a multiple of the {mesh.size} devices")
+    check_batch(config, mesh.size)
     final = work / "checkpoint"
     if final.exists():
         return final
@@ -78,17 +75,23 @@ def train(
 
     if keep_initial and not (work / "initial").exists():
         save(work / "initial", state.parameters, 0)
-    options = ocp.CheckpointManagerOptions(max_to_keep=1, save_interval_steps=config.save_every)
-    with ocp.CheckpointManager((work / "state").absolute(), options=options) as manager:
-        if manager.latest_step() is not None:
-            state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore(state))
+    check_space(work, state)
+    with SavedStates(work / "state", config) as saved:
+        state = saved.restore(state)
         cholesky = jax.device_put(
             jnp.asarray(statistics.regularised_cholesky(model.noise_beta), jnp.float32), replicated(mesh)
         )
         step_function = make_step(graph, model, config, cholesky, state, mesh)
-        state = _run(step_function, config, state, batches, hooks, manager, batch_sharding(mesh))
+        state = _run(step_function, config, state, batches, hooks, saved, batch_sharding(mesh))
     save(final, state.average if config.ema_decay else state.parameters, int(state.step))
     return final
+
+
+def check_batch(config: TrainConfig, devices: int) -> None:
+    """Check that a batch divides; ValueError if not."""
+    if config.batch_size % (devices * config.accumulate):
+        parts = f", times accumulate {config.accumulate}" if config.accumulate > 1 else ""
+        raise ValueError(f"batch_size {config.batch_size} is not a multiple of the {devices} devices{parts}")
 
 
 def _run(
@@ -97,23 +100,30 @@ def _run(
     state: TrainState,
     batches: Batches,
     hooks: Sequence[Hook],
-    manager: ocp.CheckpointManager,
+    saved: SavedStates,
     sharding: jax.sharding.Sharding,
 ) -> TrainState:
     start = int(state.step)
     source = batches(start)
     collected: list[dict[str, jax.Array]] = []
-    for step in range(start + 1, config.steps + 1):
-        state, metrics = step_function(state, _to_devices(next(source), sharding))
-        collected.append(metrics)
-        if step % config.log_every == 0 or step == config.steps:
-            _report(step, collected, hooks)
-            collected = []
-        if step < config.steps:
-            manager.save(step, args=ocp.args.StandardSave(state))
-            if manager.reached_preemption(step):
-                # JAX took the SIGTERM that one of several processes got, and Orbax has saved this step
-                raise KeyboardInterrupt
+    with told_to_end() as told:
+        for step in range(start + 1, config.steps + 1):
+            state, metrics = step_function(state, _to_devices(next(source), sharding))
+            collected.append(metrics)
+            looked = step % config.log_every == 0 or step == config.steps
+            if looked:
+                _report(step, collected, hooks, saved)
+                collected = []
+            if step == config.steps:
+                saved.require_finite(step, state)  # it becomes the checkpoint
+                break
+            # of several processes, JAX takes the SIGTERM that one gets
+            end = bool(told) if jax.process_count() == 1 else saved.preempted(step)
+            if end or saved.due(step, looked=looked):
+                saved.save(step, state)
+            if end:
+                saved.wait()
+                raise PreemptedError(f"told to end after step {step}; {saved.last()}")
     return state
 
 
@@ -127,13 +137,16 @@ def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
     return TrainBatch(observation, put(batch.actions), fast)
 
 
-def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook]) -> None:
+def _report(
+    step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook], saved: SavedStates
+) -> None:
     means = {name: float(np.mean([m[name] for m in collected])) for name in collected[0]}
     broken = sorted(name for name, value in means.items() if not math.isfinite(value))
     if broken:
         raise NonFiniteError(
             f"{', '.join(broken)} not finite in steps {step - len(collected) + 1} to {step}; "
-            "lower the learning rate or look for broken episodes with the dataset stage's checks"
+            "lower the learning rate or look for broken episodes with the dataset stage's checks. "
+            f"Of states, {saved.last()}"
         )
     for hook in hooks:
         hook(step, means)

@@ -1,17 +1,19 @@
 """The state of a training run: step, parameters, their moving average, optimizer."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx, struct
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
 from pi_behavior.config import ModelConfig
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
 from pi_behavior.training.config import TrainConfig
-from pi_behavior.training.sharding import parameter_sharding
+from pi_behavior.training.sharding import tree_specs
 
 
 @struct.dataclass
@@ -41,11 +43,29 @@ def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransfor
 
     def label(parameters: State) -> State:
         return jax.tree.map_with_path(
-            lambda path, _: "frozen" if model.freeze_vision and path[0].key == "vision" else "trained",
+            lambda path, _: "frozen" if is_frozen(path[0].key, model) else "trained",
             parameters,
         )
 
     return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, label)
+
+
+def is_frozen(name: str, model: ModelConfig) -> bool:
+    """Whether a parameter, by its dotted name or the first part of it, is not trained."""
+    return model.freeze_vision and name.split(".")[0] == "vision"
+
+
+def abstract_state(
+    model: ModelConfig, config: TrainConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef[PiBehavior], TrainState]:
+    """Shapes, types and shardings of a run's state, without its arrays."""
+    graph, create = _creation(model, config)
+    shapes = jax.eval_shape(create)
+    return graph, jax.tree.map(
+        lambda a, spec: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=NamedSharding(mesh, spec)),
+        shapes,
+        tree_specs(mesh, shapes),
+    )
 
 
 def create_state(
@@ -53,8 +73,16 @@ def create_state(
 ) -> tuple[nnx.GraphDef[PiBehavior], TrainState]:
     """Initialise a run with every array created where it will live.
 
-    Shapes come first (eval_shape), then shardings, then memory: the full state never exists on one device.
+    Shapes come first, then shardings, then memory: the full state never exists on one device.
     """
+    _, create = _creation(model, config)
+    graph, shapes = abstract_state(model, config, mesh)
+    return graph, jax.jit(create, out_shardings=jax.tree.map(lambda a: a.sharding, shapes))()
+
+
+def _creation(
+    model: ModelConfig, config: TrainConfig
+) -> tuple[nnx.GraphDef[PiBehavior], Callable[[], TrainState]]:
     transformation = optimizer(config, model)
     # the graph has no arrays; it is made outside of jit, whose outputs must be arrays
     graph = nnx.split(nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(config.seed))))[0]
@@ -64,5 +92,4 @@ def create_state(
         average = jax.tree.map(jnp.copy, parameters)
         return TrainState(jnp.int32(0), parameters, average, transformation.init(parameters))
 
-    shardings = jax.tree.map(lambda a: parameter_sharding(mesh, a), jax.eval_shape(create))
-    return graph, jax.jit(create, out_shardings=shardings)()
+    return graph, create
