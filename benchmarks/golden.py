@@ -102,8 +102,13 @@ def errors(ours: np.ndarray, golden: np.ndarray) -> tuple[float, float]:
     return absolute, absolute / max(float(np.abs(b).max(initial=0.0)), 1e-30)
 
 
-def compare(file: Path) -> list[tuple[str, float, float, float]]:
-    """Rows of (output, largest absolute error, relative error, tolerance) for a golden file."""
+def compare(file: Path, *, serving: bool = False) -> list[tuple[str, float, float, float]]:
+    """Rows of (output, largest absolute error, relative error, tolerance) for a golden file.
+
+    Args:
+        file: the golden file.
+        serving: rearrange the weights as the policy server does.
+    """
     with np.load(file) as archive:
         data = {name: archive[name] for name in archive.files}
     parameters = {n.removeprefix("param/"): v for n, v in data.items() if n.startswith("param/")}
@@ -111,6 +116,8 @@ def compare(file: Path) -> list[tuple[str, float, float, float]]:
     config = replace(infer_config(shapes), dtype="float32")
     model = PiBehavior(config, nnx.Rngs(0))
     load_published(model, parameters)
+    if serving:
+        model.prepare_for_serving()
     with jax.default_matmul_precision("highest"):
         outputs = compute(model, data)
     valid = data["out/prefix_mask"]

@@ -161,9 +161,13 @@ def _import(command: Import) -> None:
 def _inspect(folder: Path) -> None:
     import numpy as np
 
+    from pi_behavior.checkpoint import digest
+    from pi_behavior.checkpoint_description import DESCRIPTION
     from pi_behavior.lbm.clip_files import WEIGHTS, tensor_metadata
     from pi_behavior.published_exchange import open_tensors
 
+    if (folder / DESCRIPTION).is_file():
+        digest(folder)  # names a damaged file
     file = folder / WEIGHTS
     tensors = tensor_metadata(file) if file.is_file() else open_tensors(folder).metadata
     size = Column("size", justify="right")

@@ -17,9 +17,9 @@ from pi_behavior.tensors import flat_parameters
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_tiny.npz"
 
 
-@pytest.fixture(scope="module")
-def golden_rows() -> list[tuple[str, float, float, float]]:
-    return golden.compare(GOLDEN)
+@pytest.fixture(scope="module", params=["as trained", "as served"])
+def golden_rows(request: pytest.FixtureRequest) -> list[tuple[str, float, float, float]]:
+    return golden.compare(GOLDEN, serving=request.param == "as served")
 
 
 def test_every_golden_output_is_reproduced(golden_rows) -> None:

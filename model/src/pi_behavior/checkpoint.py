@@ -6,9 +6,9 @@ Layout: `params/` (Orbax, by dotted parameter path), `statistics/` (see statisti
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,7 @@ from pi_behavior.checkpoint_description import CheckpointError as CheckpointErro
 from pi_behavior.checkpoint_description import read_config as read_config
 from pi_behavior.config import ModelConfig
 from pi_behavior.families import PolicyModel
+from pi_behavior.files import changed_files, hash_files, write_sums
 from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
 from pi_behavior.statistics import Statistics
@@ -88,6 +89,7 @@ def save(
         if statistics is not None:
             statistics.save(aside / STATISTICS)
         write_config(aside, config, step)
+        write_sums(aside)
         os.sync()
         shutil.rmtree(path, ignore_errors=True)
         aside.rename(path)
@@ -112,16 +114,18 @@ def read_statistics(path: Path) -> Statistics:
 
 
 def digest(path: Path) -> str:
-    """Hex SHA-256 of a folder: of its files' lines in the format of `sha256sum`, sorted by path."""
-    files = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    """Hex SHA-256 of a folder: of its files' lines in the format of `sha256sum`, sorted by path.
 
-    def line(name: str) -> str:
-        with (path / name).open("rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {name}\n"
-
-    # hashlib releases the interpreter lock
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return hashlib.sha256("".join(pool.map(line, files)).encode()).hexdigest()
+    Raises:
+        CheckpointError: a file is not what it was when the checkpoint was saved; the message names it.
+    """
+    found = hash_files(path)
+    if damaged := changed_files(path, found):
+        raise CheckpointError(
+            f"{path} is damaged: {', '.join(damaged[:5])} is not what was saved. Copy the checkpoint again"
+        )
+    lines = (f"{digest}  {name}\n" for name, digest in found.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def restore_parameters(path: Path, target: State, dtype: str | None = None) -> None:
@@ -148,8 +152,16 @@ def restore_parameters(path: Path, target: State, dtype: str | None = None) -> N
         )
         for name, leaf in target_flat.items()
     }
-    with ocp.StandardCheckpointer() as checkpointer:
-        update_parameters(target, checkpointer.restore(folder.absolute(), abstract))
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            restored = checkpointer.restore(folder.absolute(), abstract)
+    except Exception as error:  # Orbax and TensorStore have no common one
+        file = re.search(rf"{re.escape(str(folder.absolute()))}[\w./-]*", str(error))
+        said = str(error).splitlines()[0][:300]
+        raise CheckpointError(
+            f"{file[0] if file else folder} cannot be read: {said}. Is the copy complete?"
+        ) from error
+    update_parameters(target, restored)
 
 
 def load(path: Path, dtype: str | None = None) -> Checkpoint:

@@ -112,10 +112,10 @@ def sample(
     # by index, since the float sum 1 - 14 / 20 may lie on either side of 0.3
     corrections = sum(1 for i in range(steps) if 1.0 - (i + 1) / steps > INPAINT_UNTIL + 1e-6)
 
+    velocity = model.velocities(prefix, (1.0 - jnp.arange(steps) / steps).astype(jnp.float32))
+
     def step(index: Array, x: Array) -> Array:
-        time = 1.0 - index / steps
-        velocity = model.velocity(prefix, x[:, None], jnp.full((x.shape[0], 1), time, jnp.float32))[:, 0]
-        x = x - velocity / steps
+        x = x - velocity(x, index) / steps
         if inpainting is None or correction is None:
             return x
         corrected = _inpaint(x, noise, 1.0 - (index + 1) / steps, inpainting, correction)

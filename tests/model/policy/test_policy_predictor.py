@@ -295,10 +295,29 @@ def test_weights_in_bfloat16_take_half_and_change_little(tmp_path):
     chunks, sizes = {}, {}
     for kind in ("float32", "bfloat16"):
         predictor = JaxPredictor.load(tmp_path / "c", POLICY, [1], kind)
-        sizes[kind] = sum(leaf.nbytes for leaf in jax.tree.leaves(predictor._state) if leaf.size >= 2**16)
+        sizes[kind] = sum(leaf.nbytes for leaf in predictor._weights if leaf.size >= 2**16)
         chunks[kind] = predictor.predict([make_request(1, saved=True, size=56)])[0].chunk
     assert sizes["bfloat16"] * 2 == sizes["float32"] > 0
     np.testing.assert_allclose(chunks["bfloat16"], chunks["float32"], atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_named_in_a_few_lines(tmp_path, damage):
+    write_random_checkpoint(tmp_path / "c", dataclasses.replace(ModelConfig.presets["tiny"], depth=1))
+    victim = max(
+        (f for f in (tmp_path / "c/params").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    data = victim.read_bytes()
+    half = len(data) // 2
+    rest = b"" if damage == "truncated" else bytes([data[half] ^ 1]) + data[half + 1 :]
+    victim.write_bytes(data[:half] + rest)
+    serve = ["-m", "pi_behavior.policy.server", "--checkpoint", str(tmp_path / "c")]
+    inspect = ["-m", "pipelines.cli", "checkpoint", "inspect", str(tmp_path / "c")]
+    for words in (serve, inspect):
+        answer = subprocess.run([sys.executable, *words], capture_output=True, text=True)
+        assert answer.returncode == 2, answer.stderr
+        assert f"{victim.name} is not what was saved" in answer.stderr
+        assert len(answer.stderr.splitlines()) <= 5
 
 
 def test_a_folder_that_is_no_checkpoint_is_the_users_mistake(tmp_path):

@@ -3,6 +3,8 @@
 Axes: b batch, s prefix tokens, f FAST tokens, c chunks (flow samples per observation), e width.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
@@ -13,7 +15,7 @@ from pi_behavior.config import ModelConfig
 from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
 from pi_behavior.network.gemma import ActionExpert, PrefixTransformer
 from pi_behavior.network.kv_mix import KVMix
-from pi_behavior.network.layers import Dense, normal, sincos
+from pi_behavior.network.layers import Dense, normal, sincos, unstack
 from pi_behavior.network.masks import prefix_blocks, prefix_mask
 from pi_behavior.network.siglip import SigLIP
 from pi_behavior.network.stage_fusion import StageFusion
@@ -127,16 +129,50 @@ class PiBehavior(nnx.Module):
 
         All chunks of an observation read the same prefix and do not see each other.
         """
-        dtype = jnp.dtype(self.config.dtype)
-        b, c = time.shape
-        tokens = noisy.reshape(b, c, self.config.action_tokens, -1).astype(dtype)
-        embedded = sincos(time, self.config.expert_width, 4e-3, 4.0).astype(dtype)
-        condition = jax.nn.swish(self.time_out(jax.nn.swish(self.time_in(embedded))))
-        positions = prefix.valid.sum(axis=1)[:, None] + jnp.arange(self.config.action_tokens)
-        hidden = self.expert(
-            self.action_in(tokens), condition, positions, prefix.keys, prefix.values, prefix.valid
-        )
-        return self.action_out(hidden).astype(jnp.float32).reshape(b, c, ACTION_HORIZON, MODEL_DIM)
+        cache = self.expert.cache(prefix.keys, prefix.values)
+        tokens, positions = self._action_tokens(prefix, noisy)
+        return self._actions(self.expert(tokens, self._embed_time(time), positions, cache, prefix.valid))
+
+    def velocities(
+        self, prefix: Prefix, times: Float[Array, " n"]
+    ) -> Callable[[Float[Array, "b 30 32"], Int[Array, ""]], Float[Array, "b 30 32"]]:
+        """The flow's velocity at times that are known before the loop that asks for it, as a sampler's are.
+
+        Everything that does not depend on the noisy actions is computed here, once: what the times make of
+        the norms, and the prefix's keys and values as the expert reads them.
+
+        Returns:
+            Maps noisy actions and the index of their time to velocities.
+        """
+        cache = self.expert.cache(prefix.keys, prefix.values)
+        layers, last = self.expert.modulate(self._embed_time(times)[:, None, None])
+
+        def velocity(noisy: Float[Array, "b 30 32"], index: Int[Array, ""]) -> Float[Array, "b 30 32"]:
+            tokens, positions = self._action_tokens(prefix, noisy[:, None])
+            modulations = layers[:, :, index], last[index]
+            hidden = self.expert.step(tokens, modulations, positions, cache, prefix.valid)
+            predicted = self._actions(hidden)[:, 0]
+            if self.config.prediction == "velocity":
+                return predicted
+            return (noisy - predicted) / times[index]
+
+        return velocity
+
+    def _embed_time(self, time: Float[Array, "*b"]) -> Float[Array, "*b e"]:
+        embedded = sincos(time, self.config.expert_width, 4e-3, 4.0).astype(jnp.dtype(self.config.dtype))
+        return jax.nn.swish(self.time_out(jax.nn.swish(self.time_in(embedded))))
+
+    def _action_tokens(
+        self, prefix: Prefix, noisy: Float[Array, "b c 30 32"]
+    ) -> tuple[Float[Array, "b c t e"], Int[Array, "b t"]]:
+        """The expert's tokens, and their positions."""
+        count = self.config.action_tokens
+        tokens = noisy.reshape(*noisy.shape[:2], count, -1).astype(jnp.dtype(self.config.dtype))
+        return self.action_in(tokens), prefix.valid.sum(axis=1)[:, None] + jnp.arange(count)
+
+    def _actions(self, hidden: Float[Array, "b c t e"]) -> Float[Array, "b c 30 32"]:
+        actions = self.action_out(hidden).astype(jnp.float32)
+        return actions.reshape(*hidden.shape[:2], ACTION_HORIZON, MODEL_DIM)
 
     def velocity(
         self, prefix: Prefix, noisy: Float[Array, "b c 30 32"], time: Float[Array, "b c"]
@@ -146,3 +182,19 @@ class PiBehavior(nnx.Module):
         if self.config.prediction == "velocity":
             return predicted
         return (noisy - predicted) / time[..., None, None]
+
+    def prepare_for_serving(self) -> None:
+        """Rearrange the weights, in place, so that no step copies them.
+
+        Every layer gets arrays of its own, and what multiplies the same tokens becomes one matrix. Results
+        are the same up to rounding; the names of the parameters are not, so that it cannot be saved.
+        """
+        if isinstance(self.vision.blocks, nnx.List):
+            return
+        self.vision.blocks = unstack(self.vision.blocks)
+        for transformer in (self.prefix, self.expert):
+            layers = unstack(transformer.layers)
+            transformer.layers = layers
+            for layer in layers:
+                layer.attention.fuse()
+                layer.mlp.fuse()

@@ -40,10 +40,26 @@ _OTHER_SIZES = 16
 _resize = jax.jit(resize_with_padding, static_argnames="size")
 
 
-@partial(jax.jit, static_argnames=("graph", "steps"))
+class _Structure:
+    """A network without its arrays, as jit's static argument; hashed once, and not at every call."""
+
+    def __init__(self, graph: "nnx.GraphDef[PiBehavior]", tree: Any) -> None:
+        self.graph, self.tree = graph, tree
+        self._hash = hash((graph, tree))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, _Structure) and (self.graph, self.tree) == (other.graph, other.tree)
+
+
+@partial(jax.jit, static_argnames=("structure", "steps"))
 def _infer(
-    graph: "nnx.GraphDef[PiBehavior]",
-    state: "nnx.State[Any, Any]",
+    structure: _Structure,
+    weights: "list[Array]",
     correlation: Correlation,
     observation: Observation,
     inpainting: Inpainting | None,
@@ -60,7 +76,7 @@ def _infer(
             key = jax.random.fold_in(key, part)
         return correlated_noise(key, correlation.cholesky, ())
 
-    model = nnx.merge(graph, state)
+    model = nnx.merge(structure.graph, jax.tree.unflatten(structure.tree, weights))
     prefix = model.encode(observation)
     chunk = sample(
         model,
@@ -86,7 +102,7 @@ class JaxPredictor:
         """Prepare and compile.
 
         Args:
-            loaded: the checkpoint.
+            loaded: the checkpoint; its network is rearranged for serving, in place.
             policy: Euler steps, kept actions and seed.
             batch_sizes: sizes to compile for.
             digest: of the checkpoint's folder.
@@ -96,7 +112,11 @@ class JaxPredictor:
         self._config = loaded.config
         self._statistics = loaded.statistics
         self._policy = policy
-        self._graph, self._state = nnx.split(loaded.model)
+        loaded.model.prepare_for_serving()
+        graph, state = nnx.split(loaded.model)
+        # hundreds of arrays: flattened here once, in C++ at every call
+        self._weights, tree = jax.tree.flatten(state)
+        self._structure = _Structure(graph, tree)
         beta = loaded.config.noise_beta
         # without kept actions there is nothing to correct, and the sampler does not look at it
         correction = np.zeros((0, 0))
@@ -135,8 +155,8 @@ class JaxPredictor:
         if parameters == "auto":
             computes = read_config(path)[0].dtype
             parameters = computes if jax.default_backend() != "cpu" else "float32"
-        loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
         digest = checkpoint.digest(path)
+        loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
         read = time.monotonic()
         predictor = cls(loaded, policy, batch_sizes, digest)
         logger.info(
@@ -209,8 +229,8 @@ class JaxPredictor:
         )
         noise_ids = np.array([request.noise for request in requests], np.uint32)
         chunk, logits = _infer(
-            self._graph,
-            self._state,
+            self._structure,
+            self._weights,
             self._correlation,
             observation,
             self._inpainting(requests),
