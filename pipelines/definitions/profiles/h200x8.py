@@ -20,6 +20,7 @@ from pipelines.definitions.profiles.cluster import (
     WANDB,
     WANDB_SETTINGS,
     WORKSPACE,
+    notify,
     toolbox,
 )
 from pipelines.definitions.profiles.profile import Profile, Step
@@ -98,6 +99,7 @@ PROFILE = Profile(
         "group": toolbox(),
         "leaderboard": toolbox(cpu="8", memory="32Gi"),
         "promote": toolbox(),
+        "notify": notify(),
     },
     pull_secret=PULL_SECRET,
     evaluations=16,
