@@ -28,9 +28,10 @@ class Pipeline:
     """Which pipeline, and how large."""
 
     profile: str = "h200x8"
-    """How large, and what the steps need of the cluster: h200x8, one_gpu, laptop or smoke."""
+    """How large, and what the steps need of the cluster: h200x8, one_gpu, cluster_small, laptop or
+    smoke."""
     pipeline: str = "train_and_evaluate"
-    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     registry: str = ""
     """Registry and path before the names of the images, such as registry.example.org/robots."""
     set: Set = ()
@@ -94,7 +95,7 @@ class Schedule(Run):
     """
 
     pipeline: str = "retrain"
-    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     cron: str = "0 3 * * *"
     """When: minute, hour, day of month, month, day of week, in the server's time zone; or with seconds first;
     or @daily, @weekly, ..."""
@@ -202,9 +203,11 @@ def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None)
     from pipelines.definitions.compiling import compile_pipeline
 
     compile_pipeline(command.pipeline, command.profile, output, registry=command.registry, given=given)
-    if not command.registry and not load_profile(command.profile).is_local:
+    profile = load_profile(command.profile)
+    if not command.registry and not profile.is_local:
+        first = next(iter(profile.steps.values())).image
         print(
-            f"note: the pods' images are {image('toolbox')} and so on, which only nodes have that were given "
+            f"note: the pods' images are {image(first)} and so on, which only nodes have that were given "
             "them; for images of a registry say --registry registry.example.org/robots",
             file=sys.stderr,
         )

@@ -7,8 +7,9 @@ from typing import Any
 
 from kfp import dsl
 
-from components.runtime.declaration import ARTIFACT, LOOP, METRICS, PAGE, Declaration
-from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, TASK_ID
+from components.notify.config import DECLARATION as NOTIFY
+from components.runtime.declaration import LOOP, Declaration
+from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, STATUS, TASK_ID
 from components.runtime.values import Field, fields
 from components.settings.config import DECLARATION as SETTINGS_STAGE
 from components.settings.sections import INPUTS, PIPELINES, inputs, is_free
@@ -68,6 +69,11 @@ def settings_component(pipeline: str, workspace: str) -> Any:
     return _component(SETTINGS_STAGE, workspace, [*pipeline_inputs(pipeline, {}), *extra])
 
 
+def notify_component(workspace: str) -> Any:
+    """The component of the stage that runs when all others have ended, however they did."""
+    return _component(NOTIFY, workspace, [_constant(STATUS, dsl.PipelineTaskFinalStatus)])
+
+
 def component(declaration: Declaration[Any, Any], workspace: str) -> Any:
     """The container component of a stage.
 
@@ -116,9 +122,9 @@ def _artifacts(declaration: Declaration[Any, Any]) -> Iterable[inspect.Parameter
         read = _constant(name, dsl.Input[list[one]] if many else dsl.Input[one])
         yield read.replace(default=None) if optional else read
     made: Any = getattr(dsl, declaration.makes)
-    yield _constant(ARTIFACT, dsl.Output[made])
-    yield _constant(METRICS, dsl.Output[dsl.Metrics])
+    yield _constant(declaration.output, dsl.Output[made])
+    yield _constant(declaration.metrics, dsl.Output[dsl.Metrics])
     if declaration.page:
-        yield _constant(PAGE, dsl.Output[dsl.HTML])
+        yield _constant(declaration.page, dsl.Output[dsl.HTML])
     for name, output in declaration.outputs.items():
         yield _constant(_OUTPUT if name == LOOP else name, dsl.OutputPath(output))

@@ -41,6 +41,8 @@ class Secret:
     keys: tuple[str, ...]
     optional: bool = False
     """Whether a pod starts without it."""
+    without: str = ""
+    """What happens without it, where that is as good."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Profile:
         """Check all values, for every pipeline."""
         for pipeline in PIPELINES:
             resolve(pipeline, self.of(pipeline), Arguments(), self.place(complete=False))
+
+    def runs(self, pipeline: str) -> bool:
+        """Whether it has a step for every stage of a pipeline."""
+        return {section.declaration.name for section in PIPELINES[pipeline]} <= self.steps.keys()
 
     def of(self, pipeline: str) -> Arguments:
         """The values for a pipeline."""
