@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from components.runtime.declaration import Declaration
-from pi_behavior.challenge import check_tasks
+from pi_behavior.challenge import DEFAULT_EDITION, Edition, check_tasks
 from pi_behavior.config import OPERATIONAL, require
 
 
@@ -19,6 +19,8 @@ class Config:
     """Demonstrations per task, 1 to 100."""
     image_size: int = 56
     """Height and width of the cameras' pictures in pixels."""
+    edition: Edition = DEFAULT_EDITION
+    """Edition of the challenge whose layout they have."""
     seed: int = 0
     """Seed of the disturbances that experts correct."""
     processes: int = field(default=2, metadata=OPERATIONAL)

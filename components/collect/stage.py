@@ -73,7 +73,8 @@ def _collect(config: Config, data: Path, work: Work) -> None:
     command = [sys.executable, "-m", _PROGRAM, "--output", str(data)]
     command += ["--tasks", *config.tasks] if config.tasks else []
     command += ["--episodes", str(config.episodes), "--image-size", str(config.image_size)]
-    command += ["--seed", str(config.seed), "--workers", str(config.processes)]
+    command += ["--edition", config.edition, "--seed", str(config.seed)]
+    command += ["--workers", str(config.processes)]
     log = work.path / "collect.log"
     total = config.episodes * len(config.tasks) or None
     with (

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from components.errors import UserError
 from components.store.files import write_atomic
+from pipelines.definitions.choosing import Set
 from pipelines.definitions.profiles import load_local_profile
 from pipelines.local import run as local
 from pipelines.local.records import Run, exclusive, unfinished_run
@@ -45,6 +46,9 @@ class Options:
     """Processes that collect demonstrations in parallel."""
     seed: int = 0
     """Seed of demonstrations, training and rollouts."""
+    set: Set = ()
+    """Values of the run that differ from the profile's, as for `b1k run`; with edition=2025 the
+    demonstrations too have that edition's layout."""
 
 
 def run(options: Options) -> int:
@@ -86,7 +90,7 @@ def _prepare(options: Options, workspace: Path) -> tuple[Run, bool]:
         "collect.processes": options.workers,
     }
     words = tuple(f"{name}={value}" for name, value in wanted.items())
-    new = local.Options(options.profile, PIPELINE, workspace, set=(words,))
+    new = local.Options(options.profile, PIPELINE, workspace, set=(words, *options.set))
     this, last = local.prepare(new, workspace), unfinished_run(workspace)
     if last is None or any(getattr(last, name) != getattr(this, name) for name in _SAME):
         return this, False
