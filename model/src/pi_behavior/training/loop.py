@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,8 @@ from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
 from pi_behavior.training.config import TrainConfig
-from pi_behavior.training.hooks import Hook
+from pi_behavior.training.feed import Feed
+from pi_behavior.training.hooks import INPUT_WAIT, Hook
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import TrainState, create_state
 from pi_behavior.training.step import StepFunction, TrainBatch, make_step
@@ -101,19 +103,22 @@ def _run(
     sharding: jax.sharding.Sharding,
 ) -> TrainState:
     start = int(state.step)
-    source = batches(start)
+    if start == config.steps:
+        return state
     collected: list[dict[str, jax.Array]] = []
-    for step in range(start + 1, config.steps + 1):
-        state, metrics = step_function(state, _to_devices(next(source), sharding))
-        collected.append(metrics)
-        if step % config.log_every == 0 or step == config.steps:
-            _report(step, collected, hooks)
-            collected = []
-        if step < config.steps:
-            manager.save(step, args=ocp.args.StandardSave(state))
-            if manager.reached_preemption(step):
-                # JAX took the SIGTERM that one of several processes got, and Orbax has saved this step
-                raise KeyboardInterrupt
+    # the step is the position in the input
+    with Feed(batches(start), partial(_to_devices, sharding=sharding)) as feed:
+        for step in range(start + 1, config.steps + 1):
+            state, metrics = step_function(state, feed.next(collected))
+            collected.append(metrics)
+            if step % config.log_every == 0 or step == config.steps:
+                _report(step, collected, feed.waited, hooks)
+                collected, feed.waited = [], 0.0
+            if step < config.steps:
+                manager.save(step, args=ocp.args.StandardSave(state))
+                if manager.reached_preemption(step):
+                    # JAX took the SIGTERM that one of several processes got, and Orbax has saved this step
+                    raise KeyboardInterrupt
     return state
 
 
@@ -127,7 +132,9 @@ def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
     return TrainBatch(observation, put(batch.actions), fast)
 
 
-def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook]) -> None:
+def _report(
+    step: int, collected: Sequence[dict[str, jax.Array]], waited: float, hooks: Sequence[Hook]
+) -> None:
     means = {name: float(np.mean([m[name] for m in collected])) for name in collected[0]}
     broken = sorted(name for name, value in means.items() if not math.isfinite(value))
     if broken:
@@ -136,7 +143,7 @@ def _report(step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequenc
             "lower the learning rate or look for broken episodes with the dataset stage's checks"
         )
     for hook in hooks:
-        hook(step, means)
+        hook(step, {**means, INPUT_WAIT: waited / len(collected)})
 
 
 def resolved(model: ModelConfig, config: TrainConfig) -> dict[str, object]:
