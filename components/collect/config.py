@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from components.evaluation.evaluators import Edition
 from components.runtime.declaration import Declaration
-from pi_behavior.challenge import DEFAULT_EDITION, Edition, check_tasks
+from pi_behavior.challenge import DEFAULT_EDITION, check_tasks
 from pi_behavior.config import OPERATIONAL, require
 
 

@@ -2,6 +2,7 @@
 
 0. settings: check all values together.
 1. dataset: bring a version of the demonstrations and check it.
+   prepare: copy it for training.
 2. statistics: normalisation, noise correlation, human means.
 3. train: the common policy on all tasks.
 4. plan and evaluate: the common policy on validation instances.
@@ -44,9 +45,16 @@ def add_tasks(flow: Flow, **source: Any) -> None:
     """Add all tasks from the demonstrations on; `source` is what an earlier task says of their version."""
     profile = flow.profile
     data = flow.task("dataset", "Dataset", **source).outputs["dataset"]
+    prepared = flow.task("prepare", "Prepare", dataset=data).outputs["training_copy"]
     statistics = flow.task("statistics", "Statistics", dataset=data).outputs["statistics"]
     common = flow.task(
-        "train", "Train common", dataset=data, statistics=statistics, name="common", keep_initial=True
+        "train",
+        "Train common",
+        dataset=data,
+        prepared=prepared,
+        statistics=statistics,
+        name="common",
+        keep_initial=True,
     ).outputs["policy"]
     first = flow.task("plan", "Plan validation", common=common, splits=VALIDATION)
     with dsl.ParallelFor(
@@ -60,6 +68,7 @@ def add_tasks(flow: Flow, **source: Any) -> None:
             "Train group",
             sections=("train", "finetune"),
             dataset=data,
+            prepared=prepared,
             statistics=statistics,
             initial=common,
             # `.name` would be the name of the SDK's own object

@@ -20,6 +20,7 @@ STAGES = (
     "settings",
     "collect",
     "dataset",
+    "prepare",
     "statistics",
     "train",
     "plan",
@@ -68,7 +69,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (workspace / "output.txt").write_text(answer.stdout)
     after = _inodes(workspace)
-    assert {name.partition("/")[0] for name in before} == {"settings", "collect", "dataset", "statistics"}
+    done = {"settings", "collect", "dataset", "prepare", "statistics"}
+    assert {name.partition("/")[0] for name in before} == done
     assert before.items() <= after.items(), "finished stages are untouched"
     return workspace
 

@@ -25,6 +25,7 @@ OF_PROFILE = {profile: [pipe for pipe, one in ALL if one == profile] for profile
 STAGE_NODES = [
     "settings",
     "dataset",
+    "prepare",
     "statistics",
     "train_common",
     "plan_validation",
