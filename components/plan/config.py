@@ -42,8 +42,8 @@ class Config:
     """Also run the reported instances with the parameters of step 0, for comparison."""
     videos: int = 2
     """Videos per task and policy, of the first reported instances. Unless this is 0, the challenge's
-    evaluator records every reported rollout, as it has no choice, and the household, whose videos are quick to
-    make, every one of the trained policies."""
+    evaluator records every reported rollout, as it has no choice, and the household, whose videos are quick
+    to make, every one of the trained policies."""
     image_size: int = 224
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0
