@@ -13,12 +13,24 @@ const entriesOf = (rollout) => Object.entries(LABELS.get(rollout.key) || {});
 const labelled = (rollout) => [...new Set(entriesOf(rollout).flatMap(([, { causes }]) => causes))];
 const notesOf = (rollout) => entriesOf(rollout).map(([, { note }]) => note);
 
+// Empty where there is nothing to say; drawn again when labels have changed.
 function labelPanel(rollout) {
-  if (rollout.outcome === "success") return null;
+  return element("div", { class: "labels" }, rollout.outcome === "success" ? null : labelContent(rollout));
+}
+
+function redrawLabels() {
+  const rollout = BY_KEY.get(state.rollout);
+  const panel = document.querySelector("#rollout .labels");
+  if (rollout && panel) panel.replaceWith(labelPanel(rollout));
+  version += 1;
+  show({});
+}
+
+function labelContent(rollout) {
   const given = entriesOf(rollout).map(([who, { causes, note }]) => element("li", {}, element("b", {}, causes.map(causeName).join(", ") || "no cause"), note ? `: ${note}` : "", element("span", { class: "note" }, ` (${who})`)));
   const list = given.length ? element("ul", {}, given) : null;
-  if (!mayLabel) return list && element("div", {}, element("h3", {}, "Labels"), list);
-  return element("div", { class: "labels" }, element("h3", {}, "Why did it fail?"), list, editor(rollout));
+  if (!mayLabel) return list && [element("h3", {}, "Labels"), list];
+  return [element("h3", {}, "Why did it fail?"), list, editor(rollout)];
 }
 
 const KEYS = "123456789abcd";
@@ -55,9 +67,10 @@ async function saveLabel(rollout, form, who, note, said) {
     if (!answer.ok) throw new Error(await answer.text());
     const saved = await answer.json();
     LABELS.set(rollout.key, { ...(LABELS.get(rollout.key) || {}), [saved.who]: saved });
-    version += 1;
-    said.textContent = "Saved";
-    show({});
+    const focused = form.contains(document.activeElement);
+    redrawLabels();
+    byId("label-status").textContent = "Saved";
+    if (focused) byId("rollout-on").focus();
   } catch (error) {
     said.textContent = `Not saved: ${error.message}`;
   }
@@ -73,8 +86,7 @@ async function loadLabels() {
   for (const [rollout, people] of Object.entries(labels)) LABELS.set(rollout, people);
   identity = who;
   mayLabel = writable;
-  version += 1;
-  show({});
+  redrawLabels();
 }
 
 // In the dialog 1 to 9 and a to d choose causes, s saves.

@@ -76,6 +76,10 @@ def run(options: Options) -> int:
         write_atomic(workspace / RESULT, json.dumps(result, indent=2) + "\n")
         _print_table(result)
         local.print_results(record, workspace)
+        print(
+            f"to look at it: b1k report open --workspace {options.workspace}, or, from another machine, "
+            f"b1k results serve --workspace {options.workspace}"
+        )
         print(workspace / RESULT)
     return 0
 

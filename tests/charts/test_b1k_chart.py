@@ -516,13 +516,20 @@ def test_training_processes_are_reached_by_each_other_only(render):
     assert ("NetworkPolicy", "b1k-training") not in render(MULTI_NODE_PLAIN)
 
 
-def test_services_read_the_workspace_and_cannot_write_it(render):
-    for name in ("b1k-reports", "b1k-policy"):
-        spec = pods(render(SERVICES))[name]
-        (volume,) = [one for one in spec["volumes"] if "persistentVolumeClaim" in one]
-        assert volume["persistentVolumeClaim"] == {"claimName": "b1k-workspace", "readOnly": True}
-        (mount,) = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
-        assert mount["readOnly"] is True
+def test_the_policy_server_reads_the_workspace_and_cannot_write_it(render):
+    spec = pods(render(SERVICES))["b1k-policy"]
+    (volume,) = [one for one in spec["volumes"] if "persistentVolumeClaim" in one]
+    assert volume["persistentVolumeClaim"] == {"claimName": "b1k-workspace", "readOnly": True}
+    (mount,) = [one for one in spec["containers"][0]["volumeMounts"] if one["name"] == volume["name"]]
+    assert mount["readOnly"] is True
+
+
+def test_of_the_workspace_the_results_browser_can_write_labels_alone(render):
+    (container,) = pods(render(SERVICES))["b1k-reports"]["containers"]
+    whole, labels = container["volumeMounts"]
+    assert (whole["mountPath"], whole["readOnly"]) == ("/workspace", True)
+    assert (labels["mountPath"], labels["subPath"]) == ("/workspace/labels", "labels")
+    assert "--user-header=X-Forwarded-User" in container["args"]
 
 
 def test_services_select_their_pods_and_ports(render):
