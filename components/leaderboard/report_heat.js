@@ -89,7 +89,11 @@ function columnsOf(rollouts) {
 }
 
 function blocks() {
-  if (state.policy === "all") return DATA.policies.map((name) => [name, (r) => r.policy === name]);
+  if (state.policy === "all") {
+    // each task has one group, so the groups share their columns
+    const others = DATA.policies.filter((name) => !GROUPS.includes(name));
+    return [["groups", (r) => GROUPS.includes(r.policy)], ...others.map((name) => [name, (r) => r.policy === name])];
+  }
   const name = state.policy === CHOSEN ? "" : state.policy;
   return [[name, policyMatches]];
 }

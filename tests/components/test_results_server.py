@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -80,16 +81,28 @@ def make(factory, scores, seed=0, word=""):
     return STAGE.execute(Config(seed=seed), Inputs(planned, evaluations), factory.workspace).artifact
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def factory(factory_in, tmp_path_factory):
+    return factory_in(tmp_path_factory.mktemp("results") / "workspace")
+
+
+@pytest.fixture(scope="module")
 def board(factory):
     return make(factory, lambda key: 0.5 if key.policy == "common" else 0.0, word=HOSTILE)
 
 
-@pytest.fixture
-def server(board):
+@pytest.fixture(scope="module")
+def running_server(board):
     running = Server(board.workspace)
     yield running
     running.close()
+
+
+@pytest.fixture
+def server(board, running_server):
+    """The server, while there are no labels."""
+    shutil.rmtree(board.workspace / "labels", ignore_errors=True)
+    return running_server
 
 
 def files(board):
@@ -139,9 +152,10 @@ TRICKS = (
 def test_nothing_leaves_the_leaderboards(board, server, trick):
     (board.workspace / "secret").write_text("secret")
     (board.path / ".hidden").write_text("secret")
-    (board.path / "link").symlink_to(board.workspace / "secret")
-    (board.path / "folder").symlink_to(board.workspace)
-    os.mkfifo(board.path / "pipe")
+    if not (board.path / "pipe").exists():
+        (board.path / "link").symlink_to(board.workspace / "secret")
+        (board.path / "folder").symlink_to(board.workspace)
+        os.mkfifo(board.path / "pipe")
     for base in (files(board), "/files", f"/files/{board.uri.rpartition('/')[0]}"):
         answer = server.get(f"{base}/{trick}")
         assert answer.status in (400, 404), (base, trick)
@@ -174,7 +188,7 @@ def test_pages_and_hostile_words(board, server):
     report = server.get(f"{files(board)}/report/index.html")
     text = report.content.decode()
     assert "alert(1)</script>" not in text
-    assert "49 " not in text
+    assert "{{ 7 * 7 }}" in text  # no template either
     policy = report.headers["content-security-policy"]
     assert "unsafe-inline" not in policy.partition("script-src")[2]
     assert "default-src 'none'" in policy
@@ -255,18 +269,14 @@ def test_who_may_come_in(board, server):
         Options(board.workspace / "nowhere")
 
 
-def test_two_leaderboards_are_compared(factory, board):
+def test_two_leaderboards_are_compared(factory, board, server):
     better = make(factory, lambda key: 1.0 if key.policy == "common" else 0.0, seed=1)
-    server = Server(board.workspace)
-    try:
-        page = server.get(f"/compare?first={better.uri}&second={board.uri}").content.decode()
-        assert "Difference in q +0.500" in page
-        assert f"{TASKS[0]}/301/0" in page
-        film = server.get(f"/compare?first={better.uri}&second={board.uri}&rollout={TASKS[0]}/301/0")
-        assert film.content.decode().count("<video") == 2
-        assert server.get("/script/pairs.js").status == 200
-    finally:
-        server.close()
+    page = server.get(f"/compare?first={better.uri}&second={board.uri}").content.decode()
+    assert "Difference in q +0.500" in page
+    assert f"{TASKS[0]}/301/0" in page
+    film = server.get(f"/compare?first={better.uri}&second={board.uri}&rollout={TASKS[0]}/301/0")
+    assert film.content.decode().count("<video") == 2
+    assert server.get("/script/pairs.js").status == 200
 
 
 def test_a_running_evaluation(board, server):
