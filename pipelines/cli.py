@@ -28,6 +28,7 @@ COMMANDS = {
 STAGES = {
     "news": "ask whether there are demonstrations that no policy was judged on yet",
     "dataset": "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
+    "prepare": "copy the demonstrations for training: small pictures that decode quickly",
     "statistics": "compute the statistics of the demonstrations",
     "train": "train or fine-tune a policy; `train --plan`: does it fit, and how fast is it",
     "plan": "plan an evaluation",

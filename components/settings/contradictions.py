@@ -80,6 +80,9 @@ def _training(configs: Configs, place: Place) -> Iterator[str]:
             yield f"{name}.fsdp is {fsdp}; expected a divisor of the {devices} devices of a training"
         if gpus and batch % gpus:
             yield f"{name}.batch_size is {batch}; expected a multiple of the {gpus} GPUs of training"
+    copy, wanted = configs["prepare"], train.model.vision.image_size
+    if not copy.serves(wanted):
+        yield f"prepare.image_size is {copy.image_size}; expected {wanted}, which the network reads"
     tokens, most = configs["statistics"].fast_vocabulary, train.model.fast_vocabulary
     if train.model.fast and not 0 < tokens <= most:
         yield (

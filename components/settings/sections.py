@@ -16,6 +16,7 @@ from components.group.config import DECLARATION as GROUP
 from components.leaderboard.config import DECLARATION as LEADERBOARD
 from components.news.config import DECLARATION as NEWS
 from components.plan.config import DECLARATION as PLAN
+from components.prepare.config import DECLARATION as PREPARE
 from components.promote.config import DECLARATION as PROMOTE
 from components.runtime.declaration import Declaration
 from components.runtime.values import Field, fields
@@ -49,6 +50,7 @@ class Section:
 
 _WHOLE = (
     Section("dataset", DATASET),
+    Section("prepare", PREPARE),
     Section("statistics", STATISTICS),
     Section("train", TRAIN),
     Section("finetune", TRAIN, over="train"),
@@ -64,7 +66,8 @@ PIPELINES: Mapping[str, tuple[Section, ...]] = {
 }
 """The sections of every pipeline."""
 DECLARATIONS: Mapping[str, Declaration[Any, Any]] = {
-    one.name: one for one in (NEWS, DATASET, STATISTICS, TRAIN, PLAN, EVALUATE, GROUP, LEADERBOARD, PROMOTE)
+    one.name: one
+    for one in (NEWS, DATASET, PREPARE, STATISTICS, TRAIN, PLAN, EVALUATE, GROUP, LEADERBOARD, PROMOTE)
 }
 """The stages by name, in the order of the pipelines."""
 

@@ -148,18 +148,18 @@ def _wanted(workspace: Path, entries: dict[Path, _Entry], since: float, champion
 
 
 def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:
-    """Folders of killed work, and decoded frames of datasets that go or are gone.
+    """Folders of killed work, and copied columns of datasets that go or are gone.
 
-    `digests` are the beginnings of the digests of artifacts that stay, which name their frames.
+    `digests` are the beginnings of the digests of artifacts that stay, which name their columns.
     """
     killed = [path for path in workspace.glob("artifacts/*/*") if is_leftover(path)]
-    frames = [path for path in workspace.glob("frames/*") if path.name not in digests]
-    for path in (*killed, *frames):
+    columns = [path for path in workspace.glob("columns/*") if path.name not in digests]
+    for path in (*killed, *columns):
         if not path.is_dir() or is_held(_lock(path)):
             continue
         size, changed = _measure(path)
         if changed < since or path.suffix == _REMOVED:
-            reason = "left by killed work" if path in killed else "decoded frames of a dataset that is gone"
+            reason = "left by killed work" if path in killed else "copied columns of a dataset that is gone"
             yield Garbage(path, size, reason)
 
 

@@ -7,27 +7,34 @@ once per node, see `multiprocess.py`.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.errors import PassingError, UserError
 from components.evaluation import records
 from components.evaluation.records import TRAIN_RECORD, TrainRecord
-from components.runtime.progress import Progress, TaskProgress
+from components.runtime.progress import TaskProgress
 from components.runtime.stage import Result, Work
 from components.store.lineage import Dependency
+from components.store.making import exclusive, lock_of
 from components.train.config import DECLARATION, Config, Inputs
 from components.train.multiprocess import MultiprocessStage
 from components.train.warm_start import continued
 from pi_behavior.challenge import task
 from pi_behavior.checkpoint_description import STATISTICS, CheckpointError, read_config
+from pi_behavior.data.meta import DatasetError
+from pi_behavior.data.training_copy import MANIFEST
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.files import NoSpaceError
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.errors import PreemptedError
-from pi_behavior.training.hooks import Hook
+from pi_behavior.training.hooks import INPUT_WAIT, Hook
+
+if TYPE_CHECKING:
+    from pi_behavior.data.pipeline import Samples
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -41,24 +48,18 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 
     with _mistakes():
         statistics, record = _statistics(config, inputs)
-    data = inputs.dataset.path / "data"
-    cache = work.workspace / "frames" / inputs.dataset.digest[:16] if config.frame_cache else None
-    fast = _tokenizer(statistics, config.model.fast_vocabulary) if config.model.fast else None
+        samples = _samples(config, inputs, statistics, work)
 
     def batches(start: int) -> Iterator[Batch]:
         return make_loader(
-            data,
-            statistics,
-            tasks=tuple(task(name).index for name in config.tasks),
-            image_size=config.model.vision.image_size,
+            samples,
             batch_size=config.batch_size,
             seed=config.seed,
-            fast=fast,
-            frame_cache=cache,
+            weights=config.weights(),
             start_batch=start,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
-            on_progress=_show_decoding(work.progress),
+            workers=config.input_workers,
         )
 
     leads = jax.process_index() == 0
@@ -89,6 +90,42 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics=last,
         metadata={"name": config.name, "steps": config.steps, "statistics_of": record.statistics_of},
         summary=f"policy {config.name}, {config.steps} steps{loss}",
+    )
+
+
+def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work) -> "Samples":
+    """What is trained on: the training copy, or the original videos beside a copy of their columns."""
+    from pi_behavior.data.lerobot import LeRobotDataset
+    from pi_behavior.data.packing import make_copy
+    from pi_behavior.data.pipeline import open_samples
+    from pi_behavior.data.training_copy import CopyOptions, TrainingCopy
+
+    originals = None
+    if inputs.prepared is not None:
+        root = inputs.prepared.path
+    else:
+        originals = LeRobotDataset(inputs.dataset.path / "data")
+        root = work.workspace / "columns" / inputs.dataset.digest[:16]
+        with exclusive(lock_of(root), "train: another training copies the columns; waiting for it"):
+            if not (root / MANIFEST).exists():
+                with work.progress.task("copying states and actions") as bar:
+                    make_copy(
+                        originals,
+                        root,
+                        CopyOptions(),
+                        cameras=(),
+                        digest=str,
+                        on_frames=lambda done, total: bar.update(done, total=total),
+                    )
+    return open_samples(
+        TrainingCopy(root),
+        statistics,
+        image_size=config.model.vision.image_size,
+        tasks=tuple(task(name).index for name in config.tasks),
+        originals=originals,
+        fast=_tokenizer(statistics, config.model.fast_vocabulary) if config.model.fast else None,
+        together=config.together,
+        validation_share=config.held_out,
     )
 
 
@@ -135,12 +172,12 @@ def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependenc
 
 @contextmanager
 def _mistakes() -> Iterator[None]:
-    """What is the user's to mend, a checkpoint or a full disk, and what passes, as being told to end."""
+    """What is the user's to mend, such as files or a full disk, and what passes, as being told to end."""
     try:
         yield
     except CheckpointError as error:
         raise UserError(f"initial checkpoint: {error}") from error
-    except NoSpaceError as error:
+    except (NoSpaceError, DatasetError) as error:
         raise UserError(str(error)) from error
     except PreemptedError as error:
         # another attempt, perhaps on another node, continues from there
@@ -159,24 +196,13 @@ def _tokenizer(statistics: Statistics, most: int) -> FastTokenizer:
     return statistics.fast
 
 
-def _show_decoding(progress: Progress) -> Callable[[str, int, int], None]:
-    """A callback that shows how far the frame cache is; the task appears with the first call."""
-    shown: dict[str, TaskProgress] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        if what not in shown:
-            shown[what] = progress.task(what, total=total)
-        shown[what].update(completed=done)
-
-    return report
-
-
 def _display(bar: TaskProgress) -> Hook:
-    """Shows the step and the loss."""
+    """Shows the step, the loss, and how long the devices wait for input."""
 
     def show(step: int, metrics: Mapping[str, float]) -> None:
         accuracy = f", stage accuracy {metrics['stage_accuracy']:.0%}" if "stage_accuracy" in metrics else ""
-        bar.update(completed=step, note=f"loss {metrics['loss']:.4f}{accuracy}")
+        wait = f", {metrics[INPUT_WAIT]:.2f} s a step waiting for input"
+        bar.update(completed=step, note=f"loss {metrics['loss']:.4f}{accuracy}{wait}")
 
     return show
 

@@ -2,6 +2,7 @@
 
 0. settings: check all values together.
 1. dataset: bring a version of the demonstrations and check it.
+   prepare: copy it for training.
 2. statistics: normalisation, noise correlation, human means.
 3. train: the common policy on all tasks.
 4. plan and evaluate: the common policy on validation instances.
@@ -33,9 +34,16 @@ def train_and_evaluate_pipeline(
 
     def body() -> None:
         data = flow.task("dataset", "Dataset").outputs[ARTIFACT]
+        prepared = flow.task("prepare", "Prepare", dataset=data).outputs[ARTIFACT]
         statistics = flow.task("statistics", "Statistics", dataset=data).outputs[ARTIFACT]
         common = flow.task(
-            "train", "Train common", dataset=data, statistics=statistics, name="common", keep_initial=True
+            "train",
+            "Train common",
+            dataset=data,
+            prepared=prepared,
+            statistics=statistics,
+            name="common",
+            keep_initial=True,
         ).outputs[ARTIFACT]
         first = flow.task("plan", "Plan validation", common=common, splits=VALIDATION)
         with dsl.ParallelFor(
@@ -53,6 +61,7 @@ def train_and_evaluate_pipeline(
                 "Train group",
                 sections=("train", "finetune"),
                 dataset=data,
+                prepared=prepared,
                 statistics=statistics,
                 initial=common,
                 # `.name` would be the name of the SDK's own object

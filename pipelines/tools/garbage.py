@@ -19,7 +19,7 @@ from pipelines.cluster.server import Server
 
 @dataclass(frozen=True)
 class Options:
-    """Remove what nothing needs any more: old artifacts, leftovers of killed work, frames of removed data.
+    """Remove what nothing needs any more: old artifacts, leftovers of killed work, columns of removed data.
     Without --delete it only lists them.
     """
 

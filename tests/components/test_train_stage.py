@@ -86,7 +86,7 @@ def test_fast_is_trained_where_the_network_has_it(dataset) -> None:
     assert kept == Statistics.load(given.path).fast
 
 
-@pytest.mark.parametrize("change", ["log_every", "save_every", "fsdp", "track", "frame_cache"])
+@pytest.mark.parametrize("change", ["log_every", "save_every", "fsdp", "track", "input_workers"])
 def test_how_a_training_runs_makes_no_other_artifact(dataset, change) -> None:
     other = dataclasses.replace(SHORT, **{change: not SHORT.track if change == "track" else 2})
     inputs = Inputs(dataset, dataset)

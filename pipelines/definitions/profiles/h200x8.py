@@ -79,8 +79,7 @@ PROFILE = Profile(
                 "fsdp": 8,
                 # what `b1k train --plan --find-batch` says: 128 samples at a time on each device
                 "accumulate": 2,
-                # raw frames of all demonstrations would need tens of terabytes
-                "frame_cache": False,
+                "input_workers": 16,
                 "log_every": 50,
             },
             "finetune": {"learning_rate": {"peak": 2.5e-5}, "warmup_steps": 200},
@@ -96,6 +95,7 @@ PROFILE = Profile(
         "settings": _WITH_DATA,
         "news": _WITH_DATA,
         "dataset": dataclasses.replace(_WITH_DATA, cpu="16", memory="64Gi", hours=24 * 3),
+        "prepare": toolbox(cpu="16", memory="64Gi", hours=24 * 2),
         "statistics": toolbox(cpu="16", memory="128Gi", hours=24),
         "train": _TRAIN,
         "plan": toolbox(),

@@ -8,7 +8,17 @@ from pipelines.definitions.profiles.profile import Profile, Step
 
 _NO_UNTRAINED = {"plan": {"untrained": False}}
 """A policy that is given, or that training starts from, has its scores already."""
-_CPU_STAGES = ("settings", "news", "dataset", "statistics", "plan", "group", "leaderboard", "promote")
+_CPU_STAGES = (
+    "settings",
+    "news",
+    "dataset",
+    "prepare",
+    "statistics",
+    "plan",
+    "group",
+    "leaderboard",
+    "promote",
+)
 
 PROFILE = Profile(
     name="laptop",
@@ -24,6 +34,8 @@ PROFILE = Profile(
             "workers": 2,
         },
         settings={
+            # raw, a few hundred megabytes: training has two cores for itself
+            "prepare": {"image_size": 56, "compress": False},
             "train": {
                 "flow_samples": 4,
                 "learning_rate": {"peak": 1e-3},

@@ -25,7 +25,8 @@ PROFILE = dataclasses.replace(
             "workers": 1,
         },
         {
-            "train": {"learning_rate": {"peak": 1e-3}, "log_every": 50},
+            "prepare": {"image_size": 112},
+            "train": {"learning_rate": {"peak": 1e-3}, "log_every": 50, "input_workers": 4},
             "finetune": {"learning_rate": {"peak": 3e-4}, "warmup_steps": 200},
             "plan": {"image_size": 112},
         },

@@ -126,17 +126,17 @@ def test_leftovers_of_killed_work_go_when_nobody_holds_their_lock(make, tmp_path
     }
 
 
-def test_frames_go_with_their_dataset(make, tmp_path: Path) -> None:
+def test_columns_go_with_their_dataset(make, tmp_path: Path) -> None:
     kept = make(tmp_path, "kept", stage="dataset")
     gone = make(tmp_path, "gone", stage="dataset", days_old=OLD)
-    folders = [tmp_path / "frames" / digest[:16] for digest in (kept.digest, gone.digest, "0" * 64)]
+    folders = [tmp_path / "columns" / digest[:16] for digest in (kept.digest, gone.digest, "0" * 64)]
     for folder in folders:
         folder.mkdir(parents=True)
         (folder / "task-0000.npy").write_text("x")
         _age(folder, OLD)
     assert _goes(tmp_path) == {gone.path, *folders[1:]}
     list(remove(_survey(tmp_path)))
-    assert sorted(p.name for p in (tmp_path / "frames").iterdir()) == [folders[0].name]
+    assert sorted(p.name for p in (tmp_path / "columns").iterdir()) == [folders[0].name]
 
 
 def test_damaged_lineage_of_what_is_needed_stops_it(make, tmp_path: Path) -> None:

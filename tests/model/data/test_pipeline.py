@@ -1,14 +1,14 @@
-import threading
-
 import jax
 import numpy as np
 import pytest
 
 from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
-from pi_behavior.data.frames import CachedFrames, DecodedFrames
+from pi_behavior.data.frames import DecodedFrames
 from pi_behavior.data.lerobot import LeRobotDataset
-from pi_behavior.data.pipeline import Batch, make_loader
+from pi_behavior.data.meta import Episode
+from pi_behavior.data.pipeline import Batch, is_held_out, make_loader, open_samples
+from pi_behavior.data.training_copy import CopyOptions, PackedFrames, TrainingCopy
 from pi_behavior.fast import DIMENSIONS, FastTokenizer
 from pi_behavior.statistics import Statistics
 
@@ -25,8 +25,9 @@ def statistics(demos) -> Statistics:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def copy(copy_of, demos, tmp_path_factory) -> TrainingCopy:
+    """A training copy of raw frames: those of the videos, pixel by pixel."""
+    return copy_of(demos, tmp_path_factory.mktemp("copy"), CopyOptions(32, compress=False))
 
 
 def equal(a: Batch, b: Batch) -> bool:
@@ -34,14 +35,15 @@ def equal(a: Batch, b: Batch) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(*leaves, strict=True))
 
 
-def open_loader(demos, statistics, cache, **options):
-    return make_loader(
-        demos, statistics, image_size=32, **{"batch_size": 8, "seed": 3, "frame_cache": cache, **options}
-    )
+def open_loader(copy, statistics, *, batch_size=8, seed=3, **options):
+    names = ("tasks", "originals", "fast", "together", "validation_share", "validation")
+    sampling = {name: options.pop(name) for name in names if name in options}
+    samples = open_samples(copy, statistics, image_size=32, **sampling)
+    return make_loader(samples, batch_size=batch_size, seed=seed, **options)
 
 
-def test_batches_are_typed_normalised_and_padded(demos, statistics, cache) -> None:
-    batch = next(open_loader(demos, statistics, cache))
+def test_batches_are_typed_normalised_and_padded(demos, statistics, copy) -> None:
+    batch = next(open_loader(copy, statistics))
     assert {c: (i.shape, i.dtype) for c, i in batch.images.items()} == {
         c: ((8, 32, 32, 3), np.dtype(np.uint8)) for c in CAMERAS
     }
@@ -53,7 +55,7 @@ def test_batches_are_typed_normalised_and_padded(demos, statistics, cache) -> No
     assert set(batch.task.tolist()) <= {0, 1}
 
 
-def test_every_sample_is_the_frame_that_it_says(demos, statistics, cache, writer) -> None:
+def test_every_sample_is_the_frame_that_it_says(demos, statistics, copy, writer) -> None:
     """One epoch holds every frame once, with its own images, state, chunk and stage."""
     dataset = LeRobotDataset(demos)
     expected = {}
@@ -65,7 +67,7 @@ def test_every_sample_is_the_frame_that_it_says(demos, statistics, cache, writer
             normalised = statistics.normalise_actions(statistics.delta(chunk, state[t]))
             stage = min(stages - 1, t * stages // e.length)
             expected[number, t] = (e, stage, statistics.normalise_state(state[t]), normalised)
-    loader = open_loader(demos, statistics, cache, batch_size=5)
+    loader = open_loader(copy, statistics, batch_size=5)
     seen = set()
     for _ in range(sum(e.length for e in dataset.episodes) // 5):
         batch = next(loader)
@@ -85,13 +87,13 @@ def test_every_sample_is_the_frame_that_it_says(demos, statistics, cache, writer
     assert len(seen) == len(expected)
 
 
-def test_fast_tokens_are_those_of_the_batchs_chunks(demos, statistics, cache) -> None:
-    assert next(open_loader(demos, statistics, cache)).fast is None
+def test_fast_tokens_are_those_of_the_batchs_chunks(demos, statistics, copy) -> None:
+    assert next(open_loader(copy, statistics)).fast is None
     dataset = LeRobotDataset(demos)
     state, actions = dataset.state_and_actions(dataset.episodes[0])
     training = statistics.normalise_quantiles(delta_chunks(state, actions).reshape(-1, 30, 23))
     fast = FastTokenizer.train(training)
-    loader = open_loader(demos, statistics, cache, fast=fast, threads=2)
+    loader = open_loader(copy, statistics, fast=fast)
     batches = [next(loader) for _ in range(3)]
     for batch in batches:
         assert batch.fast is not None
@@ -104,100 +106,125 @@ def test_fast_tokens_are_those_of_the_batchs_chunks(demos, statistics, cache) ->
         decoded = fast.decode([rows[i] for i in whole])
         # half a step, and what lies outside the few coefficients that this little training saw
         assert np.abs(decoded - chunks[whole])[..., DIMENSIONS].mean() < 0.1
-    again = open_loader(demos, statistics, cache, fast=fast, start_batch=2)
+    again = open_loader(copy, statistics, fast=fast, start_batch=2)
     assert equal(next(again), batches[2])
 
 
-def test_decoding_on_the_fly_gives_the_same_batches(demos, statistics, cache) -> None:
-    cached, decoded = open_loader(demos, statistics, cache), open_loader(demos, statistics, None)
+def test_original_videos_give_the_same_batches(copy_of, demos, statistics, copy, tmp_path) -> None:
+    columns = copy_of(demos, tmp_path, CopyOptions(), cameras=())
+    assert not list(tmp_path.rglob("*head*"))
+    copied = open_loader(copy, statistics)
+    decoded = open_loader(columns, statistics, originals=LeRobotDataset(demos))
     for _ in range(3):
-        assert equal(next(cached), next(decoded))
+        assert equal(next(copied), next(decoded))
+    with pytest.raises(ValueError, match=r"holds no pictures; the network reads 32 pixels"):
+        open_loader(columns, statistics)
 
 
-def test_version_3_gives_the_samples_of_version_2(writer, tmp_path, demos, statistics) -> None:
+def test_version_3_gives_the_samples_of_version_2(copy_of, writer, tmp_path, copy, statistics) -> None:
     """One video file shows several episodes, and few of them begin with a key frame."""
     lengths = {0: [70, 45, 20], 1: [60, 50]}
     root = writer.write_v3(tmp_path / "demos", lengths)
-    dataset, old = LeRobotDataset(root), LeRobotDataset(demos)
+    dataset = LeRobotDataset(root)
     decoded = DecodedFrames(dataset, dataset.episodes, 32)
-    cached = CachedFrames(dataset, dataset.episodes, 32, tmp_path / "cache")
-    expected = CachedFrames(old, old.episodes, 32, tmp_path / "cache")
+    raw = copy_of(root, tmp_path / "copy", CopyOptions(32, compress=False))
+    copied, expected = PackedFrames(raw, raw.episodes, 32), PackedFrames(copy, copy.episodes, 32)
     episode, frame = np.array([4, 0, 1, 1, 3, 2, 0]), np.array([49, 0, 0, 44, 7, 19, 69])
     for camera, images in expected.gather(episode, frame).items():
         ours = decoded.gather(episode, frame)[camera]
-        np.testing.assert_array_equal(ours, cached.gather(episode, frame)[camera])
+        np.testing.assert_array_equal(ours, copied.gather(episode, frame)[camera])
         assert np.abs(ours.astype(int) - images).max() <= 4
-    batch = next(open_loader(root, statistics, None))
-    assert batch.state.shape == (8, 32)
+    assert next(open_loader(raw, statistics)).state.shape == (8, 32)
 
 
-def test_start_batch_and_saved_state_continue_exactly(demos, statistics, cache) -> None:
-    loader = open_loader(demos, statistics, cache)
+def test_worker_processes_give_the_same_batches(statistics, copy) -> None:
+    alone, workers = open_loader(copy, statistics), open_loader(copy, statistics, workers=2)
+    try:
+        assert all(equal(next(alone), next(workers)) for _ in range(5))
+    finally:
+        workers.close()
+    later = open_loader(copy, statistics, workers=1, start_batch=5)
+    assert equal(next(later), next(alone))
+    later.close()
+
+
+@pytest.mark.parametrize("together", [2, 4, 8])
+def test_samples_of_a_group_follow_each_other(statistics, copy, together) -> None:
+    samples = open_samples(copy, statistics, image_size=32, together=together)
+    batch = samples.gather(np.arange(len(samples)))
+    single = open_samples(copy, statistics, image_size=32)
+    every = single.gather(np.arange(len(single)))
+    rows = {row.tobytes(): number for number, row in enumerate(every.actions)}
+    numbers = np.array([rows[row.tobytes()] for row in batch.actions])
+    assert set(numbers) == set(range(len(single)))
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(batch.images[camera], every.images[camera][numbers])
+    starts = np.cumsum([0, *(e.length for e in copy.episodes)])
+    episode = np.searchsorted(starts, numbers, side="right") - 1
+    group = (numbers - starts[episode]) // 8
+    for rows in (episode, group):
+        assert (np.diff(rows.reshape(-1, together), axis=1) == 0).all()
+    loader = open_loader(copy, statistics, together=together)
+    assert next(loader).state.shape == (8, 32)
+
+
+def test_weights_decide_the_share_of_a_task(statistics, copy) -> None:
+    loader = open_loader(copy, statistics, batch_size=40, weights={0: 3.0})
+    tasks = np.concatenate([next(loader).task for _ in range(20)])
+    assert (tasks == 0).mean() == pytest.approx(0.75, abs=0.02)
+    again = open_loader(copy, statistics, batch_size=40, weights={0: 3.0}, start_batch=7)
+    np.testing.assert_array_equal(next(again).task, tasks[280:320])
+
+
+def test_instances_are_held_out_whole_and_stay_so(statistics, copy) -> None:
+    episodes = [Episode(i, i % 7, "", 9, {}, i // 3, 0) for i in range(3000)]
+    held = [is_held_out(e, 0.2) for e in episodes]
+    assert np.mean(held) == pytest.approx(0.2, abs=0.03)
+    sides = {(e.task, e.instance): h for e, h in zip(episodes, held, strict=True)}
+    assert all(sides[e.task, e.instance] == h for e, h in zip(episodes, held, strict=True))
+    assert all(is_held_out(e, 0.3) for e, h in zip(episodes, held, strict=True) if h)
+    share = 0.5
+    parts = [
+        open_samples(copy, statistics, image_size=32, validation_share=share, validation=v)
+        for v in (False, True)
+    ]
+    assert sum(map(len, parts)) == 245
+    with pytest.raises(ValueError, match="validation_share 0 none of 5 demonstrations"):
+        open_samples(copy, statistics, image_size=32, validation=True)
+
+
+def test_start_batch_and_saved_state_continue_exactly(statistics, copy) -> None:
+    loader = open_loader(copy, statistics)
     batches = [next(loader) for _ in range(5)]
     state = loader.get_state()
     batches += [next(loader) for _ in range(60)]
-    again = open_loader(demos, statistics, cache, start_batch=40)
+    again = open_loader(copy, statistics, start_batch=40)
     assert equal(next(again), batches[40])
     assert equal(next(again), batches[41])
     loader.set_state(state)
     assert equal(next(loader), batches[5])
 
 
-def test_seeds_and_epochs_differ(demos, statistics, cache) -> None:
-    first = open_loader(demos, statistics, cache, batch_size=245)
+def test_seeds_and_epochs_differ(demos, statistics, copy) -> None:
+    first = open_loader(copy, statistics, batch_size=245)
     one, two = next(first), next(first)
     assert not equal(one, two)
-    assert not equal(one, next(open_loader(demos, statistics, cache, batch_size=245, seed=4)))
+    assert not equal(one, next(open_loader(copy, statistics, batch_size=245, seed=4)))
     # an epoch is a permutation of the same frames
     order = [np.lexsort(b.state.T) for b in (one, two)]
     np.testing.assert_array_equal(one.state[order[0]], two.state[order[1]])
 
 
-def test_shards_are_parts_of_the_same_batch(demos, statistics, cache) -> None:
-    whole = next(open_loader(demos, statistics, cache))
-    parts = [next(open_loader(demos, statistics, cache, shard_index=i, shard_count=2)) for i in (0, 1)]
+def test_shards_are_parts_of_the_same_batch(demos, statistics, copy) -> None:
+    whole = next(open_loader(copy, statistics))
+    parts = [next(open_loader(copy, statistics, shard_index=i, shard_count=2)) for i in (0, 1)]
     np.testing.assert_array_equal(np.concatenate([p.actions for p in parts]), whole.actions)
     np.testing.assert_array_equal(np.concatenate([p.images["head"] for p in parts]), whole.images["head"])
 
 
-def test_tasks_are_selected_from_the_same_cache(demos, statistics, cache) -> None:
-    _ = open_loader(demos, statistics, cache)
-    before = {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npy")}
-    batch = next(open_loader(demos, statistics, cache, tasks=(1,), batch_size=16))
+def test_tasks_are_selected(statistics, copy) -> None:
+    batch = next(open_loader(copy, statistics, tasks=(1,), batch_size=16))
     assert set(batch.task.tolist()) == {1}
-    assert {p.name: p.stat().st_mtime_ns for p in cache.glob("*.npy")} == before
-    assert len(before) == 2
-
-
-def test_cache_is_built_once_by_concurrent_users_and_survives_a_kill(demos, statistics, tmp_path) -> None:
-    (tmp_path / "half").mkdir()
-    reports = []
-
-    def build() -> None:
-        open_loader(demos, statistics, tmp_path / "half", on_progress=lambda *a: reports.append(a))
-
-    build()
-    whole = sorted(p.name for p in (tmp_path / "half").glob("*.npy"))
-    assert reports[0] == ("decoding episodes", 1, 5)
-    assert reports[-1] == ("decoding episodes", 5, 5)
-    # as after a kill: one task is half written, the other is whole
-    first = tmp_path / "half" / whole[0]
-    first.rename(first.with_name(f".{first.name}.partial"))
-    first.with_name(f".{first.name}.partial").write_bytes(b"half")
-    reports.clear()
-    threads = [threading.Thread(target=build) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(p.name for p in (tmp_path / "half").glob("*.npy")) == whole
-    assert not list((tmp_path / "half").glob(".*.partial"))
-    assert len(reports) == 3
-
-
-def test_a_cache_that_does_not_fit_is_refused(demos, statistics, tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"task-0000\.20000000px\..* bytes, .* are free; make space"):
-        make_loader(demos, statistics, image_size=20_000_000, batch_size=1, seed=0, frame_cache=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +233,11 @@ def test_a_cache_that_does_not_fit_is_refused(demos, statistics, tmp_path) -> No
         ({"batch_size": 9, "shard_count": 2}, "batch_size 9, shard 0 of 2"),
         ({"shard_index": 2, "shard_count": 2}, "shard 2 of 2"),
         ({"start_batch": -1}, "start_batch is -1"),
+        ({"together": 3}, "together is 3"),
+        ({"together": 8, "batch_size": 12}, "batch_size 12, shard 0 of 1, 8 samples together"),
         ({"tasks": (3,)}, "no demonstrations of task"),
     ],
 )
-def test_wrong_options_are_named(demos, statistics, cache, options, message) -> None:
+def test_wrong_options_are_named(statistics, copy, options, message) -> None:
     with pytest.raises(ValueError, match=message):
-        open_loader(demos, statistics, cache, **options)
+        open_loader(copy, statistics, **options)

@@ -15,7 +15,8 @@ from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.data.lerobot import LeRobotDataset
-from pi_behavior.data.pipeline import Batch, make_loader
+from pi_behavior.data.pipeline import Batch, make_loader, open_samples
+from pi_behavior.data.training_copy import CopyOptions, TrainingCopy
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
@@ -61,27 +62,25 @@ def statistics(demos: Path) -> Statistics:
     return dataclasses.replace(found, fast=tokenizer)
 
 
-def open_loader(demos: Path, statistics: Statistics, start: int = 0) -> Iterator[Batch]:
-    return make_loader(
-        demos,
-        statistics,
-        image_size=28,
-        batch_size=4,
-        seed=0,
-        fast=statistics.fast,
-        start_batch=start,
-    )
+@pytest.fixture(scope="module")
+def copy(copy_of, demos: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainingCopy:
+    return copy_of(demos, tmp_path_factory.mktemp("copy"), CopyOptions(28, compress=False))
+
+
+def open_loader(copy: TrainingCopy, statistics: Statistics, start: int = 0) -> Iterator[Batch]:
+    samples = open_samples(copy, statistics, image_size=28, fast=statistics.fast)
+    return make_loader(samples, batch_size=4, seed=0, start_batch=start)
 
 
 def test_the_fast_loss_is_trained_and_the_checkpoint_keeps_the_tokenizer(
-    demos: Path, statistics: Statistics, tmp_path: Path
+    copy: TrainingCopy, statistics: Statistics, tmp_path: Path
 ) -> None:
     seen: list[dict[str, float]] = []
     path = train(
         MODEL,
         TRAIN,
         statistics,
-        lambda start: open_loader(demos, statistics, start),
+        lambda start: open_loader(copy, statistics, start),
         tmp_path,
         keep_initial=True,
         hooks=[lambda _, metrics: seen.append(dict(metrics))],
@@ -99,8 +98,8 @@ def test_the_fast_loss_is_trained_and_the_checkpoint_keeps_the_tokenizer(
     assert not np.array_equal(before.model.fast_embeddings[...], after.model.fast_embeddings[...])
 
 
-def test_action_tokens_do_not_see_fast_tokens(demos: Path, statistics: Statistics) -> None:
-    batch = next(open_loader(demos, statistics))
+def test_action_tokens_do_not_see_fast_tokens(copy: TrainingCopy, statistics: Statistics) -> None:
+    batch = next(open_loader(copy, statistics))
     assert batch.fast is not None
     observation = Observation(
         {camera: jnp.asarray(image) for camera, image in batch.images.items()},

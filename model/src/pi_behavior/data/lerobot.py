@@ -17,7 +17,7 @@ from pi_behavior.data.columns import REQUIRED_VECTORS, VECTOR_WIDTHS, read_table
 from pi_behavior.data.depth import DepthScale
 from pi_behavior.data.layout_v21 import LayoutV21
 from pi_behavior.data.layout_v30 import LayoutV30
-from pi_behavior.data.meta import Clip, DatasetError, Episode, Info, Layout
+from pi_behavior.data.meta import Clip, DatasetError, Episode, Info, Layout, select
 from pi_behavior.layout import (
     CAMERA_VIDEO_KEYS,
     DATASET_ACTION_KEY,
@@ -79,17 +79,8 @@ class LeRobotDataset:
         )
 
     def select(self, tasks: Collection[int] = ()) -> tuple[Episode, ...]:
-        """Demonstrations of some tasks; of all tasks if none is named.
-
-        Raises:
-            DatasetError: there is no demonstration of a task that was asked for.
-        """
-        have = {e.task for e in self.episodes}
-        if missing := sorted(set(tasks) - have):
-            raise DatasetError(
-                f"{self.root} has no demonstrations of task {missing}; it has tasks {sorted(have)}"
-            )
-        return tuple(e for e in self.episodes if not tasks or e.task in tasks)
+        """Demonstrations of some tasks, see `meta.select`."""
+        return select(self.root, self.episodes, tasks)
 
     def data_path(self, episode: Episode) -> Path:
         """The parquet file with the episode's rows."""

@@ -1,7 +1,7 @@
 """What both layouts of LeRobot datasets share: episodes, clips, and readers of their meta files."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -45,6 +45,18 @@ class Episode:
     """What the column task_index holds: the task's number in the dataset."""
     folder: str = ""
     """The folder of its task, where a dataset has one folder per task."""
+
+
+def select(root: Path, episodes: Sequence[Episode], tasks: Collection[int]) -> tuple[Episode, ...]:
+    """Demonstrations of some tasks; of all tasks if none is named.
+
+    Raises:
+        DatasetError: there is no demonstration of a task that was asked for.
+    """
+    have = {e.task for e in episodes}
+    if missing := sorted(set(tasks) - have):
+        raise DatasetError(f"{root} has no demonstrations of task {missing}; it has tasks {sorted(have)}")
+    return tuple(e for e in episodes if not tasks or e.task in tasks)
 
 
 class Layout(Protocol):

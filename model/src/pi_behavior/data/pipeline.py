@@ -1,26 +1,36 @@
 """The batches that training reads, as a Grain pipeline.
 
-Grain shuffles and batches frame numbers; a whole batch is then gathered at once, which costs far less than
-one Python call per sample. Batch n is a function of the seed and n alone: not of the number of hosts, and
-not of where a run was interrupted.
+Grain shuffles and batches numbers; a whole batch is then gathered at once, which costs far less than one
+Python call per sample. Batch n is a function of the seed and n alone: not of the number of hosts or worker
+processes, and not of where a run was interrupted. So the step that a checkpoint holds is also the position in
+the input.
 """
 
-from collections.abc import Collection
-from pathlib import Path
-from typing import NamedTuple
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Float32, Int, Int32
 
 from pi_behavior.challenge import TASKS_BY_INDEX
-from pi_behavior.data.frames import CachedFrames, DecodedFrames, Frames, Images, OnProgress
-from pi_behavior.data.lerobot import Episode, LeRobotDataset
+from pi_behavior.data.frames import DecodedFrames, Frames, Images
+from pi_behavior.data.groups import GROUP
+from pi_behavior.data.lerobot import LeRobotDataset
+from pi_behavior.data.meta import DatasetError, Episode
+from pi_behavior.data.training_copy import PackedFrames, TrainingCopy
 from pi_behavior.fast import FastTokenizer, TokenRows
 from pi_behavior.layout import ACTION_HORIZON
+from pi_behavior.processes import begin_worker
 from pi_behavior.statistics import Statistics, pad_to_model, stage_of_frame
 
 PREFETCH_BATCHES = 4
+"""Batches that a thread of the training process assembles ahead; a worker process has two of its own."""
+_FOREVER = 2**50
+"""Samples without end; Grain's own endless repetition has a length that batches of one overflow."""
 
 
 class Batch(NamedTuple):
@@ -40,49 +50,70 @@ class Batch(NamedTuple):
 
 
 class Samples:
-    """All frames of some episodes as samples, numbered consecutively.
+    """The frames of some episodes as samples, numbered consecutively.
+
+    A pickle of it, as a worker process gets, holds no data but opens the same files.
 
     Args:
-        dataset: the dataset.
+        copy: where states and actions are.
         episodes: which of its episodes.
         statistics: what states and actions are normalised with.
         frames: source of the images.
         fast: tokenizer of the chunks, where batches are to hold FAST tokens.
+        together: samples of one group of pictures that follow each other in a batch: 1, 2, 4 or 8. More cost
+            less decoding and are more alike. Where an episode's last group is not full, its last frame is
+            repeated.
     """
 
     def __init__(
         self,
-        dataset: LeRobotDataset,
-        episodes: tuple[Episode, ...],
+        copy: TrainingCopy,
+        episodes: Sequence[Episode],
         statistics: Statistics,
         frames: Frames,
         fast: FastTokenizer | None = None,
+        together: int = 1,
     ) -> None:
-        read = [dataset.state_and_actions(episode) for episode in episodes]
-        self._states = np.concatenate([state for state, _ in read])
-        self._actions = np.concatenate([actions for _, actions in read])
+        if together < 1 or GROUP % together:
+            raise ValueError(f"together is {together}; expected a divisor of {GROUP}")
+        self.together = together
+        self._stride = GROUP // together
         self._length = np.array([e.length for e in episodes])
-        self._end = np.cumsum(self._length)
-        self._task = np.array([e.task for e in episodes], np.int32)
+        full, rest = np.divmod(self._length, GROUP)
+        self._end = np.cumsum(full * self._stride + np.minimum(rest, self._stride))
+        self.task = np.array([e.task for e in episodes], np.int32)
         self._stages = np.array([TASKS_BY_INDEX[e.task].stages for e in episodes])
+        self._copy, (self._pack, self._row) = copy, copy.locate(episodes)
         self._statistics, self._frames, self._fast = statistics, frames, fast
 
     def __len__(self) -> int:
         return int(self._end[-1])
 
-    def gather(self, samples: Int[np.ndarray, " b"]) -> Batch:
-        """Assemble samples, given by number, into a batch."""
-        episode = np.searchsorted(self._end, samples, side="right")
-        end = self._end[episode]
-        frame = samples - (end - self._length[episode])
-        rows = np.minimum(samples[:, None] + np.arange(ACTION_HORIZON), end[:, None] - 1)
-        state = self._states[samples]
-        delta = self._statistics.delta(self._actions[rows], state)
+    def ranges(self) -> dict[int, list[range]]:
+        """The numbers of every task's samples, episode by episode."""
+        found: dict[int, list[range]] = {}
+        for task, begin, end in zip(self.task, [0, *self._end[:-1]], self._end, strict=True):
+            found.setdefault(int(task), []).append(range(int(begin), int(end)))
+        return found
+
+    def gather(self, numbers: Int[np.ndarray, " b"]) -> Batch:
+        """Assemble samples, given by number, into a batch: `together` for each."""
+        episode = np.searchsorted(self._end, numbers, side="right")
+        number = numbers - np.where(episode > 0, self._end[episode - 1], 0)
+        group, place = np.divmod(number, self._stride)
+        frame = (group * GROUP + place)[:, None] + self._stride * np.arange(self.together)
+        episode, frame = np.repeat(episode, self.together), frame.reshape(-1)
+        last = self._length[episode] - 1
+        frame = np.minimum(frame, last)
+        pack, row = self._pack[episode], self._row[episode]
+        ahead = np.minimum(frame[:, None] + np.arange(ACTION_HORIZON), last[:, None])
+        state = self._copy.rows("state", pack, row + frame)
+        delta = self._statistics.delta(self._copy.rows("action", pack, row[:, None] + ahead), state)
         stage = stage_of_frame(frame, self._length[episode], self._stages[episode])
         return Batch(
             images=self._frames.gather(episode, frame),
             state=pad_to_model(self._statistics.normalise_state(state)),
-            task=self._task[episode],
+            task=self.task[episode],
             stage=stage.astype(np.int32),
             actions=pad_to_model(self._statistics.normalise_actions(delta)),
             fast=None
@@ -91,69 +122,136 @@ class Samples:
         )
 
 
-def make_loader(
-    root: Path,
+def open_samples(
+    copy: TrainingCopy,
     statistics: Statistics,
     *,
-    tasks: Collection[int] = (),
     image_size: int,
+    tasks: Collection[int] = (),
+    originals: LeRobotDataset | None = None,
+    fast: FastTokenizer | None = None,
+    together: int = 1,
+    validation_share: float = 0.0,
+    validation: bool = False,
+) -> Samples:
+    """The samples of a training copy, or of the original videos.
+
+    Args:
+        copy: a training copy, or the columns of one.
+        statistics: what states and actions are normalised with.
+        image_size: height and width of the images.
+        tasks: task indices; none means all tasks.
+        originals: the dataset whose videos are decoded; not given, the images come from the copy.
+        fast: tokenizer of the chunks, where batches are to hold FAST tokens.
+        together: see `Samples`.
+        validation_share: share of each task's instances that are held out, see `is_held_out`.
+        validation: take what is held out, instead of the rest.
+
+    Raises:
+        DatasetError: there are no such demonstrations, or images of another size.
+    """
+    found = copy.select(tasks)
+    episodes = [e for e in found if is_held_out(e, validation_share) == validation]
+    if not episodes:
+        raise DatasetError(
+            f"{copy.root}: with validation_share {validation_share:g} none of {len(found)} demonstrations "
+            f"is left for {'validation' if validation else 'training'}"
+        )
+    if originals is not None:
+        frames: Frames = DecodedFrames(originals, episodes, image_size)
+    else:
+        options = copy.manifest.options
+        if not copy.manifest.cameras or not options.serves(image_size):
+            have = f"{options.image_size}-pixel" if copy.manifest.cameras else "no"
+            raise DatasetError(
+                f"{copy.root} holds {have} pictures; the network reads {image_size} pixels: prepare it with "
+                f"image_size {image_size}"
+            )
+        frames = PackedFrames(copy, episodes, image_size)
+    return Samples(copy, episodes, statistics, frames, fast, together)
+
+
+def is_held_out(episode: Episode, share: float) -> bool:
+    """Whether an episode is for validation: by its task and instance alone, so that it stays so.
+
+    All demonstrations of an instance are on the same side. Where the instance is not known, the episode's
+    number stands for it.
+    """
+    instance = episode.index if episode.instance is None else episode.instance
+    digest = hashlib.sha256(f"{episode.task} {instance}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2.0**64
+
+
+def make_loader(
+    samples: Samples,
+    *,
     batch_size: int,
     seed: int,
-    fast: FastTokenizer | None = None,
-    frame_cache: Path | None = None,
+    weights: Mapping[int, float] | None = None,
     start_batch: int = 0,
     shard_index: int = 0,
     shard_count: int = 1,
-    threads: int = 1,
-    on_progress: OnProgress | None = None,
+    workers: int = 0,
 ) -> grain.DatasetIterator[Batch]:
     """Open an endless stream of batches, shuffled anew in every epoch.
 
     Args:
-        root: the dataset's folder.
-        statistics: what states and actions are normalised with.
-        tasks: task indices; none means all tasks of the dataset.
-        image_size: height and width of the images.
+        samples: what the batches are of.
         batch_size: samples per batch over all shards.
         seed: of the shuffling.
-        fast: tokenizer of the chunks, where batches are to hold FAST tokens.
-        frame_cache: folder for decoded frames, made at the first use; without it videos are decoded batch
-            by batch.
+        weights: relative share of each task in the batches, by task index; a task that is not named has 1.
+            Not given, every frame counts the same.
         start_batch: number of the first batch. The iterator's `get_state` and `set_state` work too, and count
             from this batch.
         shard_index: which part of every batch this host gets.
         shard_count: number of hosts.
-        threads: batches that are assembled at the same time, ahead of training.
-        on_progress: called while the frame cache is made.
+        workers: processes that assemble batches, each one whole batch at a time; they share the columns'
+            memory. 0: a thread of this process.
 
     Raises:
         ValueError: the batch does not divide, or the shard does not exist.
         DatasetError: a file of the dataset is not as expected.
         VideoError: a video cannot be decoded.
     """
-    if batch_size < 1 or batch_size % shard_count or not 0 <= shard_index < shard_count:
+    unit = shard_count * samples.together
+    if batch_size < 1 or batch_size % unit or not 0 <= shard_index < shard_count:
         raise ValueError(
-            f"batch_size {batch_size}, shard {shard_index} of {shard_count}; expected a batch that divides "
-            "by the number of shards, and a shard number below it"
+            f"batch_size {batch_size}, shard {shard_index} of {shard_count}, {samples.together} samples "
+            "together; expected a batch that divides by shards times samples together, and a shard number "
+            "below their number"
         )
     if start_batch < 0:
         raise ValueError(f"start_batch is {start_batch}; expected 0 or more")
-    dataset = LeRobotDataset(root)
-    episodes = dataset.select(tasks)
-    frames: Frames = (
-        DecodedFrames(dataset, episodes, image_size)
-        if frame_cache is None
-        else CachedFrames(dataset, episodes, image_size, frame_cache, on_progress)
-    )
-    samples = Samples(dataset, episodes, statistics, frames, fast)
-    share = batch_size // shard_count
+    share = batch_size // unit
     part = slice(shard_index * share, (shard_index + 1) * share)
     batches = (
-        grain.MapDataset.range(len(samples))
-        .shuffle(seed=seed)
-        .repeat()
-        .batch(batch_size)[start_batch:]
-        .map(lambda numbers: samples.gather(numbers[part]))
+        _order(samples, seed, weights)
+        .batch(batch_size // samples.together)[start_batch:]
+        .map(partial(_gather, samples, part))
     )
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCH_BATCHES)
-    return iter(batches.to_iter_dataset(options))
+    ahead = PREFETCH_BATCHES if workers == 0 else 1
+    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=ahead))
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain's processes read absl's flags, of which we have none
+            flags.FLAGS.mark_as_parsed()
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        stream = stream.mp_prefetch(options, worker_init_fn=begin_worker)
+    return iter(stream)
+
+
+def _order(samples: Samples, seed: int, weights: Mapping[int, float] | None) -> Any:
+    """Numbers of samples without end, as a Grain dataset."""
+    if weights is None:
+        return grain.MapDataset.range(len(samples)).shuffle(seed=seed).repeat(_FOREVER // len(samples))
+    parts, shares = [], []
+    for task, ranges in samples.ranges().items():
+        numbers = np.concatenate([np.arange(r.start, r.stop) for r in ranges])
+        parts.append(
+            grain.MapDataset.source(numbers).shuffle(seed=seed + task).repeat(_FOREVER // len(numbers))
+        )
+        shares.append(weights.get(task, 1.0))
+    return grain.MapDataset.mix(parts, shares)
+
+
+def _gather(samples: Samples, part: slice, numbers: Int[np.ndarray, " b"]) -> Batch:
+    return samples.gather(np.asarray(numbers)[part])

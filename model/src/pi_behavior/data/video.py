@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heappop, heappush
 from pathlib import Path
+from types import TracebackType
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -26,7 +26,14 @@ class VideoError(ValueError):
 def decode(
     path: Path, size: int | None = None, frames: int | None = None, start: int = 0
 ) -> UInt8[np.ndarray, "n h w 3"]:
-    """Decode consecutive frames as RGB.
+    """Decode consecutive frames as RGB; arguments and errors as of `pictures`."""
+    return np.stack(list(pictures(path, size, frames, start)))
+
+
+def pictures(
+    path: Path, size: int | None = None, frames: int | None = None, start: int = 0
+) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Decode consecutive frames as RGB, one after the other.
 
     Args:
         path: the file.
@@ -37,16 +44,15 @@ def decode(
     Raises:
         VideoError: the file cannot be decoded, or has fewer frames.
     """
-    convert = _Converter(size)
-    with _open(path) as (container, stream):
-        reader = _Reader(container, stream, path)
-        last = None if frames is None else start + frames - 1
-        result = [convert(frame) for frame in reader.span(start, last)]
-    if not result or (frames is not None and len(result) != frames):
+    convert, count = Converter(size), 0
+    with Video(path) as video:
+        for frame in video.span(start, None if frames is None else start + frames - 1):
+            count += 1
+            yield convert(frame)
+    if not count or (frames is not None and count != frames):
         expected = "at least one" if frames is None else f"{frames}"
         after = f" from frame {start}" if start else ""
-        raise VideoError(f"{path}: {len(result)} frames{after}; expected {expected}")
-    return np.stack(result)
+        raise VideoError(f"{path}: {count} frames{after}; expected {expected}")
 
 
 def decode_frames(
@@ -62,7 +68,7 @@ def decode_frames(
     Raises:
         VideoError: the file cannot be decoded, or does not have a frame.
     """
-    convert = _Converter(size)
+    convert = Converter(size)
     found = {index: convert(frame) for index, frame in _frames(path, indices)}
     return np.stack([found[index] for index in indices])
 
@@ -93,8 +99,8 @@ def count_decoded(path: Path) -> int:
     Raises:
         VideoError: the file cannot be read as a video, or not decoded.
     """
-    with _open(path) as (container, stream):
-        return sum(1 for _ in container.decode(stream))
+    with Video(path) as video:
+        return sum(1 for _ in video.container.decode(video.stream))
 
 
 def frame_times(path: Path) -> Float64[np.ndarray, " n"]:
@@ -103,23 +109,22 @@ def frame_times(path: Path) -> Float64[np.ndarray, " n"]:
     Raises:
         VideoError: the file cannot be read as a video, or a frame has no time stamp.
     """
-    with _open(path) as (container, stream):
-        stamps = [p.pts for p in container.demux(stream) if p.size > 0 and not p.is_discard]
-        if None in stamps or stream.time_base is None:
+    with Video(path) as video:
+        stamps = [p.pts for p in video.container.demux(video.stream) if p.size > 0 and not p.is_discard]
+        if None in stamps or video.stream.time_base is None:
             raise VideoError(f"{path}: a frame without a time stamp")
-        times = np.sort(np.array(stamps, np.int64)) * float(stream.time_base)
+        times = np.sort(np.array(stamps, np.int64)) * float(video.stream.time_base)
     return times - times[0] if times.size else times
 
 
 def _frames(path: Path, indices: Iterable[int]) -> Iterator[tuple[int, VideoFrame]]:
-    with _open(path) as (container, stream):
-        reader = _Reader(container, stream, path)
+    with Video(path) as video:
         for index in sorted(set(indices)):
-            yield index, reader.frame(index)
+            yield index, video.frame(index)
 
 
-class _Reader:
-    """Walks forwards through a video and knows the position of every frame.
+class Video:
+    """An open video, which knows the position of every frame. Close it, or use it as a context manager.
 
     An MP4 file lists its packets in decoding order and marks the key frames. All packets before a key frame
     are also presented before it, apart from reordering within its group of pictures; so a frame's position is
@@ -127,18 +132,55 @@ class _Reader:
     Pictures that follow a key frame in the file and precede it on the screen (an open group of pictures) need
     the pictures before the key frame, so they are decoded from the key frame before that. Files without such
     a list are decoded from their beginning.
+
+    Raises:
+        VideoError: here and in all methods: the file cannot be read as a video, or not decoded.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, path: Path) -> None:
-        self.container, self.stream, self.path = container, stream, path
-        index = stream.index_entries
-        # an edit list may hide packets; then the list does not count what is shown
-        complete = 0 < len(index) == stream.frames and not index[0].is_discard
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._named():
+            self.container = av.open(str(path))
+            if not self.container.streams.video:
+                self.container.close()
+                raise VideoError(f"{path}: no video stream")
+            self.stream = self.container.streams.video[0]
+            # one thread each: callers decode many videos at once
+            self.stream.thread_count = 1
+            index = self.stream.index_entries
+            # an edit list may hide packets; then the list does not count what is shown
+            complete = 0 < len(index) == self.stream.frames and not index[0].is_discard
         self.index = index if complete else None
         self.next = 0
         self.decoder = self._decode()
 
+    def close(self) -> None:
+        """Close the file."""
+        self.container.close()
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        if isinstance(error, (av.FFmpegError, OSError)):
+            raise VideoError(f"{self.path}: cannot be decoded: {error}") from error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"{self.path}: cannot be decoded: {error}") from error
+
     def frame(self, position: int) -> VideoFrame:
+        """The frame at a position; quick where positions ascend."""
+        with self._named():
+            return self._frame(position)
+
+    def _frame(self, position: int) -> VideoFrame:
         if position < 0:
             raise VideoError(f"{self.path}: frame {position}; expected 0 or more")
         for key in self._beginnings(position):
@@ -212,7 +254,7 @@ class _Reader:
         return number
 
 
-class _Converter:
+class Converter:
     """Makes RGB arrays of one size; what is not square gets black bars, as in the policy's preprocessing.
 
     Args:
@@ -225,12 +267,13 @@ class _Converter:
         self.reformatter = VideoReformatter()
 
     def __call__(self, frame: VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+        """Convert a frame."""
         height, width, size = frame.height, frame.width, self.size
         if size is not None:
             scale = size / max(height, width)
             height, width = max(1, round(height * scale)), max(1, round(width * scale))
         converted = self.reformatter.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR"
+            frame, width=width, height=height, format="rgb24", interpolation="BILINEAR", threads=1
         ).to_ndarray()
         if size is None or height == width:
             return converted
@@ -238,17 +281,3 @@ class _Converter:
         top, left = (size - height) // 2, (size - width) // 2
         result[top : top + height, left : left + width] = converted
         return result
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path}: no video stream")
-            stream = container.streams.video[0]
-            # one thread each: callers decode many videos at once
-            stream.thread_count = 1
-            yield container, stream
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: cannot be decoded: {error}") from error

@@ -9,6 +9,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from pi_behavior.files import write_atomic
 
+INPUT_WAIT = "input_wait"
+"""Metric: seconds per step that the devices waited for a batch."""
+
 
 @runtime_checkable
 class Hook(Protocol):
@@ -19,7 +22,7 @@ class Hook(Protocol):
 
 
 class JsonLines:
-    """Appends one line of metrics per call.
+    """Appends one line of metrics per call, without times: the same run makes the same file.
 
     The first call of a run drops the lines of its step and of later ones: they are from steps that a killed
     run made after its last saved state, and that this one repeats.
@@ -35,7 +38,8 @@ class JsonLines:
             write_atomic(self.path, "".join(self._before(step)))
             self._begun = True
         with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            row = {name: value for name, value in metrics.items() if name != INPUT_WAIT}
+            file.write(json.dumps({"step": step, **row}) + "\n")
 
     def _before(self, step: int) -> Iterator[str]:
         for line in self.path.read_text().splitlines() if self.path.exists() else ():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,8 @@ from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
 from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.errors import NonFiniteError, PreemptedError
-from pi_behavior.training.hooks import Hook
+from pi_behavior.training.feed import Feed
+from pi_behavior.training.hooks import INPUT_WAIT, Hook
 from pi_behavior.training.saving import SavedStates, check_space, told_to_end
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import TrainState, create_state
@@ -104,16 +106,18 @@ def _run(
     sharding: jax.sharding.Sharding,
 ) -> TrainState:
     start = int(state.step)
-    source = batches(start)
+    if start == config.steps:
+        return state
     collected: list[dict[str, jax.Array]] = []
-    with told_to_end() as told:
+    # the step is the position in the input
+    with told_to_end() as told, Feed(batches(start), partial(_to_devices, sharding=sharding)) as feed:
         for step in range(start + 1, config.steps + 1):
-            state, metrics = step_function(state, _to_devices(next(source), sharding))
+            state, metrics = step_function(state, feed.next(collected))
             collected.append(metrics)
             looked = step % config.log_every == 0 or step == config.steps
             if looked:
-                _report(step, collected, hooks, saved)
-                collected = []
+                _report(step, collected, feed.waited, hooks, saved)
+                collected, feed.waited = [], 0.0
             if step == config.steps:
                 saved.require_finite(step, state)  # it becomes the checkpoint
                 break
@@ -138,7 +142,11 @@ def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
 
 
 def _report(
-    step: int, collected: Sequence[dict[str, jax.Array]], hooks: Sequence[Hook], saved: SavedStates
+    step: int,
+    collected: Sequence[dict[str, jax.Array]],
+    waited: float,
+    hooks: Sequence[Hook],
+    saved: SavedStates,
 ) -> None:
     means = {name: float(np.mean([m[name] for m in collected])) for name in collected[0]}
     broken = sorted(name for name, value in means.items() if not math.isfinite(value))
@@ -149,7 +157,7 @@ def _report(
             f"Of states, {saved.last()}"
         )
     for hook in hooks:
-        hook(step, means)
+        hook(step, {**means, INPUT_WAIT: waited / len(collected)})
 
 
 def resolved(model: ModelConfig, config: TrainConfig) -> dict[str, object]:

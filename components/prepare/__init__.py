@@ -1,0 +1,1 @@
+"""Stage `prepare`: a copy of the demonstrations that training reads quickly."""

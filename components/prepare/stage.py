@@ -1,0 +1,62 @@
+"""Copy the demonstrations for training: small pictures that decode quickly, columns that map into memory.
+
+A killed copy continues after its last whole episode. Episodes that an earlier copy of the workspace holds
+are linked, so that a new revision costs what is new.
+"""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+
+from components.errors import UserError
+from components.prepare.config import DECLARATION, Config, Inputs
+from components.runtime.stage import Result, Stage, Work
+from components.store.sums import SUMS, parse_sums
+from pi_behavior.data.lerobot import LeRobotDataset
+from pi_behavior.data.packing import DatasetError, NoSpaceError, VideoError, make_copy
+from pi_behavior.data.training_copy import MANIFEST, PACKS, CopyOptions
+from pi_behavior.layout import CAMERAS
+
+
+def run(config: Config, inputs: Inputs, work: Work) -> Result:
+    """Write `copy.json` and `packs/`."""
+    source = inputs.dataset.path
+    sums = parse_sums((source / SUMS).read_text())
+
+    def digest(path: Path) -> str:
+        name = path.relative_to(source).as_posix()
+        if name not in sums:
+            raise DatasetError(f"{path} is no file of the dataset; expected what its meta files name")
+        return sums[name]
+
+    options = CopyOptions(**{one.name: getattr(config, one.name) for one in fields(CopyOptions)})
+    artifacts = work.workspace / "artifacts" / DECLARATION.name
+    newest = sorted(artifacts.glob(f"*/{MANIFEST}"), key=lambda path: -path.stat().st_mtime)
+    try:
+        with work.progress.task("copying frames") as bar:
+            manifest = make_copy(
+                LeRobotDataset(source / "data"),
+                work.path,
+                options,
+                cameras=CAMERAS,
+                digest=digest,
+                earlier=[path.parent for path in newest if path.parent != work.path],
+                processes=config.processes or os.cpu_count() or 1,
+                on_frames=lambda done, total: bar.update(done, total=total),
+            )
+    except (DatasetError, NoSpaceError, VideoError) as error:
+        raise UserError(str(error)) from error
+    files = [path for path in (work.path / PACKS).rglob("*") if path.is_file()]
+    new = [path for path in files if path.stat().st_nlink == 1]
+    size, added = (sum(path.stat().st_size for path in some) for some in (files, new))
+    frames = sum(one.episode.length for one in manifest.episodes)
+    counts = {"episodes": len(manifest.episodes), "frames": frames, "bytes": size, "new_bytes": added}
+    return Result(
+        metrics={name: float(value) for name, value in counts.items()},
+        metadata={**counts},
+        summary=f"{len(manifest.episodes)} episodes, {frames} frames, {size / 1e9:.3g} GB, of which new "
+        f"{added / 1e9:.3g} GB",
+    )
+
+
+STAGE = Stage(DECLARATION, run)
