@@ -16,7 +16,7 @@ import pytest
 
 from pi_behavior.data import packing
 from pi_behavior.data.frames import DecodedFrames
-from pi_behavior.data.groups import GROUP, GroupDecoder, encode
+from pi_behavior.data.groups import GROUP, GroupDecoder, encode, needed
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.data.meta import DatasetError
 from pi_behavior.data.open_files import OpenFiles, open_limit
@@ -77,23 +77,34 @@ def test_columns_are_those_of_the_dataset(demos, copy) -> None:
 
 def test_groups_are_closed_and_as_long_as_said() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (3 * GROUP + 3, 64, 64, 3), np.uint8)
-    pieces = list(encode(noise, 64, 0))
+    pieces = list(encode(noise, 64, 1))
     assert len(pieces) == len(noise)
-    convert = Converter(None)
-    whole = [convert(frame) for frame in GroupDecoder().decode(pieces)]
+    convert, decoder = Converter(None), GroupDecoder()
     for first in range(0, len(noise), GROUP):
-        for last in range(first, min(first + GROUP, len(noise))):
-            *_, frame = GroupDecoder().decode(pieces[first : last + 1])
-            np.testing.assert_array_equal(convert(frame), whole[last])
+        group = pieces[first : first + GROUP]
+        order = needed(range(len(group)), len(group))
+        assert sorted(order) == list(range(len(group)))
+        whole = {n: convert(f) for n, f in decoder.decode({n: group[n] for n in order}).items()}
+        for n in range(len(group)):
+            few = needed([n], len(group))
+            assert len(few) <= 3
+            one = GroupDecoder().decode({k: group[k] for k in few})[n]
+            np.testing.assert_array_equal(convert(one), whole[n])
+            near = np.abs(whole[n].astype(int).mean(axis=(0, 1)) - noise[first + n].mean(axis=(0, 1)))
+            assert near.max() < 3
     with pytest.raises(VideoError):
-        list(GroupDecoder().decode(pieces[1:2]))
+        decoder.decode({1: pieces[1]})
+    assert needed([0], 8) == [0]
+    assert needed([7], 8) == [0, 7]
+    assert needed([5, 2, 2], 8) == [0, 7, 2, 5]
+    assert needed([0], 1) == [0]
 
 
 def test_a_damaged_copy_is_named(copy_of, demos, tmp_path) -> None:
     copy = copy_of(demos, tmp_path, OPTIONS)
     video = copy.path(0, "head.h264")
     os.truncate(video, 100)
-    with pytest.raises(VideoError, match=r"head\.h264, rows 8 to 9: the file ends \d+ bytes too early"):
+    with pytest.raises(VideoError, match=r"head\.h264, rows 8 to 15: the file ends \d+ bytes too early"):
         PackedFrames(copy, copy.episodes, 32).gather(np.array([0]), np.array([9]))
     manifest = json.loads((tmp_path / "copy.json").read_text())
     (tmp_path / "copy.json").write_text(json.dumps({**manifest, "version": 0}))
@@ -218,7 +229,7 @@ def test_free_space_is_looked_at_first(demos, tmp_path, monkeypatch) -> None:
     assert not list((tmp_path / "copy").rglob("*.h264"))
 
 
-@pytest.mark.parametrize(("values", "message"), [({"image_size": 55}, "even"), ({"quality": 52}, "51")])
+@pytest.mark.parametrize(("values", "message"), [({"image_size": 55}, "even"), ({"quality": 0}, "1 to 51")])
 def test_wrong_options_are_named(values, message) -> None:
     with pytest.raises(ValueError, match=message):
         CopyOptions(**values)

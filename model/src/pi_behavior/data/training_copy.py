@@ -11,7 +11,7 @@ Episodes of a task lie together in packs, folders below `packs/` that never chan
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ from jaxtyping import Float32, Int, UInt8
 
 from pi_behavior.config import require
 from pi_behavior.data.frames import Images
-from pi_behavior.data.groups import GROUP, GroupDecoder
+from pi_behavior.data.groups import GROUP, GroupDecoder, needed
 from pi_behavior.data.meta import DatasetError, Episode, select
 from pi_behavior.data.open_files import OpenFiles
 from pi_behavior.data.video import Converter, VideoError
@@ -51,7 +51,7 @@ class CopyOptions:
         size, quality = self.image_size, self.quality
         require(
             (size > 0 and size % 2 == 0, f"image_size is {size}; expected an even number of pixels"),
-            (0 <= quality <= 51, f"quality is {quality}; expected 0 (lossless) to 51"),
+            (1 <= quality <= 51, f"quality is {quality}; expected 1 to 51"),
         )
 
     def serves(self, image_size: int) -> bool:
@@ -171,6 +171,7 @@ class PackedFrames:
     def __init__(self, copy: TrainingCopy, episodes: Sequence[Episode], size: int) -> None:
         self._copy, self._size = copy, size
         self._pack, self._row = copy.locate(episodes)
+        self._end = self._row + np.array([e.length for e in episodes])
         self._files = OpenFiles(_open, os.close)
 
     def gather(self, episode: Int[np.ndarray, " b"], frame: Int[np.ndarray, " b"]) -> Images:
@@ -180,7 +181,7 @@ class PackedFrames:
         images = {camera: np.empty((len(rows), size, size, 3), np.uint8) for camera in CAMERAS}
         for camera, result in images.items():
             if options.compress:
-                self._decode(camera, packs, rows, rows - frame % GROUP, result)
+                self._decode(camera, packs, rows, rows - frame % GROUP, self._end[episode], result)
                 continue
             for pack in np.unique(packs):
                 chosen = packs == pack
@@ -193,32 +194,37 @@ class PackedFrames:
         packs: Int[np.ndarray, " b"],
         rows: Int[np.ndarray, " b"],
         firsts: Int[np.ndarray, " b"],
+        ends: Int[np.ndarray, " b"],
         result: UInt8[np.ndarray, "b h w 3"],
     ) -> None:
-        """Decode rows, each from the first row of its group on."""
+        """Decode rows, given with the first rows of their groups and the ends of their episodes."""
         decoder, convert = GroupDecoder(), Converter(self._size)
         order = np.lexsort((rows, firsts, packs))
         changes = np.flatnonzero(np.diff(packs[order]) | np.diff(firsts[order])) + 1
         for together in np.split(order, changes):
-            pack, first, last = int(packs[together[0]]), int(firsts[together[0]]), int(rows[together[-1]])
+            pack, first = int(packs[together[0]]), int(firsts[together[0]])
+            length = min(GROUP, int(ends[together[0]]) - first)
             path = self._copy.path(pack, f"{camera}.h264")
-            bounds = self._copy.array(pack, camera)[first : last + 2]
-            wanted = {int(row): together[rows[together] == row] for row in rows[together]}
+            bounds = self._copy.array(pack, camera)[first : first + length + 1].tolist()
+            wanted = (rows[together] - first).tolist()
             try:
-                for row, decoded in enumerate(decoder.decode(_pieces(self._files(path), bounds)), first):
-                    if row in wanted:
-                        result[wanted[row]] = convert(decoded)
+                data = _read(self._files(path), bounds[0], bounds[-1])
+                pieces = {
+                    n: data[bounds[n] - bounds[0] : bounds[n + 1] - bounds[0]] for n in needed(wanted, length)
+                }
+                frames = decoder.decode(pieces)
             except (VideoError, OSError) as error:
-                raise VideoError(f"{path}, rows {first} to {last}: {error}") from error
+                raise VideoError(f"{path}, rows {first} to {first + length - 1}: {error}") from error
+            pictures = {n: convert(frames[n]) for n in set(wanted)}
+            for place, n in zip(together, wanted, strict=True):
+                result[place] = pictures[n]
 
 
-def _pieces(file: int, bounds: Int[np.ndarray, " n"]) -> Iterator[bytes]:
-    begin, end = int(bounds[0]), int(bounds[-1])
+def _read(file: int, begin: int, end: int) -> bytes:
     data = os.pread(file, end - begin, begin)
     if len(data) != end - begin:
         raise VideoError(f"the file ends {end - begin - len(data)} bytes too early")
-    for a, b in zip((bounds - begin).tolist(), (bounds[1:] - begin).tolist(), strict=False):
-        yield data[a:b]
+    return data
 
 
 def _open(path: Path) -> int:
