@@ -22,6 +22,7 @@ REGISTRY = "registry.example.org/robots"
 STAGE_NODES = [
     "settings",
     "dataset",
+    "prepare",
     "statistics",
     "train_common",
     "plan_validation",
