@@ -46,16 +46,15 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             )
     except (DatasetError, NoSpaceError, VideoError) as error:
         raise UserError(str(error)) from error
-    files = [path for path in (work.path / PACKS).rglob("*") if path.is_file()]
-    new = [path for path in files if path.stat().st_nlink == 1]
-    size, added = (sum(path.stat().st_size for path in some) for some in (files, new))
+    files = [path.stat() for path in (work.path / PACKS).rglob("*") if path.is_file()]
+    size, new = (sum(one.st_size for one in files if one.st_nlink <= most) for most in (10**9, 1))
+    print(f"prepare: {new:,} bytes are new, {size - new:,} are linked to earlier copies", flush=True)
     frames = sum(one.episode.length for one in manifest.episodes)
-    counts = {"episodes": len(manifest.episodes), "frames": frames, "bytes": size, "new_bytes": added}
+    counts = {"episodes": len(manifest.episodes), "frames": frames, "bytes": size}
     return Result(
         metrics={name: float(value) for name, value in counts.items()},
         metadata={**counts},
-        summary=f"{len(manifest.episodes)} episodes, {frames} frames, {size / 1e9:.3g} GB, of which new "
-        f"{added / 1e9:.3g} GB",
+        summary=", ".join(f"{count:,} {name}" for name, count in counts.items()),
     )
 
 
