@@ -8,6 +8,7 @@ are slow to decode (CABAC, the deblocking filter) are not used.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -98,7 +99,7 @@ class GroupDecoder:
         frames = []
         try:
             for number, piece in pictures.items():
-                packet: av.Packet[av.VideoStream] = av.Packet(piece)
+                packet = cast("av.Packet[av.VideoStream]", av.Packet(piece))
                 packet.pts = number
                 frames += self._codec.decode(packet)
             frames += self._codec.decode(None)
