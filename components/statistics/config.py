@@ -1,11 +1,11 @@
 """What the stage statistics takes and makes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from components.runtime.declaration import Declaration
 from components.store.artifact import Artifact
 from pi_behavior.challenge import check_tasks
-from pi_behavior.config import require
+from pi_behavior.config import OPERATIONAL, require
 from pi_behavior.statistics import Normalisation
 
 
@@ -22,10 +22,16 @@ class Config:
     """Leave actions absolute instead of making joints relative to the state at the chunk's first step."""
     fast_vocabulary: int = 1024
     """Tokens of the FAST tokenizer; 0 trains none."""
+    processes: int = field(default=0, metadata=OPERATIONAL)
+    """How many read at the same time; 0: as many as there are cores."""
 
     def __post_init__(self) -> None:
-        tokens = self.fast_vocabulary
-        require(*check_tasks(self.tasks), (tokens >= 0, f"fast_vocabulary is {tokens}; expected 0 or more"))
+        tokens, processes = self.fast_vocabulary, self.processes
+        require(
+            *check_tasks(self.tasks),
+            (tokens >= 0, f"fast_vocabulary is {tokens}; expected 0 or more"),
+            (processes >= 0, f"processes is {processes}; expected 0 or more"),
+        )
 
 
 @dataclass(frozen=True)

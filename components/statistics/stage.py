@@ -5,33 +5,44 @@ displacements per task), `closure.json` (whether each gripper was ever closed, p
 `fast_tokenizer/` (section 4.7).
 """
 
+import hashlib
+import json
+import os
 from dataclasses import asdict, replace
 
 from components.errors import UserError
 from components.runtime.stage import Result, Stage, Work
 from components.statistics.config import DECLARATION, Config, Inputs
+from components.statistics.reading import Cache, read_all
 from components.statistics.summary import summary_page
 from components.statistics.tokenizer import ChunkSample, Measurements, measure
-from pi_behavior.accumulators import DatasetAccumulator
-from pi_behavior.challenge import TASKS_BY_INDEX, task
-from pi_behavior.data.lerobot import LeRobotDataset
+from components.store.identity import code_digest
+from components.store.sums import SUMS, parse_sums
+from pi_behavior.challenge import task
+from pi_behavior.data.lerobot import Episode, LeRobotDataset
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.statistics import Statistics
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Compute and write the statistics."""
-    accumulator = DatasetAccumulator(absolute_actions=config.absolute_actions)
+    source = inputs.dataset.path
+    digests = parse_sums((source / SUMS).read_text())
+    kept = Cache(work.workspace / "statistics", code_digest(STAGE.code)[:12])
     try:
-        dataset = LeRobotDataset(inputs.dataset.path / "data")
+        dataset = LeRobotDataset(source / "data")
         episodes = dataset.select([task(name).index for name in config.tasks])
-        lengths = [episode.length for episode in episodes]
-        sample = ChunkSample(lengths, absolute_actions=config.absolute_actions)
-        for number, episode in enumerate(work.progress.track(episodes, "reading episodes")):
-            state, actions = dataset.state_and_actions(episode)
-            stages = TASKS_BY_INDEX[episode.task].stages
-            accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
-            sample.update(number, state, actions)
+        keys = {e: _key(digests[dataset.data_path(e).relative_to(source).as_posix()], e) for e in episodes}
+        with work.progress.task("reading frames") as bar:
+            sums = read_all(
+                dataset,
+                keys,
+                kept,
+                absolute=config.absolute_actions,
+                processes=config.processes or os.cpu_count() or 1,
+                on_frames=lambda done, total: bar.update(done, total=total),
+            )
+        sample, accumulator = sums.sample, sums.accumulator
         statistics = replace(
             accumulator.finish(normalisation=config.normalisation), proprioception=dataset.proprioception
         )
@@ -54,6 +65,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         summary=", ".join(f"{count} {name}" for name, count in counts.items()),
         html=summary_page(statistics, fast),
     )
+
+
+def _key(digest: str, episode: Episode) -> str:
+    """Digest of what a demonstration adds to the statistics."""
+    human = json.dumps(sorted(episode.human.items()))
+    text = f"{digest} {episode.folder} {episode.index} {episode.length} {human}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _with_tokenizer(

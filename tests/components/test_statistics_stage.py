@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from components.dataset.config import Inputs as DatasetInputs
 from components.dataset.stage import STAGE as DATASET
 from components.demonstrations.repository import version_dataset
 from components.errors import UserError
+from components.statistics import reading
 from components.statistics.config import Config, Inputs
+from components.statistics.reading import Cache, Sums, read_all
 from components.statistics.stage import STAGE
 from components.statistics.tokenizer import ChunkSample, measure
 from components.store.artifact import Artifact
@@ -87,44 +90,95 @@ def test_the_tokenizer_is_trained_and_measured_on_held_out_episodes(dataset, art
     statistics = Statistics.load(artifact.path)
     assert statistics.fast is not None
     assert statistics.fast.vocab_size == 1024
-    # of the episodes with whole chunks the first is held out, and so is every tenth after it
-    held_out, *training = [statistics.normalise_quantiles(c) for c in chunks_of(dataset) if len(c)]
-    assert FastTokenizer.train(np.concatenate(training)) == statistics.fast
+    data, sample = LeRobotDataset(dataset.path / "data"), ChunkSample()
+    for e in data.episodes:
+        sample.update(e.index, *data.state_and_actions(e))
+    assert len(sample.chunks) == 68
+    # whole demonstrations are held out, by a hash of their numbers
+    held_out, training = (
+        statistics.normalise_quantiles(sample.chunks[of]) for of in (sample.held_out, ~sample.held_out)
+    )
+    assert len(held_out) in (31, 16, 21)
+    assert FastTokenizer.train(training) == statistics.fast
     found = measure(statistics.fast, held_out)
     metrics = json.loads((artifact.path / "result.json").read_text())["metrics"]
-    assert metrics["fast_chunks"] == found.chunks == 31
+    assert metrics["fast_chunks"] == found.chunks == len(held_out)
     assert metrics["fast_tokens_mean"] == found.tokens_mean < metrics["fast_tokens_p99"]
     assert metrics["fast_compression"] == pytest.approx(660 / found.tokens_mean)
     assert metrics["fast_error"] == found.error
     assert 0.0 <= metrics["fast_truncated"] <= 1.0
     # on what it was trained on, nothing but rounding is lost
-    assert 0.0 < measure(statistics.fast, training[0]).error <= 0.05
+    assert 0.0 < measure(statistics.fast, training).error <= 0.05
     page = (artifact.path / "summary.html").read_text()
     assert "FAST tokenizer" in page
     assert f"{found.compression:.1f}" in page
 
 
-def test_a_sample_is_drawn_evenly_and_the_same_every_time(dataset) -> None:
+def test_a_sample_is_drawn_evenly_and_the_same_in_any_order(dataset) -> None:
     data = LeRobotDataset(dataset.path / "data")
-    lengths = [e.length for e in data.episodes]
     whole = np.concatenate(chunks_of(dataset))
 
-    def drawn(count: int) -> ChunkSample:
-        sample = ChunkSample(lengths, count)
-        for number, episode in enumerate(data.episodes):
-            sample.update(number, *data.state_and_actions(episode))
-        return sample
+    def drawn(count: int, order: list[int]) -> ChunkSample:
+        parts = [ChunkSample(count) for _ in range(2)]
+        for n in order:
+            parts[n % 2].update(n, *data.state_and_actions(data.episodes[n]))
+        parts[1].merge(parts[0])
+        return parts[1]
 
-    np.testing.assert_array_equal(drawn(1000).chunks, whole)
-    some = drawn(20)
-    np.testing.assert_array_equal(some.chunks, drawn(20).chunks)
-    places = [np.flatnonzero((whole == chunk).all(axis=(1, 2))) for chunk in some.chunks]
-    assert all(len(place) == 1 for place in places)
-    places = np.concatenate(places)
-    assert (np.diff(places) > 0).all()
-    np.testing.assert_array_equal(some.held_out, places < 31)
-    assert not ChunkSample([60]).held_out.any()
-    assert len(ChunkSample([20, 29]).chunks) == 0
+    numbers = list(range(len(data.episodes)))
+    everything = drawn(1000, numbers).chunks
+    assert sorted(c.tobytes() for c in everything) == sorted(c.tobytes() for c in whole)
+    some, again = drawn(20, numbers), drawn(20, numbers[::-1])
+    np.testing.assert_array_equal(some.chunks, again.chunks)
+    np.testing.assert_array_equal(some.chunks, everything[:20])
+    assert 0 < some.held_out.sum() < 20
+
+    state, actions = np.zeros((2, 6000, 23), np.float32)
+    actions[:, 0] = np.arange(6000)
+    spread = ChunkSample(1000)
+    spread.update(7, state, actions)
+    found = np.sort(spread.chunks[:, 0, 0])
+    assert len(np.unique(found)) == 1000
+    assert abs(found.mean() - 2985) < 200
+    assert not spread.held_out.any()
+    short = ChunkSample()
+    short.update(0, state[:20], actions[:20])
+    assert len(short.chunks) == 0
+
+
+def test_a_new_revision_reads_what_is_new_and_any_processes_give_the_same(dataset, monkeypatch) -> None:
+    workspace = dataset.workspace / "again"
+    shutil.copytree(dataset.workspace / "artifacts" / "dataset", workspace / "artifacts" / "dataset")
+    same = Artifact.load(workspace / dataset.uri)
+    alone = STAGE.execute(Config(processes=1), Inputs(dataset), dataset.workspace).artifact
+    two = STAGE.execute(Config(processes=2), Inputs(same), workspace).artifact
+    assert alone.digest == two.digest
+    part = Cache(workspace / "statistics", "other code")
+    data = LeRobotDataset(same.path / "data")
+    keys = {e: str(e.index) for e in data.episodes}
+    read: list[int] = []
+    monkeypatch.setattr(reading, "read_part", _counting(read, reading.read_part))
+
+    def sums(episodes: dict) -> Sums:
+        return read_all(data, episodes, part, absolute=False, processes=1, on_frames=lambda done, total: None)
+
+    first = next(iter(keys))
+    sums({first: keys[first]})
+    whole = sums(keys)
+    assert sorted(read) == sorted(e.index for e in keys)
+    assert sums(keys).episodes == whole.episodes == frozenset(keys.values())
+    assert len(read) == len(keys)
+    # a demonstration whose files changed is not taken from what is kept
+    sums({**keys, first: "changed"})
+    assert first.index in read[len(keys) :]
+
+
+def _counting(read: list[int], inner):
+    def counted(root, episodes, **options):
+        read.extend(e.index for e in episodes)
+        return inner(root, episodes, **options)
+
+    return counted
 
 
 def test_statistics_without_a_tokenizer_are_a_choice(dataset) -> None:

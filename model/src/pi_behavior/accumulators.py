@@ -1,69 +1,32 @@
-"""Streaming accumulators in double precision: second moments, quantiles, and the pass over a dataset.
+"""Streaming accumulators: exact moments, quantiles, and the pass over a dataset.
 
-Accumulators of parts of the data merge into that of the whole, so the pass may be split in any way. The same
-pass gives the same bits on every machine.
+Accumulators of parts of the data merge into that of the whole. All that they add are whole numbers or exact
+fractions, so the result is the same, bit for bit, however the pass is split, in any order, on any machine.
 """
 
 from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from pi_behavior.correlation import EPSILON, correlation_matrix
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HORIZON, DELTA_DIMS
-from pi_behavior.reproducible import cholesky, gram
+from pi_behavior.moments import ChunkMoments
+from pi_behavior.reproducible import cholesky
 from pi_behavior.statistics import Normalisation, Statistics, closed_grippers, stage_of_frame
 
 _MANTISSA_SHIFT = 23 - 8
 _SMALLEST, _LARGEST = 2.0**-14, 2.0**8
 _LOW_CODE = int(np.float32(_SMALLEST).view(np.int32)) >> _MANTISSA_SHIFT
 _SIDE = (int(np.float32(_LARGEST).view(np.int32)) >> _MANTISSA_SHIFT) - _LOW_CODE
+SAMPLED = 128
+"""Chunks of a demonstration that quantiles are taken from, at least: all of a short one, one in `stride` of a
+longer one, evenly spaced and counted `stride` times. A quantile's rank is then off by at most `stride` chunks
+for every time that the demonstration crosses its value."""
 EXCLUDED_DIMS = np.array([*ACTION_GROUPS["base"], *ACTION_GROUPS["grippers"]])
 """Dimensions that the report leaves out of the per-step statistics (section 4.5.2)."""
-
-
-class Moments:
-    """Count, mean and centred second moment of vectors, with the merge of Chan et al. (1979).
-
-    Args:
-        width: length of a vector.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.count = 0
-        self.mean = np.zeros(width)
-        self.scatter = np.zeros((width, width))
-        """Sum of (x - mean) (x - mean)^T."""
-
-    def update(self, values: Float[np.ndarray, "n d"]) -> None:
-        """Add vectors."""
-        if not len(values):
-            return
-        part = Moments(values.shape[1])
-        part.count = len(values)
-        part.mean = values.mean(axis=0, dtype=np.float64)
-        part.scatter = gram(values - part.mean)
-        self.merge(part)
-
-    def merge(self, other: "Moments") -> None:
-        """Add the data of another accumulator."""
-        total = self.count + other.count
-        if not other.count:
-            return
-        shift = other.mean - self.mean
-        self.scatter += other.scatter + np.outer(shift, shift) * (self.count * other.count / total)
-        self.mean = self.mean + shift * (other.count / total)
-        self.count = total
-
-    @property
-    def variance(self) -> Float[np.ndarray, " d"]:
-        """Population variance."""
-        return np.maximum(np.diag(self.scatter), 0.0) / max(self.count, 1)
-
-    def second_moment(self, about: Float[np.ndarray, " d"]) -> Float[np.ndarray, "d d"]:
-        """Mean of (x - about) (x - about)^T."""
-        shift = self.mean - about
-        return self.scatter / max(self.count, 1) + np.outer(shift, shift)
 
 
 class QuantileHistogram:
@@ -71,7 +34,7 @@ class QuantileHistogram:
 
     Bins are the leading 8 bits of a float32's mantissa within each power of two, so the bin of a value is a
     shift of its bits, and histograms merge by addition. A quantile's error is at most 0.2 % of its value for
-    magnitudes from 6.1e-5 to 256; smaller ones count as 0, larger ones as 256. The extremes are exact.
+    magnitudes from 6.1e-5 to 256; smaller ones count as 0, larger ones as 256.
 
     Args:
         width: number of dimensions.
@@ -82,8 +45,8 @@ class QuantileHistogram:
         self.low = np.full(width, np.inf)
         self.high = np.full(width, -np.inf)
 
-    def update(self, values: Float[np.ndarray, "n d"]) -> None:
-        """Add vectors."""
+    def update(self, values: Float[np.ndarray, "n d"], times: int = 1) -> None:
+        """Add vectors, each a number of times."""
         if not len(values):
             return
         values = np.ascontiguousarray(values, np.float32)
@@ -93,7 +56,19 @@ class QuantileHistogram:
         np.clip(code, 0, _SIDE, out=code)
         place = np.where(values < 0, _SIDE - code, _SIDE + code).astype(np.int64)
         place += np.arange(values.shape[1]) * self.counts.shape[1]
-        np.add.at(self.counts.reshape(-1), place.reshape(-1), 1)
+        np.add.at(self.counts.reshape(-1), place.reshape(-1), times)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the bins that hold something."""
+        filled = np.flatnonzero(self.counts).astype(np.int32)
+        return {**self.__dict__, "counts": (self.counts.shape, filled, self.counts.reshape(-1)[filled])}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make what was pickled."""
+        shape, filled, values = state["counts"]
+        counts = np.zeros(shape, np.int64)
+        counts.reshape(-1)[filled] = values
+        self.__dict__ |= {**state, "counts": counts}
 
     def merge(self, other: "QuantileHistogram") -> None:
         """Add the data of another histogram."""
@@ -135,11 +110,11 @@ class DatasetAccumulator:
 
     def __init__(self, *, absolute_actions: bool = False) -> None:
         self.absolute_actions = absolute_actions
-        flat = ACTION_HORIZON * ACTION_DIM
-        self.state, self.state_histogram = Moments(ACTION_DIM), QuantileHistogram(ACTION_DIM)
-        self.chunks, self.chunk_histogram = Moments(flat), QuantileHistogram(flat)
+        self.moments = ChunkMoments(absolute=absolute_actions)
+        self.state_histogram = QuantileHistogram(ACTION_DIM)
+        self.chunk_histogram = QuantileHistogram(ACTION_HORIZON * ACTION_DIM)
         self.closure: dict[int, np.ndarray] = {}
-        self.human: dict[str, dict[str, float]] = {}
+        self.human: dict[str, dict[str, Fraction]] = {}
         self.human_counts: dict[str, int] = {}
 
     def update(
@@ -161,30 +136,37 @@ class DatasetAccumulator:
             actions: absolute.
             human: the demonstrator's measurements, to be averaged over the task's demonstrations.
         """
-        self.state.update(state)
+        self.moments.update(state, actions)
         self.state_histogram.update(state)
-        flat = delta_chunks(state, actions, absolute=self.absolute_actions)
-        self.chunks.update(flat)
-        self.chunk_histogram.update(flat)
+        self._sample(state, actions)
         table = self.closure.setdefault(task, np.zeros((stages, 2), bool))
         np.logical_or.at(
             table, stage_of_frame(np.arange(len(state)), len(state), stages), closed_grippers(state)
         )
-        sums = self.human.setdefault(task_name, dict.fromkeys(human, 0.0))
+        sums = self.human.setdefault(task_name, dict.fromkeys(human, Fraction()))
         for name, value in human.items():
-            sums[name] += value
+            sums[name] += Fraction(value)
         self.human_counts[task_name] = self.human_counts.get(task_name, 0) + 1
+
+    def _sample(self, state: Float[np.ndarray, "n 23"], actions: Float[np.ndarray, "n 23"]) -> None:
+        """Count evenly spaced chunks for the quantiles, see `SAMPLED`."""
+        count = len(actions) - ACTION_HORIZON + 1
+        stride = max(count // SAMPLED, 1)
+        starts = np.arange(0, max(count, 0), stride)
+        flat = chunks_at(state, actions, starts, absolute=self.absolute_actions)
+        self.chunk_histogram.update(flat[:-1], stride)
+        # the last one stands for what is left
+        self.chunk_histogram.update(flat[-1:], count - int(starts[-1]) if len(starts) else 0)
 
     def merge(self, other: "DatasetAccumulator") -> None:
         """Add the data of another accumulator."""
-        self.state.merge(other.state)
+        self.moments.merge(other.moments)
         self.state_histogram.merge(other.state_histogram)
-        self.chunks.merge(other.chunks)
         self.chunk_histogram.merge(other.chunk_histogram)
         for task, table in other.closure.items():
             self.closure[task] = self.closure.get(task, False) | table
         for name, theirs in other.human.items():
-            mine = self.human.setdefault(name, dict.fromkeys(theirs, 0.0))
+            mine = self.human.setdefault(name, dict.fromkeys(theirs, Fraction()))
             for key, value in theirs.items():
                 mine[key] += value
             self.human_counts[name] = self.human_counts.get(name, 0) + other.human_counts[name]
@@ -200,13 +182,14 @@ class DatasetAccumulator:
         Raises:
             ValueError: no demonstration was as long as one chunk.
         """
-        if not self.chunks.count:
+        if not self.moments.chunks:
             raise ValueError(
-                f"no chunk of {ACTION_HORIZON} actions in {self.state.count} frames; expected at least one "
-                "demonstration that is as long as a chunk"
+                f"no chunk of {ACTION_HORIZON} actions in {self.moments.frames} frames; expected at least "
+                "one demonstration that is as long as a chunk"
             )
         shape = (ACTION_HORIZON, ACTION_DIM)
-        means, variances = self.chunks.mean.reshape(shape), self.chunks.variance.reshape(shape)
+        mean, covariance = self.moments.chunk_moments()
+        means, variances = mean.reshape(shape), np.diag(covariance).reshape(shape)
         overall = self.chunk_histogram.pooled(ACTION_HORIZON)
         total = {
             "mean": means.mean(axis=0),
@@ -223,12 +206,14 @@ class DatasetAccumulator:
         same = {"report": EXCLUDED_DIMS, "per_step": EXCLUDED_DIMS[:0], "global": np.arange(ACTION_DIM)}
         for kind, values in steps.items():
             values[:, same[normalisation]] = total[kind][same[normalisation]]
+        shift = mean - steps["mean"].reshape(-1)
         correlation = correlation_matrix(
-            self.chunks.second_moment(steps["mean"].reshape(-1)), steps["std"].reshape(-1) + EPSILON
+            covariance + np.outer(shift, shift), steps["std"].reshape(-1) + EPSILON
         )
+        state_mean, state_variance = self.moments.state_moments()
         state = {
-            "mean": self.state.mean,
-            "std": np.sqrt(self.state.variance),
+            "mean": state_mean,
+            "std": np.sqrt(state_variance),
             "q01": self.state_histogram.quantile(0.01),
             "q99": self.state_histogram.quantile(0.99),
         }
@@ -242,11 +227,12 @@ class DatasetAccumulator:
             normalisation=normalisation,
             absolute_actions=self.absolute_actions,
             human={
-                n: {k: v / self.human_counts[n] for k, v in s.items()} for n, s in sorted(self.human.items())
+                n: {k: float(v / self.human_counts[n]) for k, v in s.items()}
+                for n, s in sorted(self.human.items())
             },
             closure={str(task): table.tolist() for task, table in sorted(self.closure.items())},
-            num_frames=self.state.count,
-            num_chunks=self.chunks.count,
+            num_frames=self.moments.frames,
+            num_chunks=self.moments.chunks,
         )
 
 
@@ -260,10 +246,19 @@ def delta_chunks(
         actions: absolute.
         absolute: leave the actions absolute.
     """
-    if len(actions) < ACTION_HORIZON:
-        return np.zeros((0, ACTION_HORIZON * ACTION_DIM))
-    windows = np.lib.stride_tricks.sliding_window_view(actions, ACTION_HORIZON, axis=0)
-    chunks = windows.transpose(0, 2, 1).astype(np.float64)
+    starts = np.arange(max(len(actions) - ACTION_HORIZON + 1, 0))
+    return chunks_at(state, actions, starts, absolute=absolute)
+
+
+def chunks_at(
+    state: Float[np.ndarray, "n 23"],
+    actions: Float[np.ndarray, "n 23"],
+    starts: Int[np.ndarray, " m"],
+    *,
+    absolute: bool = False,
+) -> Float[np.ndarray, "m 690"]:
+    """As `delta_chunks`, of the chunks that begin at some frames."""
+    chunks = actions[starts[:, None] + np.arange(ACTION_HORIZON)].astype(np.float64)
     if not absolute:
-        chunks[..., DELTA_DIMS] -= state[: len(chunks), None, DELTA_DIMS]
-    return chunks.reshape(len(chunks), -1)
+        chunks[..., DELTA_DIMS] -= state[starts][:, None, DELTA_DIMS]
+    return chunks.reshape(len(chunks), ACTION_HORIZON * ACTION_DIM)
