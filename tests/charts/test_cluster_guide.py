@@ -94,6 +94,7 @@ def test_training_over_nodes_makes_what_the_pipelines_task_asks_for(helm, tmp_pa
     arguments = values["training"]["multiNode"]["arguments"]
     assert {word.partition("=")[0] for word in arguments if "--inputs" in word} == {
         "--inputs.dataset",
+        "--inputs.prepared",
         "--inputs.statistics",
     }
     spec = compile_pipeline("train_and_evaluate", "h200x8", tmp_path / "pipeline.yaml")
