@@ -256,8 +256,8 @@ def test_stages_cover_an_episode_in_order(stages, length) -> None:
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=6)
 
 
-@settings(deadline=None, max_examples=15)
-@given(LENGTHS, st.booleans(), st.sampled_from([2.0**-12, 1.0, 100.0]), st.randoms())
+@settings(deadline=None, max_examples=6)
+@given(LENGTHS, st.booleans(), st.sampled_from([2.0**-12, 1.0, 20.0]), st.randoms())
 def test_moments_are_exact_in_any_order(lengths, absolute, scale, shuffle) -> None:
     """Against fractions, of a few entries of every kind, and bit by bit in another order and other parts."""
     rng = np.random.default_rng(sum(lengths))
@@ -266,15 +266,21 @@ def test_moments_are_exact_in_any_order(lengths, absolute, scale, shuffle) -> No
     for pair in pairs:
         one.update(*pair)
     mean, covariance = one.chunk_moments()
-    rows = np.concatenate([delta_chunks(*pair, absolute=absolute) for pair in pairs])
+    # as rounded to the stated grid, which leaves all but small values as they are
+    grid = [[np.ldexp(np.rint(np.ldexp(x.astype(np.float64), 40)), -40) for x in pair] for pair in pairs]
+    assert all(
+        np.abs(g - x).max() <= 2.0**-41
+        for a, b in zip(grid, pairs, strict=True)
+        for g, x in zip(a, b, strict=True)
+    )
+    rows = np.concatenate([delta_chunks(*pair, absolute=absolute) for pair in grid])
     assert one.chunks == len(rows)
     for i, j in [(0, 0), (3, 3), (3, 670), (8, 8 + 23 * 29), (14, 100), (689, 689), (620, 47)]:
         a, b = ([Fraction(x) for x in rows[:, k].tolist()] for k in (i, j))
         means = sum(a) / len(a), sum(b) / len(b)
         exact = sum((x - means[0]) * (y - means[1]) for x, y in zip(a, b, strict=True)) / len(a)
-        spread = float(np.sqrt(rows[:, i].var() * rows[:, j].var()))
-        assert mean[i] == pytest.approx(float(means[0]), rel=1e-12, abs=1e-12)
-        assert covariance[i, j] == pytest.approx(float(exact), rel=1e-12, abs=1e-12 * max(spread, scale**2))
+        assert mean[i] == float(means[0])
+        assert covariance[i, j] == float(exact)
     shuffle.shuffle(pairs)
     parts = [ChunkMoments(absolute=absolute) for _ in range(3)]
     for n, pair in enumerate(pairs):
@@ -285,8 +291,8 @@ def test_moments_are_exact_in_any_order(lengths, absolute, scale, shuffle) -> No
     for ours, theirs in zip(again, (*one.state_moments(), mean, covariance), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     states = np.concatenate([state for state, _ in pairs]).astype(np.float64)
-    np.testing.assert_allclose(again[0], states.mean(axis=0), rtol=1e-12, atol=1e-13 * scale)
-    np.testing.assert_allclose(again[1], states.var(axis=0), rtol=1e-11)
+    np.testing.assert_allclose(again[0], states.mean(axis=0), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(again[1], states.var(axis=0), rtol=1e-8)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1000.0])
