@@ -187,12 +187,6 @@ def factory_in() -> type[Factory]:
     return Factory
 
 
-@pytest.fixture(scope="session")
-def factory_in() -> type[Factory]:
-    """Makes factories, for tests that share a workspace."""
-    return Factory
-
-
 @pytest.fixture
 def factory(tmp_path: Path) -> Factory:
     """Makes artifacts in a temporary workspace."""

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.faults import job
 from components.errors import PassingError, UserError
 from components.evaluate.upload import Bucket, Folder, Uploads, find_destination
-from components.evaluation.rollouts import Outcome, Rollout, RolloutKey
+from components.evaluation.rollouts import Distances, Outcome, Rollout, RolloutKey
 from tests.components.test_evaluate import Bench
 
 pytestmark = pytest.mark.filterwarnings(
@@ -99,7 +99,7 @@ def rollout(folder: Path, number: int, size: int = 100) -> Rollout:
     (place / f"{name}.json").write_text(f'{{"{name}": 1}}')
     (place / f"{name}.mp4").write_bytes(hashlib.shake_128(name.encode()).digest(size))
     json, video = (f"rollouts/common/reported/{name}/{name}.{kind}" for kind in ("json", "mp4"))
-    outcome = Outcome(1.0, True, 5, 1.0)
+    outcome = Outcome(1.0, True, 5, 1.0, Distances(None, None, None))
     key = RolloutKey("common", "reported", "radio", 0, 0)
     return Rollout(key, number, 1, json, video, outcome, str(folder))
 
