@@ -132,42 +132,6 @@ def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work)
     )
 
 
-def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work) -> "Samples":
-    """What is trained on: the training copy, or the original videos beside a copy of their columns."""
-    from pi_behavior.data.lerobot import LeRobotDataset
-    from pi_behavior.data.packing import make_copy
-    from pi_behavior.data.pipeline import open_samples
-    from pi_behavior.data.training_copy import CopyOptions, TrainingCopy
-
-    originals = None
-    if inputs.prepared is not None:
-        root = inputs.prepared.path
-    else:
-        originals = LeRobotDataset(inputs.dataset.path / "data")
-        root = work.workspace / "columns" / inputs.dataset.digest[:16]
-        with exclusive(lock_of(root), "train: another training copies the columns; waiting for it"):
-            if not (root / MANIFEST).exists():
-                with work.progress.task("copying states and actions") as bar:
-                    make_copy(
-                        originals,
-                        root,
-                        CopyOptions(),
-                        cameras=(),
-                        digest=str,
-                        on_frames=lambda done, total: bar.update(done, total=total),
-                    )
-    return open_samples(
-        TrainingCopy(root),
-        statistics,
-        image_size=config.model.vision.image_size,
-        tasks=tuple(task(name).index for name in config.tasks),
-        originals=originals,
-        fast=_tokenizer(statistics, config.model.fast_vocabulary) if config.model.fast else None,
-        together=config.together,
-        validation_share=config.held_out,
-    )
-
-
 def _initial(config: Config, inputs: Inputs) -> Path | None:
     """The checkpoint to start from."""
     if inputs.initial is not None:

@@ -29,6 +29,7 @@ PROFILE = dataclasses.replace(
         "news": _WITH_DATA,
         "collect": dataclasses.replace(_WITH_DATA, cpu="1500m", hours=6.0),
         "dataset": dataclasses.replace(_WITH_DATA, cpu="1500m"),
+        "prepare": dataclasses.replace(_STEP, cpu="1500m"),
         "statistics": dataclasses.replace(_STEP, cpu="1500m"),
         "train": _TRAIN,
         "plan": _STEP,
