@@ -20,9 +20,9 @@ from typing import Any
 
 import tyro
 
+from components.collect.config import Config as CollectConfig
+from components.collect.stage import STAGE as COLLECT
 from components.dataset.stage import STAGE as DATASET
-from components.demonstrations.repository import version_dataset
-from components.errors import UserError
 from components.evaluate.config import Config as Worker
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.intervals import Comparison, compare
@@ -174,12 +174,10 @@ class Bench:
 
     def demonstrations(self) -> dict[str, str]:
         """Collect the demonstrations and put them under DVC; returns where they are, as inputs of a run."""
-        folder = self.workspace / demo.DEMONSTRATIONS
-        collection = demo.Options(workspace=self.workspace, episodes=self.options.episodes)
-        if demo.collect(collection, self.profile, folder / demo.DATA):
-            raise UserError("the demonstrations could not be collected")
-        commit = version_dataset(folder, demo.DATA, self.workspace / "remote", "demonstrations")
-        return {"repository": str(folder), "revision": commit}
+        folder = str(self.workspace / demo.DEMONSTRATIONS)
+        config = CollectConfig(folder, self.tasks, self.options.episodes)
+        made = self._make(COLLECT, config)
+        return {"repository": folder, "revision": made.result.parameters["commit"]}
 
     def scores(self, demonstrations: Mapping[str, str], variant: Variant, seed: int) -> Scores:
         """Train where needed, evaluate where needed, and read the scores."""

@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# Training and evaluation of the profiles laptop and smoke (`b1k run --containers`): CPU JAX, the policy server and
-# the household simulator, which renders with Mesa. Build with `docker buildx bake -f images/docker-bake.hcl household`.
+# Every stage without a GPU, for the profile cluster_small; training and evaluation of laptop and smoke (`b1k run
+# --containers`): CPU JAX, the policy server and the household simulator, which renders with Mesa. Build with `docker buildx bake -f images/docker-bake.hcl household`.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${PYTHON_IMAGE} AS dependencies
@@ -13,7 +13,7 @@ COPY simulator/pyproject.toml simulator/
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src simulator/src && touch README.md && \
     python3 -m venv --without-pip /opt/b1k && \
-    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ./simulator ".[train]" && \
+    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ./simulator ".[dataset,train]" && \
     pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior household
 
 FROM ${PYTHON_IMAGE} AS wheels
@@ -30,10 +30,12 @@ FROM ${PYTHON_IMAGE} AS household
 # The user has a name, for programs that ask for it: a cluster adds no entry, and without one the group would be 0.
 RUN groupadd --gid 10001 b1k && \
     useradd --no-log-init --uid 10001 --gid b1k --no-create-home --home-dir /tmp --shell /usr/sbin/nologin b1k
-# Mesa: MuJoCo renders through EGL on the CPU.
+# Mesa: MuJoCo renders through EGL on the CPU. DVC keeps the demonstrations in a repository of git, which refuses the
+# folders of other users otherwise: volumes may belong to one.
 RUN apt-get update && \
-    apt-get install --yes --no-install-recommends libegl1 libgl1 libgl1-mesa-dri && \
-    rm -rf /var/lib/apt/lists/*
+    apt-get install --yes --no-install-recommends ca-certificates git libegl1 libgl1 libgl1-mesa-dri && \
+    rm -rf /var/lib/apt/lists/* && \
+    git config --system --add safe.directory '*'
 COPY --from=dependencies /opt/b1k /opt/b1k
 RUN --mount=type=bind,from=wheels,source=/wheels,target=/wheels \
     pip --python /opt/b1k/bin/python3 install --no-cache-dir --no-deps --no-index /wheels/*.whl && \
@@ -43,11 +45,11 @@ COPY LICENSE /usr/share/licenses/b1k/LICENSE
 ARG PYTHON_IMAGE
 ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
-# b1k.stages names the stages of a cluster, where this image has none.
-LABEL b1k.stages="" \
-      b1k.laptop-stages="train evaluate" \
+# b1k.stages names the stages that no other image has, b1k.laptop-stages those that run here without a GPU.
+LABEL b1k.stages="collect" \
+      b1k.laptop-stages="settings news dataset statistics train plan evaluate group leaderboard promote" \
       org.opencontainers.image.title="b1k-household" \
-      org.opencontainers.image.description="Training and evaluation stages on a laptop (JAX on CPU, MuJoCo)" \
+      org.opencontainers.image.description="All stages without a GPU (JAX on CPU, MuJoCo)" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${PYTHON_IMAGE}" \
       org.opencontainers.image.version="${B1K_VERSION}" \

@@ -27,6 +27,7 @@ COMMANDS = {
 """What each command does, and its module in `pipelines`."""
 STAGES = {
     "news": "ask whether there are demonstrations that no policy was judged on yet",
+    "collect": "collect demonstrations in the household simulator",
     "dataset": "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
     "statistics": "compute the statistics of the demonstrations",
     "train": "train or fine-tune a policy; `train --plan`: does it fit, and how fast is it",

@@ -56,8 +56,7 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
             f"{data} is not a folder with files inside {repository}; collect a dataset there first"
         )
     _refuse_tracked_place(repository)
-    lock = repository.with_name(f".{repository.name}.lock")
-    with exclusive(lock, f"another process records a version of {data}; waiting for it"):
+    with exclusive(_lock_of(repository), f"another process records a version of {data}; waiting for it"):
         _repair(repository, remote)
         _prepare(repository, remote)
         # what DVC writes for data/demos, not atomically: data/demos.dvc and an entry in data/.gitignore
@@ -73,6 +72,37 @@ def version_dataset(workspace_repo: Path, data_path: str, remote: Path, message:
         if not succeeds(repository, "diff", "--cached", "--quiet"):
             git(repository, *_IDENTITY, "commit", "--quiet", "--no-verify", "--message", message)
         return git(repository, "rev-parse", "HEAD")
+
+
+def begin(workspace_repo: Path) -> str:
+    """Make a git repository where there is none, and return the first commit of the one that is there.
+
+    It tells a repository from one that was in the same place before.
+
+    Raises:
+        UserError: the repository would lie in a tracked folder.
+    """
+    repository = workspace_repo.resolve()
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_tracked_place(repository)
+    with exclusive(_lock_of(repository), f"another process works in {repository}; waiting for it"):
+        # without a folder of its own git would take the repository around this one
+        has_own = (repository / ".git").exists()
+        if not has_own or not succeeds(repository, "rev-parse", "--verify", "--quiet", "HEAD"):
+            repository.mkdir(exist_ok=True)
+            _remove_locks(repository)
+            git(repository, "init", "--quiet", "--initial-branch=main")
+            git(
+                repository,
+                *_IDENTITY,
+                "commit",
+                "--quiet",
+                "--no-verify",
+                "--allow-empty",
+                "--message",
+                "Begin",
+            )
+        return git(repository, "rev-list", "--max-parents=0", "HEAD").splitlines()[-1]
 
 
 def git(repository: Path, *arguments: str) -> str:
@@ -191,8 +221,7 @@ def _repair(repository: Path, remote: Path) -> None:
     its index of a push for complete; its git library fails at once on a lock.
     """
     shutil.rmtree(repository / ".dvc/tmp", ignore_errors=True)
-    for lock in (repository / ".git").rglob("*.lock"):
-        lock.unlink()
+    _remove_locks(repository)
     for store in (repository / ".dvc/cache/files/md5", remote / "files/md5"):
         objects = [path for path in store.rglob("*") if path.is_file()]
         for path in objects:
@@ -201,6 +230,15 @@ def _repair(repository: Path, remote: Path) -> None:
         for path in objects:
             if path.suffix == ".dir" and path.exists() and not _has_all_files(store, path):
                 path.unlink()
+
+
+def _lock_of(repository: Path) -> Path:
+    return repository.with_name(f".{repository.name}.lock")
+
+
+def _remove_locks(repository: Path) -> None:
+    for lock in (repository / ".git").rglob("*.lock"):
+        lock.unlink()
 
 
 def _has_all_files(store: Path, folder: Path) -> bool:

@@ -13,6 +13,7 @@ else:
     Edition = Literal[tuple(EDITIONS)]
 Name = Literal["household", "omnigibson"]
 """The small house of this project, or the challenge's own simulator."""
+HOUSEHOLD: Name = "household"
 
 _HOUSEHOLD = Evaluator(
     (sys.executable, "-m", "household.eval"),
@@ -29,7 +30,7 @@ _HOUSEHOLD = Evaluator(
     own_options=True,
 )
 EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
-    "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
+    HOUSEHOLD: {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
     "omnigibson": {
         "2025": Evaluator2025(
             ("omnigibson-python", "-m", "omnigibson.learning.eval"),

@@ -28,7 +28,7 @@ class Declaration(Generic[C, In]):
     """Frozen, documented dataclass of parameters, all with defaults; nested where it is one thing."""
     inputs: type[In]
     """Frozen dataclass of artifacts: Artifact, Artifact | None, or tuple[Artifact, ...]."""
-    image: Literal["toolbox", "trainer", "evaluator"] = "toolbox"
+    image: Literal["toolbox", "trainer", "evaluator", "household"] = "toolbox"
     """Role of the image that it runs in."""
     makes: Literal["Artifact", "Dataset", "Model"] = "Artifact"
     """Kubeflow's type of its artifact."""

@@ -98,7 +98,7 @@ def _find(pipeline: str, name: str) -> tuple[str, Field]:
     for section in PIPELINES[pipeline]:
         for one in section.fields:
             path = f"{section.name}.{one.path}"
-            if is_set_by_pipeline(section, one) and path not in fed:
+            if is_set_by_pipeline(pipeline, section, one) and path not in fed:
                 continue
             names += [path] if section.over else [path, one.name]
             if path == name or (path.endswith(f".{name}") and not section.over):
@@ -176,7 +176,7 @@ def _unknown(pipeline: str, values: Values, settings: Values) -> Iterator[str]:
                         f"{feeding} is given twice: {other} as input, {value} in settings as {name}.{path}; "
                         "give the input alone"
                     )
-            elif is_set_by_pipeline(section, one):
+            elif is_set_by_pipeline(pipeline, section, one):
                 yield f"{name}.{path} is set by the pipeline, for each of its tasks; leave it out"
 
 

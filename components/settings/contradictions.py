@@ -7,6 +7,7 @@ from typing import Any
 
 from components.errors import UserError
 from components.evaluation.champion import Champion
+from components.evaluation.evaluators import HOUSEHOLD
 from components.evaluation.plan import COMMON
 from components.evaluation.records import Conditions
 from components.store.champion import champion_folder
@@ -44,6 +45,8 @@ def contradictions(configs: Configs, place: Place) -> Iterator[str]:
     if "plan" not in configs:  # none of the pipelines that evaluate a policy
         return
     yield from _tasks(configs)
+    if "collect" in configs and place.complete:
+        yield from _collection(configs)
     if "train" in configs:
         yield from _training(configs, place)
     elif place.complete and not configs["plan"].trained:
@@ -66,6 +69,20 @@ def _tasks(configs: Configs) -> Iterator[str]:
                 f"tasks: {', '.join(others)} are unknown to the network, which has embeddings of the first "
                 f"{known}; give another model, such as full_2026"
             )
+
+
+def _collection(configs: Configs) -> Iterator[str]:
+    collect, plan = configs["collect"], configs["plan"]
+    if plan.evaluator != HOUSEHOLD:
+        yield (
+            f"evaluator is {plan.evaluator}; expected {HOUSEHOLD}, the simulator in which this pipeline "
+            "collects its demonstrations"
+        )
+    if collect.image_size != plan.image_size:
+        yield (
+            f"collect.image_size is {collect.image_size} and plan.image_size {plan.image_size}; expected the "
+            "same: policies see in rollouts what they were trained on"
+        )
 
 
 def _training(configs: Configs, place: Place) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from components.collect.config import DECLARATION as COLLECT
 from components.dataset.config import DECLARATION as DATASET
 from components.evaluate.config import DECLARATION as EVALUATE
 from components.group.config import DECLARATION as GROUP
@@ -23,13 +24,24 @@ from components.statistics.config import DECLARATION as STATISTICS
 from components.train.config import DECLARATION as TRAIN
 
 INPUTS = (
-    *("repository", "revision", "remote", "tasks", "model", "initial_checkpoint", "steps", "group_steps"),
-    *("batch_size", "edition", "evaluator", "validation_instances", "reported_instances", "workers", "seed"),
+    *("repository", "revision", "remote", "tasks", "episodes", "model", "initial_checkpoint", "steps"),
+    *(
+        "group_steps",
+        "batch_size",
+        "edition",
+        "evaluator",
+        "validation_instances",
+        "reported_instances",
+        "workers",
+        "seed",
+    ),
 )
 """The inputs that people change, in the order in which they are shown; a pipeline has those of its stages."""
 SETTINGS = "settings"
 """The input for every other field of every stage."""
 _POLICY = "policy"
+_FROM_TASKS: Mapping[str, tuple[str, ...]] = {"demo": ("dataset.revision", "dataset.remote")}
+"""Fields that a pipeline takes from an earlier task, by their paths with their sections."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +73,12 @@ PIPELINES: Mapping[str, tuple[Section, ...]] = {
     "train_and_evaluate": _WHOLE,
     "evaluate": tuple(one for one in _WHOLE if one.name in ("plan", "leaderboard", "promote")),
     "retrain": (Section("news", NEWS), *_WHOLE),
+    "demo": (Section("collect", COLLECT), *_WHOLE),
 }
 """The sections of every pipeline."""
 DECLARATIONS: Mapping[str, Declaration[Any, Any]] = {
-    one.name: one for one in (NEWS, DATASET, STATISTICS, TRAIN, PLAN, EVALUATE, GROUP, LEADERBOARD, PROMOTE)
+    one.name: one
+    for one in (NEWS, COLLECT, DATASET, STATISTICS, TRAIN, PLAN, EVALUATE, GROUP, LEADERBOARD, PROMOTE)
 }
 """The stages by name, in the order of the pipelines."""
 
@@ -76,7 +90,7 @@ def input_names(pipeline: str) -> dict[str, str]:
         f"{section.name}.{field.path}": field.name
         for section in PIPELINES[pipeline]
         for field in section.fields
-        if field.name in INPUTS and not section.over
+        if field.name in INPUTS and not section.over and not is_set_by_pipeline(pipeline, section, field)
     }
     if pipeline == "evaluate":
         found["plan.trained"] = _POLICY
@@ -99,9 +113,10 @@ def inputs(pipeline: str) -> dict[str, Field]:
 def is_free(pipeline: str, section: Section, field: Field) -> bool:
     """Whether people set a field in `settings`."""
     is_fed = f"{section.name}.{field.path}" in input_names(pipeline)
-    return not is_fed and not is_set_by_pipeline(section, field)
+    return not is_fed and not is_set_by_pipeline(pipeline, section, field)
 
 
-def is_set_by_pipeline(section: Section, field: Field) -> bool:
+def is_set_by_pipeline(pipeline: str, section: Section, field: Field) -> bool:
     """Whether the pipeline gives each task its own value, so that people cannot."""
-    return field.per_task or (bool(section.over) and field.name == "tasks")
+    is_from_task = f"{section.name}.{field.path}" in _FROM_TASKS.get(pipeline, ())
+    return field.per_task or is_from_task or (bool(section.over) and field.name == "tasks")

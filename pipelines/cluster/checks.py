@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import urllib3
 from kubernetes import client, config
 
+from pipelines.cluster.argo_checks import CONFIG_MAP, check_argo
 from pipelines.cluster.node_checks import Finding, Status, check_nodes
 from pipelines.definitions.profiles.profile import Profile
 
@@ -42,6 +43,8 @@ class Place:
     kfp_namespace: str
     autoscaled: bool
     """Nodes that are missing may be added."""
+    kubeflow: bool = True
+    """Whether Kubeflow Pipelines and Argo are checked."""
 
 
 class Cluster:
@@ -114,7 +117,7 @@ def check_cluster(cluster: Cluster, profile: Profile, place: Place) -> Iterator[
         yield Finding("Kubernetes API", "fail", found, "log in again; see kubectl version")
         return
     parts: Sequence[tuple[str, Callable[[], Iterator[Finding]]]] = (
-        ("Kubeflow Pipelines", lambda: _kubeflow(cluster, place)),
+        *((("Kubeflow Pipelines", lambda: _kubeflow(cluster, profile, place)),) if place.kubeflow else ()),
         ("service account", lambda: _account(cluster, place)),
         ("nodes", lambda: check_nodes(cluster.ask(cluster.core.list_node).items, profile, place.autoscaled)),
         ("volumes", lambda: _claims(cluster, profile, place)),
@@ -140,7 +143,7 @@ def _version(cluster: Cluster) -> Finding:
     return Finding("Kubernetes API", "ok", found)
 
 
-def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
+def _kubeflow(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
     check, where = "Kubeflow Pipelines", place.kfp_namespace
     try:
         answer = cluster.ask(
@@ -170,6 +173,7 @@ def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
         yield Finding(check, "fail", f"version {tag}", "the pipelines need version 2")
     else:
         yield Finding(check, "ok", f"healthy, version {tag or 'not known'}, for {many}")
+    yield from _argo(cluster, profile, place)
     if multi_user:
         denied = [
             f"{verb} {kind}"
@@ -180,6 +184,17 @@ def _kubeflow(cluster: Cluster, place: Place) -> Iterator[Finding]:
         found = f"you may not: {', '.join(denied)}" if denied else "submit, schedule, status, cancel"
         remedy = f"ask for the role kubeflow-edit in {place.namespace}" if denied else ""
         yield Finding("your permissions", "fail" if denied else "ok", found, remedy)
+
+
+def _argo(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
+    try:
+        found = cluster.find(cluster.core.read_namespaced_config_map, CONFIG_MAP, place.kfp_namespace)
+    except client.ApiException as error:
+        remedy = f"ask for the right to read {CONFIG_MAP} in {place.kfp_namespace}"
+        yield Finding("Argo Workflows", "warning", f"cannot be checked: {error.reason}", remedy)
+        return
+    longest = max(step.hours for step in profile.steps.values())
+    yield from check_argo((found.data or {}) if found else None, longest)
 
 
 def _account(cluster: Cluster, place: Place) -> Iterator[Finding]:
@@ -201,6 +216,7 @@ def _account(cluster: Cluster, place: Place) -> Iterator[Finding]:
 
 
 def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
+    single = " on the only node" if not place.autoscaled and _nodes(cluster) == 1 else ""
     for name in sorted({volume.claim for step in profile.steps.values() for volume in step.volumes}):
         claim = cluster.find(cluster.core.read_namespaced_persistent_volume_claim, name, place.namespace)
         check = f"volume {name}"
@@ -212,11 +228,19 @@ def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Findin
         if claim.status.phase != "Bound":
             remedy = f"kubectl describe pvc {name}; set storage.*.storageClass"
             yield Finding(check, "fail", f"is {claim.status.phase}", remedy)
-        elif "ReadWriteMany" not in modes:
+        elif "ReadWriteMany" not in modes and not single:
             remedy = "pods of several nodes cannot share it: use ReadWriteMany"
             yield Finding(check, "warning", f"{size}, only {', '.join(modes)}", remedy)
         else:
-            yield Finding(check, "ok", f"bound, {size}, ReadWriteMany")
+            yield Finding(check, "ok", f"bound, {size}, {', '.join(modes)}{single}")
+
+
+def _nodes(cluster: Cluster) -> int:
+    """Number of nodes; 0 where they may not be listed."""
+    try:
+        return len(cluster.ask(cluster.core.list_node).items)
+    except client.ApiException:
+        return 0
 
 
 def _secrets(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ class Pipeline:
     profile: str = "h200x8"
     """How large, and what the steps need of the cluster: h200x8, one_gpu, laptop or smoke."""
     pipeline: str = "train_and_evaluate"
-    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     registry: str = ""
     """Registry and path before the names of the images, such as registry.example.org/robots."""
     set: Set = ()
@@ -94,7 +94,7 @@ class Schedule(Run):
     """
 
     pipeline: str = "retrain"
-    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     cron: str = "0 3 * * *"
     """When: minute, hour, day of month, month, day of week, in the server's time zone; or with seconds first;
     or @daily, @weekly, ..."""

@@ -9,19 +9,21 @@ import yaml
 from kfp import dsl
 from kfp.compiler import Compiler
 
+from components.errors import UserError
 from components.settings.checks import Arguments
 from components.settings.sections import inputs
-from pipelines.definitions import evaluate, retrain, train_and_evaluate
+from pipelines.definitions import demo, evaluate, retrain, train_and_evaluate
 from pipelines.definitions.choosing import find_pipeline
 from pipelines.definitions.dag_rules import violations
 from pipelines.definitions.images import image
-from pipelines.definitions.profiles import load_profile
+from pipelines.definitions.profiles import PROFILES, load_profile
 from pipelines.definitions.profiles.profile import Profile
 
 BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
     "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
     "evaluate": evaluate.evaluate_pipeline,
     "retrain": retrain.retrain_pipeline,
+    "demo": demo.demo_pipeline,
 }
 """The pipelines by the name that `b1k` gives them."""
 
@@ -40,8 +42,14 @@ def compile_pipeline(
     The file's second document, if any, holds the Kubernetes settings. `registry` is what comes before the
     names of our images, `workspace` the folder that all stages share (the profile's when None), and `given`
     the values that become the defaults of the pipeline's inputs.
+
+    Raises:
+        UserError: there is no such pipeline or profile, or the profile is not for the pipeline.
     """
     profile = load_profile(profile_name)
+    if not profile.runs(find_pipeline(name)):
+        able = ", ".join(one for one in PROFILES if load_profile(one).runs(name))
+        raise UserError(f"the profile {profile_name} lacks stages of the pipeline {name}; expected {able}")
     # steps name the roles of images
     steps = {
         stage: dataclasses.replace(step, image=image(step.image, registry)) if step.image else step
@@ -49,7 +57,7 @@ def compile_pipeline(
     }
     profile = dataclasses.replace(profile, steps=steps, workspace=str(workspace or profile.workspace))
     output.parent.mkdir(parents=True, exist_ok=True)
-    pipeline = BUILDERS[find_pipeline(name)](profile)
+    pipeline = BUILDERS[name](profile)
     Compiler().compile(pipeline, str(output), pipeline_parameters=given.as_dict() if given else {})
     spec = _add_choices(output, name)
     found = violations(spec)

@@ -14,6 +14,8 @@
 It avoids whatever kfp.local and the cluster do differently: `dag_rules.py` has the rules.
 """
 
+from typing import Any
+
 from kfp import dsl
 
 from components.evaluation.plan import REPORTED, VALIDATION
@@ -30,63 +32,63 @@ def train_and_evaluate_pipeline(
     As a part of another pipeline it has the inputs and values of that one, which may have `checked` them.
     """
     flow = Flow(pipeline, profile, checked=checked)
-
-    def body() -> None:
-        data = flow.task("dataset", "Dataset").outputs[ARTIFACT]
-        statistics = flow.task("statistics", "Statistics", dataset=data).outputs[ARTIFACT]
-        common = flow.task(
-            "train", "Train common", dataset=data, statistics=statistics, name="common", keep_initial=True
-        ).outputs[ARTIFACT]
-        first = flow.task("plan", "Plan validation", common=common, splits=VALIDATION)
-        with dsl.ParallelFor(
-            first.outputs[LOOP], name="Evaluate common", parallelism=profile.evaluations
-        ) as share:
-            validation = flow.task(
-                "evaluate", "Evaluate common", plan=first.outputs[ARTIFACT], worker=share.worker
-            )
-        groups = flow.task("group", "Group", rollouts=dsl.Collected(validation.outputs[ARTIFACT]))
-        with dsl.ParallelFor(
-            groups.outputs[LOOP], name="Train groups", parallelism=profile.trainings
-        ) as group:
-            tuned = flow.task(
-                "train",
-                "Train group",
-                sections=("train", "finetune"),
-                dataset=data,
-                statistics=statistics,
-                initial=common,
-                # `.name` would be the name of the SDK's own object
-                name=group.__getattr__("name"),
-                tasks=group.tasks,
-                steps=flow.given["group_steps"],
-                initial_checkpoint="",
-                keep_initial=False,
-            )
-        second = flow.task(
-            "plan",
-            "Plan reported",
-            common=common,
-            groups=dsl.Collected(tuned.outputs[ARTIFACT]),
-            splits=f"{VALIDATION} {REPORTED}",
-        )
-        with dsl.ParallelFor(
-            second.outputs[LOOP], name="Evaluate groups", parallelism=profile.evaluations
-        ) as share:
-            reported = flow.task(
-                "evaluate", "Evaluate groups", plan=second.outputs[ARTIFACT], worker=share.worker
-            )
-        board = flow.task(
-            "leaderboard",
-            "Leaderboard",
-            plan=second.outputs[ARTIFACT],
-            evaluations=dsl.Collected(reported.outputs[ARTIFACT]),
-            validation=dsl.Collected(validation.outputs[ARTIFACT]),
-        )
-        flow.task("promote", "Promote", leaderboard=board.outputs[ARTIFACT], plan=second.outputs[ARTIFACT])
-
     return flow.pipeline_of(
-        body,
+        lambda: add_tasks(flow),
         "train-and-evaluate",
         "Train and evaluate",
         "From demonstrations to leaderboard: train, fine-tune per task group, evaluate, promote.",
     )
+
+
+def add_tasks(flow: Flow, **source: Any) -> None:
+    """Add all tasks from the demonstrations on; `source` is what an earlier task says of their version."""
+    profile = flow.profile
+    data = flow.task("dataset", "Dataset", **source).outputs[ARTIFACT]
+    statistics = flow.task("statistics", "Statistics", dataset=data).outputs[ARTIFACT]
+    common = flow.task(
+        "train", "Train common", dataset=data, statistics=statistics, name="common", keep_initial=True
+    ).outputs[ARTIFACT]
+    first = flow.task("plan", "Plan validation", common=common, splits=VALIDATION)
+    with dsl.ParallelFor(
+        first.outputs[LOOP], name="Evaluate common", parallelism=profile.evaluations
+    ) as share:
+        validation = flow.task(
+            "evaluate", "Evaluate common", plan=first.outputs[ARTIFACT], worker=share.worker
+        )
+    groups = flow.task("group", "Group", rollouts=dsl.Collected(validation.outputs[ARTIFACT]))
+    with dsl.ParallelFor(groups.outputs[LOOP], name="Train groups", parallelism=profile.trainings) as group:
+        tuned = flow.task(
+            "train",
+            "Train group",
+            sections=("train", "finetune"),
+            dataset=data,
+            statistics=statistics,
+            initial=common,
+            # `.name` would be the name of the SDK's own object
+            name=group.__getattr__("name"),
+            tasks=group.tasks,
+            steps=flow.given["group_steps"],
+            initial_checkpoint="",
+            keep_initial=False,
+        )
+    second = flow.task(
+        "plan",
+        "Plan reported",
+        common=common,
+        groups=dsl.Collected(tuned.outputs[ARTIFACT]),
+        splits=f"{VALIDATION} {REPORTED}",
+    )
+    with dsl.ParallelFor(
+        second.outputs[LOOP], name="Evaluate groups", parallelism=profile.evaluations
+    ) as share:
+        reported = flow.task(
+            "evaluate", "Evaluate groups", plan=second.outputs[ARTIFACT], worker=share.worker
+        )
+    board = flow.task(
+        "leaderboard",
+        "Leaderboard",
+        plan=second.outputs[ARTIFACT],
+        evaluations=dsl.Collected(reported.outputs[ARTIFACT]),
+        validation=dsl.Collected(validation.outputs[ARTIFACT]),
+    )
+    flow.task("promote", "Promote", leaderboard=board.outputs[ARTIFACT], plan=second.outputs[ARTIFACT])

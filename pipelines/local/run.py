@@ -63,7 +63,7 @@ class Options:
     profile: str = "laptop"
     """How large: laptop or smoke. The others are for clusters (b1k pipeline)."""
     pipeline: str = "train_and_evaluate"
-    """Which pipeline: train_and_evaluate, evaluate or retrain."""
+    """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     workspace: Path = Path("workspace")
     """Folder for everything that the run makes."""
     set: Set = ()

@@ -1,13 +1,11 @@
 """`b1k demo`: the whole pipeline on this machine, from demonstrations to leaderboard.
 
-Collects demonstrations in the household simulator (reduced tasks: one room, one or two objects), puts them
-under DVC in the workspace, and runs `train_and_evaluate`. Interrupted or killed, the same command continues.
+Runs the pipeline `demo` on reduced tasks: one room, one or two objects. Interrupted or killed, the same
+command continues.
 """
 
 import json
 import os
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,23 +13,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from components.demonstrations.repository import version_dataset
 from components.errors import UserError
-from components.runtime.processes import Child, describe_exit, log_tail
-from components.runtime.progress import Progress
 from components.store.files import write_atomic
 from pipelines.definitions.profiles import load_local_profile
-from pipelines.definitions.profiles.profile import Profile
 from pipelines.local import run as local
-from pipelines.local.records import exclusive, unfinished_run
+from pipelines.local.records import Run, exclusive, unfinished_run
 from pipelines.tools.rendering import rendering_problem
 
+PIPELINE = "demo"
 DEMONSTRATIONS = "demonstrations"
-DATA = "data"
 RESULT = "result.json"
 UNTRAINED = "untrained"
-_EPISODE_FILES = "meta/episodes/**/episode_*.json"
-_REFRESH = 0.5
+_SAME = ("pipeline", "profile", "arguments", "containers")
+"""What two runs have in common that are one, continued."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +44,21 @@ class Options:
     workers: int = 2
     """Processes that collect demonstrations in parallel."""
     seed: int = 0
-    """Seed of the demonstrations."""
+    """Seed of demonstrations, training and rollouts."""
 
 
 def run(options: Options) -> int:
     """Run the demo; returns the exit code, as `b1k run` has it."""
-    profile = load_local_profile(options.profile)
+    load_local_profile(options.profile)
     workspace = options.workspace.resolve()
-    repository = workspace / DEMONSTRATIONS
     with exclusive(workspace):
         check_rendering()
-        code = collect(options, profile, repository / DATA)
-        if code:
-            return code
-        print("putting the demonstrations under version control (DVC)")
-        message = f"{options.episodes} episodes per task"
-        commit = version_dataset(repository, DATA, workspace / "remote", message)
-        wanted = {"repository": str(repository), "revision": commit}
-        chosen = _run_options(options, workspace, wanted)
-        record, code = local.start(local.prepare(chosen, workspace), workspace, resume=chosen.resume)
+        prepared, resume = _prepare(options, workspace)
+        record, code = local.start(prepared, workspace, resume=resume)
         if code:
             return code
         board = workspace / record.outputs[local.LEADERBOARD]
-        result = summarise(board, {"collect": _spent(workspace), **record.seconds})
+        result = summarise(board, record.seconds)
         write_atomic(workspace / RESULT, json.dumps(result, indent=2) + "\n")
         _print_table(result)
         local.print_results(record, workspace)
@@ -91,51 +77,20 @@ def check_rendering() -> None:
         )
 
 
-def collect(options: Options, profile: Profile, data: Path) -> int:
-    """Collect the missing demonstrations of the profile's tasks into `data`; returns the exit code."""
-    workspace = options.workspace.resolve()
-    tasks = str(profile.values.inputs["tasks"]).split()
-    log = workspace / "logs" / "collect.log"
-    command = [sys.executable, "-m", "household.collect", "--output", str(data), "--tasks", *tasks]
-    command += ["--episodes", str(options.episodes), "--workers", str(options.workers)]
-    command += ["--image-size", str(profile.values.settings["plan"]["image_size"])]
-    command += ["--seed", str(options.seed)]
-    before, began = _spent(workspace), time.monotonic()
-    total = options.episodes * len(tasks)
-    had = _episodes(data)
-    with (
-        Progress(sys.stdout).task("collecting demonstrations", total) as bar,
-        Child("the collection", command, log) as child,
-    ):
-        while (code := child.poll()) is None:
-            time.sleep(_REFRESH)
-            bar.update(completed=_episodes(data))
-        bar.update(completed=_episodes(data))
-    if had < total:  # otherwise all were there
-        spent = {"seconds": round(before + time.monotonic() - began, 1)}
-        write_atomic(workspace / "logs" / "collect.json", json.dumps(spent) + "\n")
-    if code:
-        print(f"collecting demonstrations failed with {describe_exit(code)}{log_tail(log)}", file=sys.stderr)
-    return 1 if code < 0 else code
-
-
-def _episodes(data: Path) -> int:
-    return sum(1 for _ in data.glob(_EPISODE_FILES))
-
-
-def _spent(workspace: Path) -> float:
-    """Seconds that the collection took so far, over all attempts that were not killed."""
-    path = workspace / "logs" / "collect.json"
-    return float(json.loads(path.read_text())["seconds"]) if path.exists() else 0.0
-
-
-def _run_options(options: Options, workspace: Path, wanted: dict[str, str]) -> local.Options:
-    """Continue the last run if it was this one and did not finish, else start one."""
-    last = unfinished_run(workspace)
-    this = (options.profile, wanted, None)
-    same = last is not None and (last.profile, last.arguments, last.containers) == this
-    words = () if same else (tuple(f"{name}={value}" for name, value in wanted.items()),)
-    return local.Options(profile=options.profile, workspace=workspace, set=words, resume=same)
+def _prepare(options: Options, workspace: Path) -> tuple[Run, bool]:
+    """The run, and whether it is the last one, which did not finish, continued."""
+    wanted = {
+        "repository": workspace / DEMONSTRATIONS,
+        "episodes": options.episodes,
+        "seed": options.seed,
+        "collect.processes": options.workers,
+    }
+    words = tuple(f"{name}={value}" for name, value in wanted.items())
+    new = local.Options(options.profile, PIPELINE, workspace, set=(words,))
+    this, last = local.prepare(new, workspace), unfinished_run(workspace)
+    if last is None or any(getattr(last, name) != getattr(this, name) for name in _SAME):
+        return this, False
+    return local.prepare(local.Options(workspace=workspace, resume=True), workspace), True
 
 
 def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:

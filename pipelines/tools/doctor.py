@@ -22,6 +22,7 @@ from components.store.making import supports_locks
 from pipelines.cluster.checks import Cluster, Place, check_cluster
 from pipelines.cluster.node_checks import Finding
 from pipelines.definitions.profiles import load_profile
+from pipelines.definitions.profiles.cluster import S3
 from pipelines.definitions.profiles.profile import Profile
 from pipelines.tools.rendering import rendering_problem
 
@@ -36,7 +37,7 @@ class Options:
     """Check what a run of a profile needs; exit code 1 if something that it needs is missing."""
 
     profile: str = "h200x8"
-    """laptop and smoke check this machine, h200x8 and one_gpu a cluster."""
+    """laptop and smoke check this machine, cluster_small, one_gpu and h200x8 a cluster."""
     local: bool = False
     """Check this machine, whatever the profile."""
     workspace: Path = Path("workspace")
@@ -47,6 +48,8 @@ class Options:
     """Service account of the pods of a run."""
     kfp_namespace: str = "kubeflow"
     """Namespace of Kubeflow Pipelines itself."""
+    kubeflow: bool = True
+    """Check Kubeflow Pipelines and Argo; --no-kubeflow leaves them out, as before their installation."""
     autoscaled: bool = False
     """Nodes that are missing may be added by the cluster: a warning instead of a failure."""
     s3: str = ""
@@ -82,9 +85,17 @@ def _cluster(options: Options, profile: Profile) -> Iterator[Finding]:
         raise UserError(
             f"no usable kubeconfig ({error}); give --kubeconfig and --context, or set KUBECONFIG"
         ) from error
-    place = Place(options.namespace, options.service_account, options.kfp_namespace, options.autoscaled)
+    place = Place(
+        options.namespace,
+        options.service_account,
+        options.kfp_namespace,
+        options.autoscaled,
+        options.kubeflow,
+    )
     yield from check_cluster(cluster, profile, place)
-    yield check_s3(options.s3, options.timeout)
+    secrets = {secret.name for step in profile.steps.values() for secret in step.secrets}
+    if options.s3 or S3.name in secrets:
+        yield check_s3(options.s3, options.timeout)
 
 
 def check_s3(address: str, timeout: int = 15) -> Finding:

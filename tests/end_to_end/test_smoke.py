@@ -16,7 +16,18 @@ from pipelines.local.records import load_runs
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
 # two minutes alone; other tests run beside it
 pytestmark = pytest.mark.timeout(1800)
-STAGES = ("settings", "dataset", "statistics", "train", "plan", "evaluate", "group", "leaderboard", "promote")
+STAGES = (
+    "settings",
+    "collect",
+    "dataset",
+    "statistics",
+    "train",
+    "plan",
+    "evaluate",
+    "group",
+    "leaderboard",
+    "promote",
+)
 
 
 def _b1k(*words: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +68,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert answer.returncode == 0, answer.stdout + answer.stderr
     (workspace / "output.txt").write_text(answer.stdout)
     after = _inodes(workspace)
-    assert {name.partition("/")[0] for name in before} == {"settings", "dataset", "statistics"}
+    assert {name.partition("/")[0] for name in before} == {"settings", "collect", "dataset", "statistics"}
     assert before.items() <= after.items(), "finished stages are untouched"
     return workspace
 

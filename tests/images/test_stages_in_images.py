@@ -33,7 +33,7 @@ def stages_of(dockerfile, label: str = "b1k.stages") -> set[str]:
 
 
 def images_of(dockerfiles, stage):
-    """The image that runs a stage on a cluster, and where it is another one, that of the laptop."""
+    """The image that runs a stage on a cluster, and those that run it without a GPU."""
     (found,) = [dockerfile for dockerfile in dockerfiles if stage in stages_of(dockerfile)]
     laptop = [one for one in dockerfiles if stage in stages_of(one, "b1k.laptop-stages")]
     return [found, *laptop]
@@ -179,9 +179,10 @@ def test_stage_finds_its_code_and_libraries(stage, dockerfiles):
             assert names & present, f"components.{stage} imports {module}, which its image does not install"
 
 
-def test_laptop_profile_runs_stages_in_images_that_have_them(dockerfiles):
+@pytest.mark.parametrize("profile", ["laptop", "cluster_small"])
+def test_profiles_run_stages_in_images_that_have_them(dockerfiles, profile):
     by_name = {dockerfile.final.name: dockerfile for dockerfile in dockerfiles}
-    steps = load_profile("laptop").steps
+    steps = load_profile(profile).steps
     assert steps.keys() == STAGES
     for stage, step in steps.items():
         assert by_name[step.image] in images_of(dockerfiles, stage)
@@ -196,10 +197,10 @@ def test_images_hold_no_orchestrator_simulator_or_developer_tools(dockerfile):
 
 
 def test_images_hold_only_the_extras_of_their_role(dockerfiles):
-    """DVC is for the dataset stage, W&B and CUDA for those that train or serve."""
+    """DVC is for demonstrations, W&B and CUDA for those that train or serve."""
     holds = {dockerfile.final.name: installed(dockerfile) for dockerfile in dockerfiles}
     marks = {
-        "dvc": {"toolbox"},
+        "dvc": {"toolbox", "household"},
         "wandb": {"trainer", "household"},
         "jax-cuda12-plugin": {"trainer", "evaluator"},
     }

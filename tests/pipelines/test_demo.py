@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
-from pipelines.local.records import new_run
 from pipelines.tools import demo
 
 
@@ -48,18 +47,22 @@ def test_without_rendering_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         demo.check_rendering()
 
 
-def test_a_failed_collection_ends_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_demonstrations_are_refused(tmp_path: Path) -> None:
     options = demo.Options(workspace=tmp_path, profile="smoke", episodes=500)
-    assert demo.run(options) == 2
-    assert "--episodes is 500" in capsys.readouterr().err
+    with pytest.raises(UserError, match="episodes is 500; expected 1 to 100"):
+        demo.run(options)
 
 
 def test_the_same_unfinished_run_is_continued(tmp_path: Path) -> None:
-    options = demo.Options(profile="smoke")
-    wanted = {"repository": "/r", "revision": "c"}
-    assert demo._run_options(options, tmp_path, wanted).resume is False
-    new_run(tmp_path, "train_and_evaluate", "smoke", wanted).save(tmp_path)
-    again = demo._run_options(options, tmp_path, wanted)
-    assert (again.resume, again.set) == (True, ())
-    other = demo._run_options(options, tmp_path, {"repository": "/r", "revision": "d"})
-    assert (other.resume, other.set) == (False, (("repository=/r", "revision=d"),))
+    options = demo.Options(profile="smoke", episodes=3)
+    first, resume = demo._prepare(options, tmp_path)
+    assert not resume
+    assert (first.pipeline, first.arguments["episodes"]) == ("demo", 3)
+    assert first.arguments["repository"] == str(tmp_path / "demonstrations")
+    first.save(tmp_path)
+    again, resume = demo._prepare(options, tmp_path)
+    assert resume
+    assert again == first
+    other, resume = demo._prepare(demo.Options(profile="smoke", episodes=4), tmp_path)
+    assert not resume
+    assert other.id != first.id

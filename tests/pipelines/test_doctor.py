@@ -81,6 +81,13 @@ def _settings(mode: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"WANDB_MODE": mode}}
 
 
+def _argo(**data: str) -> dict[str, Any]:
+    """Argo's settings, by default as Kubeflow Pipelines installs them."""
+    metadata = {"name": "workflow-controller-configmap", "namespace": "kubeflow"}
+    given = data or {"artifactRepository": "archiveLogs: true\ns3: {bucket: mlpipeline}\n"}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": given}
+
+
 def _deployment(tag: str) -> dict[str, Any]:
     labels = {"app": "ml-pipeline"}
     container = {"name": "ml-pipeline-api-server", "image": f"registry.example.org/kfp-api-server:{tag}"}
@@ -114,6 +121,7 @@ def stub() -> Iterator[Any]:
     account = {"name": "b1k-runner", "namespace": NAMESPACE}
     server.put({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
     server.put(_deployment("2.17.0"))
+    server.put(_argo())
     yield server
     server.close()
 
@@ -152,6 +160,7 @@ def test_a_complete_cluster_passes(run: Doctor) -> None:
     for found in (
         "v1.36.0 at http://127.0.0.1",
         "healthy, version 2.17.0, for one user",
+        "Argo Workflows ok lost pods are replaced, programs that fail are not",
         "b1k-runner may do what the pods of a run need",
         "nodes for train ok 1 of 6 nodes take 8 x NVIDIA-H200, 96 CPUs, 1200Gi",
         "nodes for evaluate ok 4 of 6 nodes take 1 x NVIDIA-L40S or like",
@@ -194,6 +203,15 @@ def test_what_is_missing_fails_and_is_named(stub: Any, run: Doctor, change: Any,
     assert said in run.text
 
 
+_ALWAYS = "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: Always}}}"
+_DAY = "spec: {activeDeadlineSeconds: 86400}"
+_NO_LOGS = "spec: {podGC: {strategy: OnPodCompletion}}"
+
+
+def _drop_argo(stub: Any) -> None:
+    del stub.objects["configmaps", "kubeflow", "workflow-controller-configmap"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -201,6 +219,16 @@ def test_what_is_missing_fails_and_is_named(stub: Any, run: Doctor, change: Any,
         (lambda s: s.put(_claim("b1k-dataset", mode="ReadWriteOnce")), "only ReadWriteOnce"),
         (lambda s: _drop(s, "secrets", "b1k-s3"), "secret b1k-s3 warning is not in robots"),
         (lambda s: _drop(s, "secrets", "b1k-registry"), "no b1k-registry in robots; public images need none"),
+        (lambda s: _drop_argo(s), "Argo Workflows warning there is no config map workflow-controller"),
+        (
+            lambda s: s.put(_argo(workflowDefaults=_ALWAYS)),
+            "retryPolicy Always: programs that fail",
+        ),
+        (lambda s: s.put(_argo(config=f"workflowDefaults: {{{_DAY}}}")), "ends every run after 24 hours"),
+        (
+            lambda s: s.put(_argo(workflowDefaults=_NO_LOGS)),
+            "pods are removed (OnPodCompletion) and",
+        ),
         (lambda s: s.forbidden.add("nodes"), "nodes warning cannot be checked: 403 Forbidden"),
         (lambda s: s.forbidden.add("localsubjectaccessreviews"), "service account warning cannot be checked"),
     ],
@@ -210,6 +238,26 @@ def test_what_a_run_can_do_without_is_a_warning(stub: Any, run: Doctor, change: 
     assert run() == 0
     assert "0 failed, 2 warnings" in run.text
     assert said in run.text
+
+
+def test_a_small_cluster_needs_neither_keys_nor_shared_volumes_nor_kubeflow_yet(
+    stub: Any, run: Doctor
+) -> None:
+    for name in [name for kind, _, name in stub.objects if kind == "nodes"]:
+        _drop(stub, "nodes", name)
+    stub.put(_node("one", "", 0, "2", "16Gi"))
+    for name in ("b1k-dataset", "b1k-workspace"):
+        stub.put(_claim(name, mode="ReadWriteOnce"))
+    for name in ("b1k-s3", "b1k-wandb"):
+        _drop(stub, "secrets", name)
+    assert run(profile="cluster_small") == 0
+    assert "0 failed, 0 warnings" in run.text
+    assert "ReadWriteOnce on the only node" in run.text
+    stub.health = None
+    assert run(profile="cluster_small") == 1
+    assert "1 failed, 0 warnings" in run.text
+    assert run(profile="cluster_small", kubeflow=False) == 0
+    assert "Kubeflow" not in run.text
 
 
 def test_offline_tracking_needs_no_key(stub: Any, run: Doctor) -> None:

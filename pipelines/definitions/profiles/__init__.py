@@ -5,7 +5,7 @@ from importlib import import_module
 from components.errors import UserError
 from pipelines.definitions.profiles.profile import Profile
 
-PROFILES = ("laptop", "smoke", "one_gpu", "h200x8", "h200x8_2026")
+PROFILES = ("laptop", "smoke", "cluster_small", "one_gpu", "h200x8", "h200x8_2026")
 
 
 def load_profile(name: str) -> Profile:

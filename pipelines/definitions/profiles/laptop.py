@@ -55,6 +55,6 @@ PROFILE = Profile(
     # images count with --containers; household trains, serves and simulates without CUDA
     steps={
         **dict.fromkeys(_CPU_STAGES, Step(image="toolbox")),
-        **dict.fromkeys(("train", "evaluate"), Step(image="household")),
+        **dict.fromkeys(("collect", "train", "evaluate"), Step(image="household")),
     },
 )

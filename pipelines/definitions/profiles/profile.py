@@ -109,6 +109,10 @@ class Profile:
         for pipeline in PIPELINES:
             resolve(pipeline, self.of(pipeline), Arguments(), self.place(complete=False))
 
+    def runs(self, pipeline: str) -> bool:
+        """Whether it has a step for every stage of a pipeline."""
+        return {section.declaration.name for section in PIPELINES[pipeline]} <= self.steps.keys()
+
     def of(self, pipeline: str) -> Arguments:
         """The values for a pipeline."""
         known = inputs(pipeline)

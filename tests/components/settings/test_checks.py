@@ -54,6 +54,17 @@ def test_fine_tuning_is_what_training_is_but_for_its_own_section() -> None:
     assert _resolve(finetune={"batch_size": 4})["finetune"].batch_size == 4
 
 
+def test_a_demo_is_of_the_simulator_that_collects_and_of_pictures_of_one_size() -> None:
+    assert _resolve("episodes=3", "plan.image_size=56", pipeline="demo")["collect"].episodes == 3
+    lines = _refusals("evaluator=omnigibson", "collect.image_size=64", pipeline="demo")
+    assert [line.partition(";")[0] for line in lines] == [
+        "evaluator is omnigibson",
+        "collect.image_size is 64 and plan.image_size 224",
+    ]
+    (line,) = _refusals("plan.image_size=56", pipeline="demo", dataset={"revision": "main"})
+    assert line.startswith("dataset.revision is set by the pipeline")
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_inputs_are_few_and_every_other_field_is_a_setting(pipeline: str) -> None:
     typed = inputs(pipeline)

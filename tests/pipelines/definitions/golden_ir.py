@@ -18,7 +18,7 @@ from pipelines.definitions.profiles import PROFILES
 
 FOLDER = Path(__file__).parents[2] / "golden" / "ir"
 COMMAND = "python tests/pipelines/definitions/golden_ir.py"
-CASES = [(pipeline, "h200x8") for pipeline in BUILDERS]
+CASES = [(pipeline, "cluster_small" if pipeline == "demo" else "h200x8") for pipeline in BUILDERS]
 _CHANNEL = "pipelinechannel--"
 
 

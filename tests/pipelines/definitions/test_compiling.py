@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils import parse_quantity
 
 from components.errors import UserError
 from components.settings.checks import Arguments
@@ -19,6 +20,8 @@ from pipelines.definitions.profiles.profile import Profile
 from pipelines.tree import Tree
 
 REGISTRY = "registry.example.org/robots"
+ALL = [(pipe, profile) for pipe in BUILDERS for profile in PROFILES if load_profile(profile).runs(pipe)]
+OF_PROFILE = {profile: [pipe for pipe, one in ALL if one == profile] for profile in PROFILES}
 STAGE_NODES = [
     "settings",
     "dataset",
@@ -64,7 +67,7 @@ class Compiled:
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Compiled]:
     folder = tmp_path_factory.mktemp("compiled")
-    return {(pipe, profile): Compiled(folder, pipe, profile) for pipe in BUILDERS for profile in PROFILES}
+    return {one: Compiled(folder, *one) for one in ALL}
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +148,7 @@ def test_a_lost_pod_is_replaced_for_as_long_as_all_its_pods_may_run(h200x8: Comp
 def test_pods_of_a_cluster_run_as_our_user_and_start_a_stage_again(
     compiled: dict[tuple[str, str], Compiled], profile: str
 ) -> None:
-    for pipeline in BUILDERS:
+    for pipeline in OF_PROFILE[profile]:
         one = compiled[pipeline, profile]
         if load_profile(profile).is_local:
             assert one.kubernetes == {}
@@ -170,7 +173,7 @@ def test_no_secret_value_is_in_the_file(h200x8: Compiled) -> None:
 def test_every_input_is_described_and_has_a_default(
     compiled: dict[tuple[str, str], Compiled], profile: str
 ) -> None:
-    for pipeline in BUILDERS:
+    for pipeline in OF_PROFILE[profile]:
         inputs = compiled[pipeline, profile].spec["root"]["inputDefinitions"]["parameters"]
         for name, given in inputs.items():
             assert given.get("description"), f"{pipeline}: {name}"
@@ -179,7 +182,7 @@ def test_every_input_is_described_and_has_a_default(
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profiles_values_reach_the_ir(compiled: dict[tuple[str, str], Compiled], profile: str) -> None:
-    for pipeline in BUILDERS:
+    for pipeline in OF_PROFILE[profile]:
         one, values = compiled[pipeline, profile], load_profile(profile).of(pipeline)
         assert values.inputs.items() <= one.defaults().items()
         check = one.spec["root"]["dag"]["tasks"]["settings"]["inputs"]["parameters"]
@@ -190,7 +193,7 @@ def test_a_profiles_values_reach_the_ir(compiled: dict[tuple[str, str], Compiled
 def test_closed_choices_are_drop_downs_and_settings_have_a_json_editor(
     compiled: dict[tuple[str, str], Compiled], profile: str
 ) -> None:
-    for pipeline in BUILDERS:
+    for pipeline in OF_PROFILE[profile]:
         given = compiled[pipeline, profile].spec["root"]["inputDefinitions"]["parameters"]
         assert len(given) <= 16
         assert given["settings"]["parameterType"] == "STRUCT"
@@ -200,7 +203,7 @@ def test_closed_choices_are_drop_downs_and_settings_have_a_json_editor(
 
 
 def test_values_are_checked_before_anything_else_runs(compiled: dict[tuple[str, str], Compiled]) -> None:
-    for pipeline in BUILDERS:
+    for pipeline in OF_PROFILE["h200x8"]:
         tasks = compiled[pipeline, "h200x8"].spec["root"]["dag"]["tasks"]
         first = [name for name, task in tasks.items() if not task.get("dependentTasks")]
         assert first == ["settings"]
@@ -301,6 +304,35 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
         compile_pipeline("train_and_evaluate", "h100", tmp_path / "p.yaml")
     with pytest.raises(UserError, match="expected one of train_and_evaluate"):
         compile_pipeline("retrian", "laptop", tmp_path / "p.yaml")
+
+
+def test_a_demo_collects_first_and_needs_little_of_a_cluster(
+    compiled: dict[tuple[str, str], Compiled],
+) -> None:
+    demo = compiled["demo", "cluster_small"]
+    assert [node.name for node in Tree(demo.spec).nodes.values()] == ["settings", "collect", *STAGE_NODES[1:]]
+    given = demo.spec["root"]["dag"]["tasks"]["dataset"]["inputs"]["parameters"]
+    assert given["revision"]["taskOutputParameter"] == {
+        "outputParameterKey": "commit",
+        "producerTask": "collect",
+    }
+    assert "revision" not in demo.defaults()
+    assert demo.defaults()["repository"] == "/dataset/demonstrations"
+    images = {executor["container"]["image"].partition(":")[0] for executor in demo.executors.values()}
+    assert images == {f"{REGISTRY}/household"}
+    assert not any("secretAsEnv" in settings for settings in demo.kubernetes.values())
+    profile = load_profile("cluster_small")
+    at_once = {"evaluate": profile.evaluations, "train": profile.trainings}
+    for stage, step in profile.steps.items():
+        pods = at_once.get(stage, 1)
+        assert step.gpus == 0
+        assert pods * parse_quantity(step.cpu) <= 4
+        assert pods * parse_quantity(step.memory) <= parse_quantity("16Gi")
+
+
+def test_a_pipeline_is_compiled_for_profiles_that_have_all_its_steps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="lacks stages of the pipeline demo; expected laptop, smoke, cluster"):
+        compile_pipeline("demo", "h200x8", tmp_path / "p.yaml")
 
 
 def test_a_profile_with_a_wrong_value_cannot_be_made() -> None:

@@ -1,0 +1,1 @@
+"""Stage `collect`: demonstrations of the household simulator, under DVC."""
