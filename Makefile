@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MUJOCO_GL ?= egl
 
-.PHONY: help install demo test test-all test-images test-browser check format clean
+.PHONY: help install demo test test-all test-images test-browser test-cluster check format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,10 +25,10 @@ demo: install ## Run the whole pipeline on this machine, from demonstrations to 
 	$(BIN)/b1k demo
 
 test: check ## Check style and types, run the tests (under 20 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not images and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not images and not browser and not cluster"
 
 test-all: check ## As test, with the slow tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not images and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not images and not browser and not cluster"
 
 test-images: export CONTAINERS_CONF ?= $(CURDIR)/tests/images/containers.conf
 test-images: install ## Build images and run the pipeline in them (Debian, as root; 20 minutes)
@@ -40,6 +40,9 @@ test-images: install ## Build images and run the pipeline in them (Debian, as ro
 test-browser: install ## Open the report in Chromium (Debian: apt-get install chromium; 5 minutes)
 	@command -v chromium >/dev/null || { echo "test-browser needs Chromium: apt-get install --no-install-recommends chromium"; exit 2; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-cluster: install ## Try chart, doctor and all CPU stages on the cluster of the kubeconfig (15 minutes)
+	$(BIN)/python -m pytest -m cluster -rs -s
 
 check: install ## Check style and types
 	$(BIN)/ruff check .
