@@ -37,4 +37,6 @@ class Inputs:
     """Nothing: the demonstrations come from the simulator."""
 
 
-DECLARATION = Declaration("collect", Config, Inputs, image="household", outputs={"commit": str})
+DECLARATION = Declaration(
+    "collect", Config, Inputs, image="household", outputs={"commit": str}, output="demonstrations"
+)

@@ -26,4 +26,6 @@ class Inputs:
     """Nothing: the data come from DVC."""
 
 
-DECLARATION = Declaration("dataset", Config, Inputs, makes="Dataset")
+DECLARATION = Declaration(
+    "dataset", Config, Inputs, makes="Dataset", output="dataset", page="dataset_summary"
+)

@@ -19,6 +19,7 @@ from components.demonstrations.versions import (
     resolve_revision,
 )
 from components.errors import UserError
+from components.runtime.page import page, paragraph, table
 from components.runtime.stage import Result, Stage, Work
 from components.store.files import write_atomic
 from pi_behavior.data.lerobot import DatasetError, LeRobotDataset
@@ -67,7 +68,19 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics={name: float(value) for name, value in counts.items()},
         metadata={"rev": version.rev, "md5": version.md5, **counts},
         summary=f"{counts['episodes']} episodes, {counts['frames']} frames, of commit {version.rev}",
+        html=_page(config, version, facts),
         dependencies=(dependency(config.repository, config.path, version.rev, version.md5),),
+    )
+
+
+def _page(config: Config, version: Version, facts: dict[str, Any]) -> str:
+    tasks = [(name, one["episodes"], one["frames"]) for name, one in facts["tasks"].items()]
+    return page(
+        "Demonstrations",
+        paragraph(
+            f"Commit {version.rev} of {config.repository}, {facts['files']:,} files, all checks passed."
+        ),
+        table(("task", "episodes", "frames"), tasks),
     )
 
 

@@ -27,4 +27,4 @@ class Inputs:
     """The plan; the checkpoints that it names lie in the same workspace."""
 
 
-DECLARATION = Declaration("evaluate", Config, Inputs, image="evaluator")
+DECLARATION = Declaration("evaluate", Config, Inputs, image="evaluator", output="rollouts", page="scores")

@@ -41,4 +41,6 @@ class Inputs:
     """Evaluations of the common policy, one per worker."""
 
 
-DECLARATION = Declaration("group", Config, Inputs, outputs={LOOP: list})
+DECLARATION = Declaration(
+    "group", Config, Inputs, outputs={LOOP: list}, output="groups", page="groups_summary"
+)

@@ -14,6 +14,7 @@ from components.evaluation.records import TASK_GROUPS, TaskGroup, TaskGroups
 from components.evaluation.rollouts import ROLLOUTS, load
 from components.group.config import DECLARATION, GROUPS, Config, Inputs
 from components.runtime.declaration import LOOP
+from components.runtime.page import page, paragraph, table
 from components.runtime.stage import Result, Stage, Work
 
 
@@ -55,11 +56,21 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     scores = {task: sum(qs) / len(qs) for task, qs in sorted(episodes.items())}
     found = split(scores, {task: len(episodes[task]) for task in scores}, config)
     records.write(work.path / TASK_GROUPS, found)
+    rows = [
+        (task, one.name, f"{scores[task]:.3f}", len(episodes[task]))
+        for one in found.groups
+        for task in one.tasks
+    ]
     return Result(
         metrics={f"q_{task}": q for task, q in scores.items()},
         parameters={LOOP: [{"name": one.name, "tasks": " ".join(one.tasks)} for one in found.groups]},
         metadata={"groups": " ".join(one.name for one in found.groups), "rule": found.rule},
         summary="; ".join(f"{one.name}: {', '.join(one.tasks)}" for one in found.groups),
+        html=page(
+            "Groups of tasks",
+            paragraph(f"By {found.rule}, from the common policy's mean q on validation instances."),
+            table(("task", "group", "mean q", "rollouts"), rows),
+        ),
     )
 
 

@@ -71,4 +71,4 @@ class Inputs:
     """Earlier evaluations with the common policy's validation."""
 
 
-DECLARATION = Declaration("leaderboard", Config, Inputs, page=True)
+DECLARATION = Declaration("leaderboard", Config, Inputs, output="leaderboard", page="report")

@@ -17,11 +17,11 @@ from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
 from components.evaluation.records import Scores
 from components.leaderboard import report_data, report_lineage
-from components.leaderboard.curves import Curve
 from components.leaderboard.gallery import Clip
 from components.leaderboard.matrices import Matrix
 from components.leaderboard.published import PUBLISHED_2025
 from components.leaderboard.scores import Rollouts
+from components.runtime.curves import Curve
 from components.runtime.progress import format_seconds
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact

@@ -16,10 +16,10 @@ from components.evaluation.records import SCORES, Conditions
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard import gallery, matrices, report
 from components.leaderboard.config import DECLARATION, Config, Inputs
-from components.leaderboard.curves import Curve, draw, draw_all
 from components.leaderboard.matrices import Matrix
 from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
+from components.runtime.curves import Curve, draw, draw_all
 from components.runtime.stage import Result, Stage, Work
 from components.store.lineage import Dependency
 from components.store.sums import sha256_file

@@ -23,4 +23,11 @@ class Inputs:
     """Nothing: it looks into the repository and at the champion."""
 
 
-DECLARATION = Declaration("news", Config, Inputs, outputs={LOOP: str, "commit": str, "checkpoint": str})
+DECLARATION = Declaration(
+    "news",
+    Config,
+    Inputs,
+    outputs={LOOP: str, "commit": str, "checkpoint": str},
+    output="news",
+    page="news_summary",
+)

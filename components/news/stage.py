@@ -18,6 +18,7 @@ from components.evaluation.champion import Champion
 from components.evaluation.plan import COMMON
 from components.news.config import DECLARATION, Config, Inputs
 from components.runtime.declaration import LOOP
+from components.runtime.page import page, paragraph, table
 from components.runtime.stage import Result, Stage, Work
 from components.store import lineage
 from components.store.artifact import Artifact, is_artifact
@@ -75,6 +76,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         },
         metadata={"news": found["news"], "rev": new["rev"], "since": config.since},
         summary=_summary(found),
+        html=page(
+            "New demonstrations" if found["news"] else "No new demonstrations",
+            paragraph(_summary(found)),
+            table(("files", "number"), found["files"].items()),
+        ),
         dependencies=(dependency(config.repository, config.path, new["rev"], new["md5"]),),
     )
 

@@ -91,4 +91,4 @@ class Inputs:
     """Policies that were fine-tuned for groups of tasks."""
 
 
-DECLARATION = Declaration("plan", Config, Inputs, outputs={LOOP: list})
+DECLARATION = Declaration("plan", Config, Inputs, outputs={LOOP: list}, output="plan", page="plan_summary")

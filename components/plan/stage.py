@@ -6,7 +6,8 @@ instances before, then runs only the reported ones, and so does the untrained po
 """
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from components.evaluation.records import TrainRecord
 from components.plan.config import DECLARATION, Config, Inputs
 from components.plan.shards import Unit, shard
 from components.runtime.declaration import LOOP
+from components.runtime.page import page, table
 from components.runtime.progress import format_seconds
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
@@ -74,6 +76,28 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         parameters={LOOP: [{"worker": str(number)} for number in range(len(shards))]},
         metadata={"rollouts": rollouts, "workers": len(shards), "evaluator": config.evaluator},
         summary=f"{rollouts} rollouts over {len(shards)} workers, about {format_seconds(longest)}",
+        html=_page(jobs, config.rollouts),
+    )
+
+
+def _page(jobs: Sequence[Job], each: int) -> str:
+    """Who rolls out what, and the load of the workers."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    loads: Counter[int] = Counter()
+    seconds: Counter[int] = Counter()
+    for job in jobs:
+        rollouts = each * len(job.instances)
+        counts[job.policy, job.task, job.split] += rollouts
+        loads[job.worker] += rollouts
+        seconds[job.worker] += round(job.seconds)
+    workers = [(one, loads[one], format_seconds(seconds[one])) for one in sorted(loads)]
+    return page(
+        "Plan of the evaluation",
+        table(
+            ("policy", "task", "instances", "rollouts"), [(*name, n) for name, n in sorted(counts.items())]
+        ),
+        "<h2>Workers</h2>",
+        table(("worker", "rollouts", "expected time"), workers),
     )
 
 

@@ -57,4 +57,4 @@ class Inputs:
     """The plan that was scored: its policies, and how they were executed."""
 
 
-DECLARATION = Declaration("promote", Config, Inputs)
+DECLARATION = Declaration("promote", Config, Inputs, output="decision", page="decision_summary")

@@ -21,6 +21,7 @@ from components.evaluation.sequential import Verdict, judge
 from components.evaluation.serving import served_policies
 from components.promote.config import DECLARATION, Config, Inputs
 from components.promote.rules import Lead, fallen, lead, pair, rule
+from components.runtime.page import page, paragraph, table
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
 from components.store.champion import champion_folder
@@ -72,6 +73,12 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics={"promoted": float(decision.promoted), **numbers},
         metadata={"promoted": decision.promoted, "reason": decision.reason},
         summary=f"{'promoted' if decision.promoted else 'not promoted'}: {decision.reason}",
+        html=page(
+            "Promoted" if decision.promoted else "Not promoted",
+            paragraph(decision.reason),
+            paragraph(f"Compared with: {decision.compared_with}"),
+            table(("test", ""), [] if verdict is None else dataclasses.asdict(verdict).items()),
+        ),
     )
 
 

@@ -11,9 +11,6 @@ from typing import Any, Generic, Literal, TypeVar, get_origin, get_type_hints
 
 C = TypeVar("C")
 In = TypeVar("In")
-ARTIFACT = "artifact"
-METRICS = "metrics"
-PAGE = "html"
 LOOP = "Output"
 """The output that a pipeline loops over or branches on. kfp.local 2.17 finds it only under the name that the
 SDK gives to return values."""
@@ -32,13 +29,20 @@ class Declaration(Generic[C, In]):
     """Role of the image that it runs in."""
     makes: Literal["Artifact", "Dataset", "Model"] = "Artifact"
     """Kubeflow's type of its artifact."""
-    page: bool = False
-    """Whether it makes a page for the Kubeflow UI."""
+    output: str = "artifact"
+    """Name of its artifact in the Kubeflow UI."""
+    page: str = ""
+    """Name of the page that it makes for the Kubeflow UI; empty where it makes none."""
     outputs: Mapping[str, type] = field(default_factory=dict)
     """Output parameters by name: str, or list for a list of dicts of text to loop over."""
 
     from_parameters: Callable[[Mapping[str, Any]], C] | None = None
     """Makes the configuration from a task's parameters, where they are not its fields by name."""
+
+    @property
+    def metrics(self) -> str:
+        """Name of its metrics in the Kubeflow UI."""
+        return f"{self.output}_metrics"
 
     @property
     def program(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
-from components.runtime.declaration import ARTIFACT, METRICS, PAGE, C, Declaration, In
+from components.runtime.declaration import C, Declaration, In
 from components.runtime.values import build, fields, mapping, merge, spread
 from components.store.artifact import Artifact
 from components.store.files import write_atomic
@@ -92,6 +92,7 @@ class KfpTask:
 
     def write(
         self,
+        declaration: Declaration[C, In],
         artifact: Artifact,
         *,
         cached: bool,
@@ -104,15 +105,15 @@ class KfpTask:
         A retried task finds what its first attempt wrote, because KFP reuses the folder: it is cleared.
         """
         facts: dict[str, dict[str, Any]] = {
-            ARTIFACT: {
+            declaration.output: {
                 **artifact.metadata,
                 "bulk_uri": artifact.uri,
                 "sha256": artifact.digest,
                 "lineage_sha256": artifact.lineage_digest,
                 "cached": cached,
             },
-            METRICS: dict(metrics),
-            PAGE: {},
+            declaration.metrics: dict(metrics),
+            declaration.page: {},
         }
         written = {}
         for name, metadata in facts.items():
@@ -121,10 +122,10 @@ class KfpTask:
                 continue
             path = local_path(group[0]["uri"])
             _clear(path)
-            if name == ARTIFACT:
+            if name == declaration.output:
                 artifact.write_record(path)
             else:
-                write_atomic(path, (html or "") if name == PAGE else json.dumps(metadata))
+                write_atomic(path, (html or "") if name == declaration.page else json.dumps(metadata))
             one = {"name": group[0].get("name", name), "uri": group[0]["uri"], "metadata": metadata}
             written[name] = {"artifacts": [one]}
         values = {}

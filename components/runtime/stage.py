@@ -151,6 +151,7 @@ class Stage(Generic[C, In]):
         if call.task is not None:
             page = made.artifact.path / SUMMARY
             call.task.write(
+                self.declaration,
                 made.artifact,
                 cached=made.cached,
                 metrics={**made.result.metrics, "attempts": attempts.number_of_this()},

@@ -45,4 +45,6 @@ def _json(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
 
-DECLARATION = Declaration("settings", Config, Inputs, from_parameters=from_parameters)
+DECLARATION = Declaration(
+    "settings", Config, Inputs, from_parameters=from_parameters, output="values", page="configuration"
+)

@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from components.runtime.page import page, table
 from components.runtime.stage import Result, Stage, Work
-from components.runtime.values import mapping
+from components.runtime.values import flat, mapping
 from components.settings.checks import Arguments, resolve
 from components.settings.config import DECLARATION, Config, Inputs
 from components.settings.contradictions import Place
@@ -26,7 +27,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `settings.json`: the whole configuration of every stage."""
     whole = {name: dataclasses.asdict(one) for name, one in _found(config, work.workspace).items()}
     write_atomic(work.path / "settings.json", json.dumps(whole, indent=2) + "\n")
-    return Result(metadata={"pipeline": config.pipeline})
+    rows = [
+        (f"{name}.{path}", json.dumps(value))
+        for name, values in whole.items()
+        for path, value in flat(values)
+    ]
+    html = page(f"Configuration of {config.pipeline}", table(("field", "value"), rows))
+    return Result(metadata={"pipeline": config.pipeline}, html=html)
 
 
 def _found(config: Config, workspace: Path) -> dict[str, Any]:

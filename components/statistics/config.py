@@ -36,4 +36,4 @@ class Inputs:
     """The checked demonstrations."""
 
 
-DECLARATION = Declaration("statistics", Config, Inputs, page=True)
+DECLARATION = Declaration("statistics", Config, Inputs, output="statistics", page="statistics_summary")

@@ -2,25 +2,16 @@
 
 import io
 from base64 import b64encode
-from html import escape
 
 import av
 import numpy as np
 
+from components.runtime.page import page, table
 from components.statistics.tokenizer import Measurements
 from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.layout import ACTION_GROUPS
 from pi_behavior.reproducible import gram
 from pi_behavior.statistics import Statistics
-
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #8884; }
-th:first-child, td:first-child { text-align: left; }
-img { width: min(100%, 690px); image-rendering: pixelated; border: 1px solid #8884; }
-"""
 
 
 def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
@@ -40,11 +31,10 @@ def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
     ]
     measurements = list(next(iter(statistics.human.values()), {}))
     sections = [
-        "<h1>Statistics of the demonstrations</h1>",
         f"<p>{statistics.num_frames:,} frames, {statistics.num_chunks:,} whole chunks of "
         f"{statistics.horizon} actions.</p>",
         "<h2>State and delta actions</h2>",
-        _table(
+        table(
             ["group", "dimension", "state mean", "state std", "action mean", "std, step 0", "std, last"],
             moments,
         ),
@@ -53,16 +43,11 @@ def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
         f'<img alt="correlation matrix of the action chunks" src="{_correlation_image(statistics)}">',
         *_tokenizer(statistics, fast),
         "<h2>Demonstrators, means per task</h2>",
-        _table(["task", *measurements], human),
+        table(["task", *measurements], human),
         "<h2>Closed grippers by stage</h2>",
-        _table(["task", "hand", "stages, first to last"], closed),
+        table(["task", "hand", "stages, first to last"], closed),
     ]
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" '
-        f'content="width=device-width"><title>Statistics</title><style>{_STYLE}</style></head><body>'
-        + "\n".join(sections)
-        + "</body></html>\n"
-    )
+    return page("Statistics of the demonstrations", *sections)
 
 
 def _tokenizer(statistics: Statistics, fast: Measurements | None) -> list[str]:
@@ -81,14 +66,8 @@ def _tokenizer(statistics: Statistics, fast: Measurements | None) -> list[str]:
         f"<p>Measured on {fast.chunks:,} chunks, of held-out episodes where there are several. The error is "
         "in units of half the range from the 1 % to the 99 % quantile; rounding alone gives at most "
         f"{0.5 / statistics.fast.scale:g}.</p>",
-        _table(["", ""], rows),
+        table(["", ""], rows),
     ]
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _correlation_image(statistics: Statistics) -> str:

@@ -48,4 +48,6 @@ class Inputs:
     """A trained policy to start from."""
 
 
-DECLARATION = Declaration("train", Config, Inputs, image="trainer", makes="Model")
+DECLARATION = Declaration(
+    "train", Config, Inputs, image="trainer", makes="Model", output="policy", page="training_curve"
+)

@@ -15,6 +15,8 @@ from pathlib import Path
 from components.errors import PassingError, UserError
 from components.evaluation import records
 from components.evaluation.records import TRAIN_RECORD, TrainRecord
+from components.runtime.curves import draw
+from components.runtime.page import figure, page, paragraph
 from components.runtime.progress import Progress, TaskProgress
 from components.runtime.stage import Result, Work
 from components.store.lineage import Dependency
@@ -89,6 +91,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics=last,
         metadata={"name": config.name, "steps": config.steps, "statistics_of": record.statistics_of},
         summary=f"policy {config.name}, {config.steps} steps{loss}",
+        html=_page(config, metrics),
     )
 
 
@@ -201,6 +204,15 @@ def _tracking(config: Config, work: Work, *, on: bool) -> Iterator[list[Hook]]:
         yield [tracker]
     finally:
         tracker.close()
+
+
+def _page(config: Config, path: Path) -> str:
+    """The training curves, the loss first."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    names = sorted({name for row in rows for name in row} - {"step"}, key=lambda name: (name != "loss", name))
+    curves = [curve for name in names if (curve := draw(config.name, name, rows)) is not None]
+    few = [] if curves else [paragraph("Too few steps were logged for a curve (log_every).")]
+    return page(f"Training of {config.name}, {config.steps:,} steps", *map(figure, curves), *few)
 
 
 def _last_metrics(path: Path) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.runtime.declaration import ARTIFACT, LOOP, METRICS, PAGE, Declaration
+from components.runtime.declaration import LOOP, Declaration
 from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, TASK_ID
 from components.runtime.values import Field, fields
 from components.settings.config import DECLARATION as SETTINGS_STAGE
@@ -116,9 +116,9 @@ def _artifacts(declaration: Declaration[Any, Any]) -> Iterable[inspect.Parameter
         read = _constant(name, dsl.Input[list[one]] if many else dsl.Input[one])
         yield read.replace(default=None) if optional else read
     made: Any = getattr(dsl, declaration.makes)
-    yield _constant(ARTIFACT, dsl.Output[made])
-    yield _constant(METRICS, dsl.Output[dsl.Metrics])
+    yield _constant(declaration.output, dsl.Output[made])
+    yield _constant(declaration.metrics, dsl.Output[dsl.Metrics])
     if declaration.page:
-        yield _constant(PAGE, dsl.Output[dsl.HTML])
+        yield _constant(declaration.page, dsl.Output[dsl.HTML])
     for name, output in declaration.outputs.items():
         yield _constant(_OUTPUT if name == LOOP else name, dsl.OutputPath(output))

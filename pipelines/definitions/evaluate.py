@@ -9,7 +9,7 @@
 from kfp import dsl
 
 from components.evaluation.plan import REPORTED, VALIDATION
-from components.runtime.declaration import ARTIFACT, LOOP
+from components.runtime.declaration import LOOP
 from pipelines.definitions.flow import Flow
 from pipelines.definitions.profiles.profile import Profile
 
@@ -21,14 +21,14 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
     def body() -> None:
         plan = flow.task("plan", "Plan", splits=f"{VALIDATION} {REPORTED}", trained=flow.given["policy"])
         with dsl.ParallelFor(plan.outputs[LOOP], name="Evaluate", parallelism=profile.evaluations) as share:
-            scored = flow.task("evaluate", "Evaluate", plan=plan.outputs[ARTIFACT], worker=share.worker)
+            scored = flow.task("evaluate", "Evaluate", plan=plan.outputs["plan"], worker=share.worker)
         board = flow.task(
             "leaderboard",
             "Leaderboard",
-            plan=plan.outputs[ARTIFACT],
-            evaluations=dsl.Collected(scored.outputs[ARTIFACT]),
+            plan=plan.outputs["plan"],
+            evaluations=dsl.Collected(scored.outputs["rollouts"]),
         )
-        flow.task("promote", "Promote", leaderboard=board.outputs[ARTIFACT], plan=plan.outputs[ARTIFACT])
+        flow.task("promote", "Promote", leaderboard=board.outputs["leaderboard"], plan=plan.outputs["plan"])
 
     return flow.pipeline_of(
         body,

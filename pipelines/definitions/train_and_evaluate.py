@@ -19,7 +19,7 @@ from typing import Any
 from kfp import dsl
 
 from components.evaluation.plan import REPORTED, VALIDATION
-from components.runtime.declaration import ARTIFACT, LOOP
+from components.runtime.declaration import LOOP
 from pipelines.definitions.flow import Flow
 from pipelines.definitions.profiles.profile import Profile
 
@@ -43,19 +43,17 @@ def train_and_evaluate_pipeline(
 def add_tasks(flow: Flow, **source: Any) -> None:
     """Add all tasks from the demonstrations on; `source` is what an earlier task says of their version."""
     profile = flow.profile
-    data = flow.task("dataset", "Dataset", **source).outputs[ARTIFACT]
-    statistics = flow.task("statistics", "Statistics", dataset=data).outputs[ARTIFACT]
+    data = flow.task("dataset", "Dataset", **source).outputs["dataset"]
+    statistics = flow.task("statistics", "Statistics", dataset=data).outputs["statistics"]
     common = flow.task(
         "train", "Train common", dataset=data, statistics=statistics, name="common", keep_initial=True
-    ).outputs[ARTIFACT]
+    ).outputs["policy"]
     first = flow.task("plan", "Plan validation", common=common, splits=VALIDATION)
     with dsl.ParallelFor(
         first.outputs[LOOP], name="Evaluate common", parallelism=profile.evaluations
     ) as share:
-        validation = flow.task(
-            "evaluate", "Evaluate common", plan=first.outputs[ARTIFACT], worker=share.worker
-        )
-    groups = flow.task("group", "Group", rollouts=dsl.Collected(validation.outputs[ARTIFACT]))
+        validation = flow.task("evaluate", "Evaluate common", plan=first.outputs["plan"], worker=share.worker)
+    groups = flow.task("group", "Group", rollouts=dsl.Collected(validation.outputs["rollouts"]))
     with dsl.ParallelFor(groups.outputs[LOOP], name="Train groups", parallelism=profile.trainings) as group:
         tuned = flow.task(
             "train",
@@ -75,20 +73,18 @@ def add_tasks(flow: Flow, **source: Any) -> None:
         "plan",
         "Plan reported",
         common=common,
-        groups=dsl.Collected(tuned.outputs[ARTIFACT]),
+        groups=dsl.Collected(tuned.outputs["policy"]),
         splits=f"{VALIDATION} {REPORTED}",
     )
     with dsl.ParallelFor(
         second.outputs[LOOP], name="Evaluate groups", parallelism=profile.evaluations
     ) as share:
-        reported = flow.task(
-            "evaluate", "Evaluate groups", plan=second.outputs[ARTIFACT], worker=share.worker
-        )
+        reported = flow.task("evaluate", "Evaluate groups", plan=second.outputs["plan"], worker=share.worker)
     board = flow.task(
         "leaderboard",
         "Leaderboard",
-        plan=second.outputs[ARTIFACT],
-        evaluations=dsl.Collected(reported.outputs[ARTIFACT]),
-        validation=dsl.Collected(validation.outputs[ARTIFACT]),
+        plan=second.outputs["plan"],
+        evaluations=dsl.Collected(reported.outputs["rollouts"]),
+        validation=dsl.Collected(validation.outputs["rollouts"]),
     )
-    flow.task("promote", "Promote", leaderboard=board.outputs[ARTIFACT], plan=second.outputs[ARTIFACT])
+    flow.task("promote", "Promote", leaderboard=board.outputs["leaderboard"], plan=second.outputs["plan"])

@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.records import read, write
-from components.runtime.declaration import ARTIFACT
-from components.runtime.executor import FLAG, local_path
+from components.runtime.executor import FLAG
 from components.runtime.processes import Child
 from components.runtime.progress import EVENTS_VARIABLE, TASK_VARIABLE, append_json_line
 from pipelines.local.containers import Container, Setup
@@ -118,12 +117,11 @@ class Tasks:
 
 def _outcome(output: Mapping[str, Any]) -> dict[str, Any]:
     """What a task reported of its artifact."""
-    written = output.get("artifacts", {}).get(ARTIFACT, {}).get("artifacts", [])
-    if not written:
-        return {"cached": False, "artifact": ""}
-    facts = written[0].get("metadata", {})
-    artifact = facts.get("bulk_uri", str(local_path(written[0]["uri"])))
-    return {"cached": bool(facts.get("cached", False)), "artifact": artifact}
+    written = [one for group in output.get("artifacts", {}).values() for one in group.get("artifacts", [])]
+    for facts in (one.get("metadata", {}) for one in written):
+        if "bulk_uri" in facts:  # metrics and pages have none
+            return {"cached": bool(facts.get("cached", False)), "artifact": facts["bulk_uri"]}
+    return {"cached": False, "artifact": ""}
 
 
 def run_pipeline(request: Request) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from kfp import dsl
 
 from components.errors import UserError
-from components.runtime.declaration import ARTIFACT, LOOP, Declaration
+from components.runtime.declaration import LOOP, Declaration
 from components.runtime.stage import Result, Stage, Work
 from components.runtime.values import PER_TASK
 from components.settings.sections import DECLARATIONS, PIPELINES, Section
@@ -93,12 +93,12 @@ def build(profile: Profile, word: object = "", pipeline: str = "small") -> dsl.g
             inner = flow.task(
                 "middle",
                 "Middle",
-                source=start.outputs[ARTIFACT],
+                source=start.outputs["artifact"],
                 name=item.__getattr__("name"),
                 words=item.words,
                 **section,
             )
-        flow.task("last", "Last", name="last", many=dsl.Collected(inner.outputs[ARTIFACT]), **section)
+        flow.task("last", "Last", name="last", many=dsl.Collected(inner.outputs["artifact"]), **section)
 
     return flow.pipeline_of(body, "small-pipeline", "Small", "A small pipeline.")
 

@@ -208,7 +208,9 @@ def test_a_task_of_a_cluster_tells_its_attempts(
     request = {
         "inputs": {"parameterValues": {"sections": "shared", "run_id": "r", "task_id": "1"}},
         "outputs": {
-            "artifacts": {"metrics": {"artifacts": [{"name": "metrics", "uri": str(tmp_path / "metrics")}]}},
+            "artifacts": {
+                "artifact_metrics": {"artifacts": [{"name": "m", "uri": str(tmp_path / "metrics")}]}
+            },
             "outputFile": str(tmp_path / "output.json"),
         },
     }

@@ -82,7 +82,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     return Result(metrics={"q": 0.5}, parameters={"Output": [{"worker": "0"}]}, html="<p>done</p>")
 
 
-DECLARATION = Declaration("shared", Config, Inputs)
+DECLARATION = Declaration("shared", Config, Inputs, output="thing", page="picture")
 STAGE = Stage(DECLARATION, run)
 
 
@@ -165,7 +165,7 @@ def _executor_input(tmp_path: Path, parameters: dict[str, object], artifacts: di
             "outputs": {
                 "artifacts": {
                     n: {"artifacts": [{"name": n, "uri": str(out / n)}]}
-                    for n in ("artifact", "metrics", "html")
+                    for n in ("thing", "thing_metrics", "picture")
                 },
                 "parameters": {"Output": {"outputFile": str(out / "Output")}},
                 "outputFile": str(out / "executor_output.json"),
@@ -190,20 +190,20 @@ def test_kfp_call_reads_floats_texts_and_lists_and_writes_all_outputs(tmp_path: 
         },
         {"many": [tmp_path / "in", made.path]},
     )
-    (tmp_path / "out" / "artifact").mkdir(parents=True)
-    (tmp_path / "out" / "artifact" / "stale").write_text("of a failed attempt")
+    (tmp_path / "out" / "thing").mkdir(parents=True)
+    (tmp_path / "out" / "thing" / "stale").write_text("of a failed attempt")
     assert _main("--executor-input", document, "--workspace", str(tmp_path / "w")) == 0
-    artifact = Artifact.load(tmp_path / "out" / "artifact")
-    assert not (tmp_path / "out" / "artifact" / "stale").exists()
+    artifact = Artifact.load(tmp_path / "out" / "thing")
+    assert not (tmp_path / "out" / "thing" / "stale").exists()
     assert (artifact.path / "sub" / "steps.txt").read_text() == "6 ('a', 'b') True 0.25 1.0\n"
     lineage = json.loads((artifact.path / "lineage.json").read_text())["predicate"]["runDetails"]
     assert lineage["metadata"]["invocationId"] == "r1/5"
     output = json.loads((tmp_path / "out" / "executor_output.json").read_text())
     assert output["parameterValues"] == {"Output": [{"worker": "0"}]}
     assert json.loads((tmp_path / "out" / "Output").read_text()) == [{"worker": "0"}]
-    assert output["artifacts"]["metrics"]["artifacts"][0]["metadata"] == {"q": 0.5, "attempts": 1}
-    assert output["artifacts"]["artifact"]["artifacts"][0]["metadata"]["sha256"] == artifact.digest
-    assert (tmp_path / "out" / "html").read_text() == "<p>done</p>"
+    assert output["artifacts"]["thing_metrics"]["artifacts"][0]["metadata"] == {"q": 0.5, "attempts": 1}
+    assert output["artifacts"]["thing"]["artifacts"][0]["metadata"]["sha256"] == artifact.digest
+    assert (tmp_path / "out" / "picture").read_text() == "<p>done</p>"
 
 
 def test_users_mistakes_exit_with_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,7 @@ def test_a_champion_that_cannot_be_compared_with_is_refused_before_the_run(tmp_p
 def _task(tmp_path: Path, **parameters: object) -> list[str]:
     out = tmp_path / "out"
     outputs = {
-        "artifacts": {"artifact": {"artifacts": [{"name": "artifact", "uri": str(out / "artifact")}]}},
+        "artifacts": {"values": {"artifacts": [{"name": "values", "uri": str(out / "artifact")}]}},
         "outputFile": str(out / "executor_output.json"),
     }
     values = {

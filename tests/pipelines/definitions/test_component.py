@@ -53,8 +53,10 @@ def test_the_command_is_the_stages_own_and_has_no_placeholder_but_the_executor_i
     assert container["command"] == ["python3", "-m", f"components.{stage}"]
     assert container["args"] == ["--executor-input", "{{$}}", "--workspace", "/workspace"]
     outputs = inner["outputDefinitions"]
-    assert {"artifact", "metrics"} <= outputs["artifacts"].keys()
-    assert ("html" in outputs["artifacts"]) == DECLARATIONS[stage].page
+    declared = DECLARATIONS[stage]
+    names = {declared.output, declared.metrics, *filter(None, [declared.page])}
+    assert outputs["artifacts"].keys() == names
+    assert not names & {"artifact", "metrics", "html"}, "named for what they are"
     types = {str: "STRING", list: "LIST"}
     wanted = {name: {"parameterType": types[kind]} for name, kind in DECLARATIONS[stage].outputs.items()}
     assert outputs.get("parameters", {}) == wanted
