@@ -40,7 +40,7 @@ COPY LICENSE /usr/share/licenses/b1k/LICENSE
 ARG PYTHON_IMAGE
 ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
-LABEL b1k.stages="settings news dataset statistics plan group leaderboard promote" \
+LABEL b1k.stages="settings news dataset statistics plan group leaderboard promote notify" \
       org.opencontainers.image.title="b1k-toolbox" \
       org.opencontainers.image.description="CPU stages of the BEHAVIOR challenge pipeline" \
       org.opencontainers.image.licenses="Apache-2.0" \

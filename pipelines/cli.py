@@ -36,6 +36,7 @@ STAGES = {
     "group": "split tasks into groups by validation score",
     "leaderboard": "score, package the submission, write the report; `leaderboard check`: check a submission",
     "promote": "replace the champion on evidence",
+    "notify": "tell by a webhook how a run on a cluster ended",
 }
 
 

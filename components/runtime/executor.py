@@ -24,6 +24,8 @@ PROFILE, SETTINGS, SECTIONS = "profile", "settings", "sections"
 """Parameters of every component: the profile's values and the run's, both by section, and the names of the
 stage's sections. Typed inputs count more than the first section; later sections hold what differs from it."""
 RUN_ID, TASK_ID = "run_id", "task_id"
+STATUS = "status"
+"""The parameter in which Kubeflow tells the last task of a run how the others ended."""
 
 
 def local_path(uri: str) -> Path:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,7 +22,8 @@ from components.errors import UserError, is_passing
 from components.runtime import attempts
 from components.runtime.command_line import Call, Invocation, read_call
 from components.runtime.declaration import C, Declaration, In
-from components.runtime.executor import FLAG
+from components.runtime.executor import FLAG, RUN_ID, STATUS, KfpTask
+from components.runtime.outcomes import Recorder, recorder
 from components.runtime.progress import Progress
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact
@@ -126,11 +128,15 @@ class Stage(Generic[C, In]):
             if arguments is None:
                 attempts.take_over()
             os.umask(0o027)  # the executor of a cluster sets none: all could write what a stage writes
+        record = _recorder(self.name, given)
+        record(None, "")
         try:
-            self._main(given)
+            record(0, self._main(given))
         except UserError as error:
             print(f"{self.name}: {error}", file=sys.stderr)
-            sys.exit(os.EX_TEMPFAIL if is_passing(error) else 2)
+            code = os.EX_TEMPFAIL if is_passing(error) else 2
+            record(code, str(error))
+            sys.exit(code)
         except KeyboardInterrupt:
             print(
                 f"{self.name}: interrupted; started again with the same inputs it continues", file=sys.stderr
@@ -140,10 +146,13 @@ class Stage(Generic[C, In]):
             raise
         except Exception as error:
             traceback.print_exc()
-            sys.exit(os.EX_TEMPFAIL if is_passing(error) else 1)
+            code = os.EX_TEMPFAIL if is_passing(error) else 1
+            record(code, f"{type(error).__name__}: {error}")
+            sys.exit(code)
         sys.exit(0)
 
-    def _main(self, arguments: list[str]) -> None:
+    def _main(self, arguments: list[str]) -> str:
+        """Do what a command line asks for; returns what came out, in a line."""
         call = self.call(arguments)
         made = self.execute(call.config, call.inputs, call.workspace, call.invocation)
         if call.output is not None:
@@ -161,6 +170,7 @@ class Stage(Generic[C, In]):
         if made.result.summary:
             print(f"{self.name}: {made.result.summary}")
         print(f"{self.name}: {'already there' if made.cached else 'done'}: {made.artifact.path}", flush=True)
+        return made.result.summary
 
     def call(self, arguments: list[str]) -> Call[C, In]:
         """What a command line asks for.
@@ -238,6 +248,17 @@ class Stage(Generic[C, In]):
             )
 
         publish(partial, final, statement)
+
+
+def _recorder(stage: str, arguments: Sequence[str]) -> Recorder:
+    """Records what becomes of a task of Kubeflow, also of one whose parameters cannot be read."""
+    with suppress(UserError, ValueError, IndexError):
+        task = KfpTask.from_arguments(list(arguments))
+        if task is not None and STATUS not in task.parameters:  # the last task tells of the others
+            workspace = Path(arguments[arguments.index("--workspace") + 1])
+            detail = task.parameters.get("worker", task.parameters.get("name", ""))
+            return recorder(workspace, str(task.parameters.get(RUN_ID, "")), stage, str(detail))
+    return recorder(Path(), "", stage, "")
 
 
 def _artifacts(inputs: object) -> Iterator[tuple[str, tuple[Artifact, ...]]]:

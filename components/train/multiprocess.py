@@ -143,12 +143,12 @@ class MultiprocessStage(Stage[C, In]):
             self.processes.leave(end.code if isinstance(end.code, int) else 0)
             raise
 
-    def _main(self, arguments: list[str]) -> None:
+    def _main(self, arguments: list[str]) -> str:
         self.processes.join()
         if self.processes.leads:
-            super()._main(arguments)
-        else:
-            self._help(arguments)
+            return super()._main(arguments)
+        self._help(arguments)
+        return ""
 
     def _help(self, arguments: list[str]) -> None:
         """Help process 0 with its artifact."""

@@ -216,7 +216,7 @@ def _account(cluster: Cluster, place: Place) -> Iterator[Finding]:
 
 
 def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
-    single = " on the only node" if not place.autoscaled and _nodes(cluster) == 1 else ""
+    single = not place.autoscaled and _nodes(cluster) == 1
     for name in sorted({volume.claim for step in profile.steps.values() for volume in step.volumes}):
         claim = cluster.find(cluster.core.read_namespaced_persistent_volume_claim, name, place.namespace)
         check = f"volume {name}"
@@ -228,11 +228,13 @@ def _claims(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Findin
         if claim.status.phase != "Bound":
             remedy = f"kubectl describe pvc {name}; set storage.*.storageClass"
             yield Finding(check, "fail", f"is {claim.status.phase}", remedy)
-        elif "ReadWriteMany" not in modes and not single:
+        elif "ReadWriteMany" not in modes and single:
+            yield Finding(check, "ok", f"bound, {size}, {', '.join(modes)} on the only node")
+        elif "ReadWriteMany" not in modes:
             remedy = "pods of several nodes cannot share it: use ReadWriteMany"
             yield Finding(check, "warning", f"{size}, only {', '.join(modes)}", remedy)
         else:
-            yield Finding(check, "ok", f"bound, {size}, {', '.join(modes)}{single}")
+            yield Finding(check, "ok", f"bound, {size}, {', '.join(modes)}")
 
 
 def _nodes(cluster: Cluster) -> int:
@@ -250,6 +252,10 @@ def _secrets(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Findi
         secret = cluster.find(cluster.core.read_namespaced_secret, wanted.name, place.namespace)
         filled = {key for key, value in ((secret.data if secret else None) or {}).items() if value}
         missing = [key for key in wanted.keys if key not in filled]
+        if wanted.without and not secret:
+            found = f"is not in {place.namespace}: {wanted.without}"
+            yield Finding(f"secret {wanted.name}", "ok", found)
+            continue
         needed = not wanted.optional or (online and "WANDB_API_KEY" in missing)
         if not missing:
             yield Finding(f"secret {wanted.name}", "ok", f"has {', '.join(wanted.keys)}")

@@ -7,8 +7,9 @@ from typing import Any
 
 from kfp import dsl
 
+from components.notify.config import DECLARATION as NOTIFY
 from components.runtime.declaration import LOOP, Declaration
-from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, TASK_ID
+from components.runtime.executor import FLAG, PROFILE, RUN_ID, SECTIONS, SETTINGS, STATUS, TASK_ID
 from components.runtime.values import Field, fields
 from components.settings.config import DECLARATION as SETTINGS_STAGE
 from components.settings.sections import INPUTS, PIPELINES, inputs, is_free
@@ -66,6 +67,11 @@ def settings_component(pipeline: str, workspace: str) -> Any:
     """The component of the settings stage, which takes all inputs of a pipeline."""
     extra = [_constant("pipeline", str), _constant("train_gpus", int), _constant(PROFILE, dict)]
     return _component(SETTINGS_STAGE, workspace, [*pipeline_inputs(pipeline, {}), *extra])
+
+
+def notify_component(workspace: str) -> Any:
+    """The component of the stage that runs when all others have ended, however they did."""
+    return _component(NOTIFY, workspace, [_constant(STATUS, dsl.PipelineTaskFinalStatus)])
 
 
 def component(declaration: Declaration[Any, Any], workspace: str) -> Any:

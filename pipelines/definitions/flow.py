@@ -2,10 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from kfp import dsl
 
+from components.notify.config import DECLARATION as NOTIFY
 from components.runtime.declaration import Declaration
 from components.runtime.executor import PROFILE, RUN_ID, SECTIONS, TASK_ID
 from components.settings.config import DECLARATION as CHECK
@@ -13,6 +15,7 @@ from components.settings.sections import DECLARATIONS
 from pipelines.definitions.applying import apply_profile
 from pipelines.definitions.component import (
     component,
+    notify_component,
     pipeline_documentation,
     pipeline_inputs,
     settings_component,
@@ -41,7 +44,10 @@ class Flow:
 
         def build(*values: Any) -> None:
             self.given = {one.name: value for one, value in zip(parameters, values, strict=True)}
-            if not self._checked:
+            if self._checked:
+                body()
+                return
+            with self._told(label):
                 made = settings_component(self.pipeline, self.profile.workspace)
                 known = {
                     **self.given,
@@ -51,11 +57,18 @@ class Flow:
                     SECTIONS: "",
                 }
                 self._check = self._add(made, CHECK, "Settings", known)
-            body()
+                body()
 
         build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         build.__doc__ = summary if self._checked else pipeline_documentation(self.pipeline, summary)
         return dsl.pipeline(name=name, display_name=label, description=summary)(build)
+
+    def _told(self, label: str) -> AbstractContextManager[Any]:
+        """Where the profile has a step for it, people are told how the tasks inside ended."""
+        if NOTIFY.name not in self.profile.steps:
+            return nullcontext()
+        told = self._add(notify_component(self.profile.workspace), NOTIFY, "Notify", {SECTIONS: ""})
+        return dsl.ExitHandler(told, name=label)
 
     def task(
         self, stage: str, label: str, *, sections: tuple[str, ...] = (), **given: Any

@@ -44,13 +44,14 @@ class Package:
         raise AssertionError(f"no executor for {command}")
 
     def parameters(self, task: str) -> dict[str, Any]:
-        """The parameters of a task of the outermost DAG, from constants and the defaults of inputs."""
+        """The parameters of a task, from constants and the defaults of the pipeline's inputs."""
         defaults = self.spec["root"]["inputDefinitions"]["parameters"]
-        given = self.spec["root"]["dag"]["tasks"][task]["inputs"]["parameters"]
+        dags = [one["dag"]["tasks"] for one in self.spec["components"].values() if "dag" in one]
+        (given,) = [tasks[task]["inputs"]["parameters"] for tasks in dags if task in tasks]
         return {
             name: one["runtimeValue"]["constant"]
             if "runtimeValue" in one
-            else defaults[one["componentInputParameter"]]["defaultValue"]
+            else defaults[one["componentInputParameter"].removeprefix("pipelinechannel--")]["defaultValue"]
             for name, one in given.items()
         }
 

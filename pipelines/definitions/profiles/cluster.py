@@ -6,6 +6,8 @@ WORKSPACE = Volume("b1k-workspace", "/workspace")
 DATASET = Volume("b1k-dataset", "/dataset")
 S3 = Secret("b1k-s3", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), optional=True)
 WANDB = Secret("b1k-wandb", ("WANDB_API_KEY",), optional=True)
+WEBHOOK = Secret("b1k-webhook", ("B1K_WEBHOOK_URL",), True, "nobody is told how runs end")
+UI_SETTINGS = Settings("b1k-settings", ("B1K_UI_URL",))
 S3_SETTINGS = Settings("b1k-settings", ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"))
 WANDB_SETTINGS = Settings("b1k-settings", ("WANDB_MODE", "WANDB_ENTITY", "WANDB_BASE_URL"))
 PULL_SECRET = "b1k-registry"  # noqa: S105 - the name of a secret, not a secret
@@ -22,6 +24,19 @@ RTX_PRODUCTS = (
     "NVIDIA-GeForce-RTX-5090",
 )
 """GPUs with ray-tracing cores and at least 24 GB, which OmniGibson needs; an H200 has none of the former."""
+
+
+def notify(image: str = "toolbox") -> Step:
+    """The last stage of every run, which tells how it ended."""
+    return Step(
+        image=image,
+        cpu="250m",
+        memory="1Gi",
+        volumes=(WORKSPACE,),
+        secrets=(WEBHOOK,),
+        settings=(UI_SETTINGS,),
+        hours=0.5,
+    )
 
 
 def toolbox(cpu: str = "2", memory: str = "8Gi", hours: float = 2.0) -> Step:

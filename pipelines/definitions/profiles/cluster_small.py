@@ -7,7 +7,7 @@ The volumes may be ReadWriteOnce where all pods share one node.
 import dataclasses
 
 from components.settings.checks import Arguments
-from pipelines.definitions.profiles.cluster import DATASET, PULL_SECRET, WANDB_SETTINGS, WORKSPACE
+from pipelines.definitions.profiles.cluster import DATASET, PULL_SECRET, WANDB_SETTINGS, WORKSPACE, notify
 from pipelines.definitions.profiles.laptop import PROFILE as LAPTOP
 from pipelines.definitions.profiles.profile import Step
 
@@ -37,6 +37,7 @@ PROFILE = dataclasses.replace(
         "group": _STEP,
         "leaderboard": _STEP,
         "promote": _STEP,
+        "notify": notify("household"),
     },
     pull_secret=PULL_SECRET,
     workspace=WORKSPACE.path,

@@ -21,6 +21,7 @@ from pipelines.definitions.profiles.cluster import (
     WANDB,
     WANDB_SETTINGS,
     WORKSPACE,
+    notify,
     toolbox,
 )
 from pipelines.definitions.profiles.profile import Profile, Step
@@ -103,6 +104,7 @@ PROFILE = Profile(
         "group": toolbox(),
         "leaderboard": toolbox(cpu="8", memory="32Gi"),
         "promote": toolbox(),
+        "notify": notify(),
     },
     pull_secret=PULL_SECRET,
     evaluations=16,

@@ -41,6 +41,8 @@ class Secret:
     keys: tuple[str, ...]
     optional: bool = False
     """Whether a pod starts without it."""
+    without: str = ""
+    """What happens without it, where that is as good."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,12 @@ STAGE_NODES = [
 ]
 
 
+def _tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    """The tasks of a pipeline; on a cluster they lie inside its exit handler."""
+    tasks: dict[str, Any] = spec["root"]["dag"]["tasks"]
+    return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"] if "exit-handler-1" in tasks else tasks
+
+
 class Compiled:
     """A compiled pipeline by parts."""
 
@@ -132,7 +138,7 @@ def test_a_lost_pod_is_replaced_for_as_long_as_all_its_pods_may_run(h200x8: Comp
         return tasks
 
     tasks = walk(h200x8.spec["root"])
-    assert len(tasks) == len(STAGE_NODES)
+    assert len(tasks) == len(STAGE_NODES) + 1
     for task in tasks:
         policy = task["retryPolicy"]
         executor = h200x8.spec["components"][task["componentRef"]["name"]]["executorLabel"]
@@ -185,7 +191,7 @@ def test_a_profiles_values_reach_the_ir(compiled: dict[tuple[str, str], Compiled
     for pipeline in OF_PROFILE[profile]:
         one, values = compiled[pipeline, profile], load_profile(profile).of(pipeline)
         assert values.inputs.items() <= one.defaults().items()
-        check = one.spec["root"]["dag"]["tasks"]["settings"]["inputs"]["parameters"]
+        check = _tasks(one.spec)["settings"]["inputs"]["parameters"]
         assert check["profile"]["runtimeValue"]["constant"] == values.settings
 
 
@@ -204,7 +210,7 @@ def test_closed_choices_are_drop_downs_and_settings_have_a_json_editor(
 
 def test_values_are_checked_before_anything_else_runs(compiled: dict[tuple[str, str], Compiled]) -> None:
     for pipeline in OF_PROFILE["h200x8"]:
-        tasks = compiled[pipeline, "h200x8"].spec["root"]["dag"]["tasks"]
+        tasks = _tasks(compiled[pipeline, "h200x8"].spec)
         first = [name for name, task in tasks.items() if not task.get("dependentTasks")]
         assert first == ["settings"]
         given = tasks["settings"]["inputs"]["parameters"]
@@ -219,31 +225,35 @@ def test_run_and_task_are_named_by_inputs_and_never_in_arguments(
         assert not any("importer" in executor for executor in one.executors.values())
         for executor in one.executors.values():
             assert "pipeline_" not in " ".join(executor["container"]["args"])
-        given = one.spec["root"]["dag"]["tasks"]["settings"]["inputs"]["parameters"]
+        given = _tasks(one.spec)["settings"]["inputs"]["parameters"]
         assert given["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
         assert given["task_id"]["runtimeValue"]["constant"] == "{{$.pipeline_task_uuid}}"
 
 
 def test_nodes_have_names_for_people_in_the_order_of_the_pipeline(h200x8: Compiled) -> None:
-    assert [node.name for node in Tree(h200x8.spec).nodes.values()] == STAGE_NODES
+    assert [node.name for node in Tree(h200x8.spec).nodes.values()] == [*STAGE_NODES, "notify"]
 
 
 def test_evaluation_takes_a_policy_by_its_folder(compiled: dict[tuple[str, str], Compiled]) -> None:
     spec = compiled["evaluate", "h200x8"].spec
-    names = ["settings", "plan", "evaluate", "leaderboard", "promote"]
+    names = ["settings", "plan", "evaluate", "leaderboard", "promote", "notify"]
     assert [node.name for node in Tree(spec).nodes.values()] == names
-    given = spec["root"]["dag"]["tasks"]["plan"]["inputs"]["parameters"]
-    assert given["trained"] == {"componentInputParameter": "policy"}
+    given = _tasks(spec)["plan"]["inputs"]["parameters"]
+    assert given["trained"] == {"componentInputParameter": "pipelinechannel--policy"}
 
 
 def test_retraining_looks_for_news_and_does_nothing_else_without(
     compiled: dict[tuple[str, str], Compiled],
 ) -> None:
     retrain = compiled["retrain", "h200x8"]
-    assert [node.name for node in Tree(retrain.spec).nodes.values()] == ["settings", "news", *STAGE_NODES[1:]]
-    tasks = retrain.spec["root"]["dag"]["tasks"]
-    assert tasks.keys() == {"settings", "news", "condition-1"}
-    policy = tasks["condition-1"]["triggerPolicy"]
+    assert [node.name for node in Tree(retrain.spec).nodes.values()] == [
+        *("settings", "news"),
+        *STAGE_NODES[1:],
+        "notify",
+    ]
+    tasks = _tasks(retrain.spec)
+    assert tasks.keys() == {"settings", "news", "condition-2"}
+    policy = tasks["condition-2"]["triggerPolicy"]
     assert policy == {"condition": "inputs.parameter_values['pipelinechannel--news-Output'] == 'yes'"}
     ((container, kubernetes),) = retrain.of_stage("news")
     assert "accelerator" not in container["resources"]
@@ -255,7 +265,7 @@ def test_retraining_trains_on_the_new_version_from_what_the_news_say(
     compiled: dict[tuple[str, str], Compiled],
 ) -> None:
     spec = compiled["retrain", "h200x8"].spec
-    outer = spec["components"]["comp-condition-1"]["dag"]["tasks"]["train-and-evaluate"]["inputs"][
+    outer = spec["components"]["comp-condition-2"]["dag"]["tasks"]["train-and-evaluate"]["inputs"][
         "parameters"
     ]
     assert outer["revision"] == {"componentInputParameter": "pipelinechannel--news-commit"}
@@ -310,8 +320,12 @@ def test_a_demo_collects_first_and_needs_little_of_a_cluster(
     compiled: dict[tuple[str, str], Compiled],
 ) -> None:
     demo = compiled["demo", "cluster_small"]
-    assert [node.name for node in Tree(demo.spec).nodes.values()] == ["settings", "collect", *STAGE_NODES[1:]]
-    given = demo.spec["root"]["dag"]["tasks"]["dataset"]["inputs"]["parameters"]
+    assert [node.name for node in Tree(demo.spec).nodes.values()] == [
+        *("settings", "collect"),
+        *STAGE_NODES[1:],
+        "notify",
+    ]
+    given = _tasks(demo.spec)["dataset"]["inputs"]["parameters"]
     assert given["revision"]["taskOutputParameter"] == {
         "outputParameterKey": "commit",
         "producerTask": "collect",
@@ -320,7 +334,8 @@ def test_a_demo_collects_first_and_needs_little_of_a_cluster(
     assert demo.defaults()["repository"] == "/dataset/demonstrations"
     images = {executor["container"]["image"].partition(":")[0] for executor in demo.executors.values()}
     assert images == {f"{REGISTRY}/household"}
-    assert not any("secretAsEnv" in settings for settings in demo.kubernetes.values())
+    secrets = [one for settings in demo.kubernetes.values() for one in settings.get("secretAsEnv", [])]
+    assert [(one["secretName"], one["optional"]) for one in secrets] == [("b1k-webhook", True)]
     profile = load_profile("cluster_small")
     at_once = {"evaluate": profile.evaluations, "train": profile.trainings}
     for stage, step in profile.steps.items():
@@ -328,6 +343,24 @@ def test_a_demo_collects_first_and_needs_little_of_a_cluster(
         assert step.gpus == 0
         assert pods * parse_quantity(step.cpu) <= 4
         assert pods * parse_quantity(step.memory) <= parse_quantity("16Gi")
+
+
+def test_the_last_task_of_a_run_on_a_cluster_tells_how_the_others_ended(
+    compiled: dict[tuple[str, str], Compiled],
+) -> None:
+    for (_, profile), one in compiled.items():
+        tasks = one.spec["root"]["dag"]["tasks"]
+        if load_profile(profile).is_local:
+            assert "notify" not in tasks
+            continue
+        assert tasks.keys() == {"exit-handler-1", "notify"}
+        given = tasks["notify"]["inputs"]["parameters"]
+        assert given["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+        assert given["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
+        assert tasks["notify"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+        ((_, kubernetes),) = one.of_stage("notify")
+        (secret,) = kubernetes["secretAsEnv"]
+        assert secret["keyToEnv"] == [{"envVar": "B1K_WEBHOOK_URL", "secretKey": "B1K_WEBHOOK_URL"}]
 
 
 def test_a_pipeline_is_compiled_for_profiles_that_have_all_its_steps(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Stage `notify`: tell what became of a run."""
