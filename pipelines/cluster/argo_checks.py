@@ -35,7 +35,10 @@ def check_argo(data: Mapping[str, str] | None, longest_hours: float) -> Iterator
         remedy = "take it out: stages try again by themselves, and a mistake would be tried many times"
         yield Finding(_CHECK, "warning", found, remedy)
     else:
-        found = "lost pods are replaced, programs that fail are not; stages start again in their pod"
+        found = (
+            "lost pods are replaced, programs that fail are not; stages start again in their pod, but not "
+            "after the kernel has killed all of it for its memory (control groups 2)"
+        )
         yield Finding(_CHECK, "ok", found)
     spec = _inner(_inner(settings, "config") or settings, "workflowDefaults", "spec")
     seconds = spec.get("activeDeadlineSeconds")

@@ -28,7 +28,8 @@ class Pipeline:
     """Which pipeline, and how large."""
 
     profile: str = "h200x8"
-    """How large, and what the steps need of the cluster: h200x8, one_gpu, laptop or smoke."""
+    """How large, and what the steps need of the cluster: h200x8, one_gpu, cluster_small, laptop or
+    smoke."""
     pipeline: str = "train_and_evaluate"
     """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     registry: str = ""
@@ -202,9 +203,11 @@ def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None)
     from pipelines.definitions.compiling import compile_pipeline
 
     compile_pipeline(command.pipeline, command.profile, output, registry=command.registry, given=given)
-    if not command.registry and not load_profile(command.profile).is_local:
+    profile = load_profile(command.profile)
+    if not command.registry and not profile.is_local:
+        first = next(iter(profile.steps.values())).image
         print(
-            f"note: the pods' images are {image('toolbox')} and so on, which only nodes have that were given "
+            f"note: the pods' images are {image(first)} and so on, which only nodes have that were given "
             "them; for images of a registry say --registry registry.example.org/robots",
             file=sys.stderr,
         )
