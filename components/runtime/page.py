@@ -14,9 +14,10 @@ th:first-child, td:first-child { text-align: left; }
 img { width: min(100%, 690px); image-rendering: pixelated; border: 1px solid #8884; }
 svg { width: 100%; height: auto; font-size: 12px; }
 svg text { fill: currentColor; }
-svg path { fill: none; stroke: #0a7d6e; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
+svg path { fill: none; stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 svg line { stroke: #8886; }
 """
+_COLOURS = ("#0a7d6e", "#b5541c", "#3b6fb6", "#8a4fa3", "#7a7a1f", "#c03a5b")
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 640, 260, 64, 24
 
 
@@ -45,7 +46,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def figure(curve: Curve) -> str:
-    """A curve with its axes."""
+    """A figure of lines with its axes."""
     wide, high = _WIDTH - _LEFT, _HEIGHT - _BELOW
     marks = []
     for tick in curve.y_ticks:
@@ -58,11 +59,14 @@ def figure(curve: Curve) -> str:
         marks.append(
             f'<text x="{x:.1f}" y="{_HEIGHT - 6}" text-anchor="{anchor}">{escape(tick.label)}</text>'
         )
+    coloured = [(_COLOURS[i % len(_COLOURS)], line) for i, line in enumerate(curve.lines)]
+    paths = "".join(f'<path style="stroke: {colour}" d="{escape(line.path)}"/>' for colour, line in coloured)
+    key = " ".join(f'<b style="color: {colour}">{escape(line.label)}</b>' for colour, line in coloured)
     return (
-        f"<h2>{escape(curve.metric.replace('_', ' '))}</h2>"
+        f"<h2>{escape(curve.metric)}</h2>"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(curve.summary)}">'
         + "".join(marks)
         + f'<svg x="{_LEFT}" y="4" width="{wide}" height="{high - 8}" viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none" overflow="visible"><path d="{escape(curve.path)}"/></svg></svg>'
-        f"<p>{escape(curve.summary)}</p>"
+        f'preserveAspectRatio="none" overflow="visible">{paths}</svg></svg>'
+        f"<p>{key if len(coloured) > 1 else escape(curve.summary)}</p>"
     )

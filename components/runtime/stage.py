@@ -254,7 +254,8 @@ def _recorder(stage: str, arguments: Sequence[str]) -> Recorder:
     """Records what becomes of a task of Kubeflow, also of one whose parameters cannot be read."""
     with suppress(UserError, ValueError, IndexError):
         task = KfpTask.from_arguments(list(arguments))
-        if task is not None and STATUS not in task.parameters:  # the last task tells of the others
+        on_cluster = attempts.NUMBER in os.environ  # elsewhere no task tells of the others
+        if task is not None and on_cluster and STATUS not in task.parameters:
             workspace = Path(arguments[arguments.index("--workspace") + 1])
             detail = task.parameters.get("worker", task.parameters.get("name", ""))
             return recorder(workspace, str(task.parameters.get(RUN_ID, "")), stage, str(detail))

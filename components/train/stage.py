@@ -15,7 +15,7 @@ from pathlib import Path
 from components.errors import PassingError, UserError
 from components.evaluation import records
 from components.evaluation.records import TRAIN_RECORD, TrainRecord
-from components.runtime.curves import draw
+from components.runtime.curves import draw_all
 from components.runtime.page import figure, page, paragraph
 from components.runtime.progress import Progress, TaskProgress
 from components.runtime.stage import Result, Work
@@ -209,8 +209,7 @@ def _tracking(config: Config, work: Work, *, on: bool) -> Iterator[list[Hook]]:
 def _page(config: Config, path: Path) -> str:
     """The training curves, the loss first."""
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    names = sorted({name for row in rows for name in row} - {"step"}, key=lambda name: (name != "loss", name))
-    curves = [curve for name in names if (curve := draw(config.name, name, rows)) is not None]
+    curves = draw_all(config.name, rows)
     few = [] if curves else [paragraph("Too few steps were logged for a curve (log_every).")]
     return page(f"Training of {config.name}, {config.steps:,} steps", *map(figure, curves), *few)
 

@@ -17,11 +17,10 @@ from components.evaluate import config as evaluate_config
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard.config import Config, Inputs
-from components.runtime.curves import draw, draw_all
 from components.leaderboard.stage import STAGE, external
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
-from components.runtime.curves import draw
+from components.runtime.curves import draw, draw_all
 from components.store import lineage
 from components.store.artifact import Artifact
 from pi_behavior.challenge import TASKS as ALL_TASKS

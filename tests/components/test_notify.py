@@ -175,8 +175,11 @@ def test_stages_record_how_they_end(tmp_path: Path) -> None:
     parameters = {"run_id": RUN, "task_id": "5", "sections": "collect", "repository": "", "episodes": 1}
     task = {"inputs": {"parameterValues": parameters}, "outputs": {"outputFile": str(tmp_path / "o")}}
     command = [sys.executable, "-m", "components.collect", "--executor-input", json.dumps(task)]
-    done = subprocess.run([*command, "--workspace", str(tmp_path)], check=False)
-    assert done.returncode == 2
+    command += ["--workspace", str(tmp_path)]
+    assert subprocess.run(command, check=False).returncode == 2
+    assert outcomes(tmp_path, RUN) == [], "at home nobody is told"
+    pod = {**os.environ, "B1K_ATTEMPTS": "3"}
+    assert subprocess.run(command, env=pod, check=False).returncode == 2
     (outcome,) = outcomes(tmp_path, RUN)
     assert (outcome.name, outcome.code) == ("collect", 2)
     assert "expected a folder to collect" in outcome.text
