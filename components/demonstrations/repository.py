@@ -142,6 +142,8 @@ def dvc_environment(site_cache: Path) -> Iterator[None]:
         "DVC_GLOBAL_CONFIG_DIR": str(site_cache / "config"),
         "DVC_SYSTEM_CONFIG_DIR": str(site_cache / "config"),
     }
+    # DVC would make it writable for everybody, whatever the umask
+    (site_cache / "repo").mkdir(parents=True, exist_ok=True)
     before = {name: os.environ[name] for name in settings if name in os.environ}
     os.environ.update(settings)
     try:

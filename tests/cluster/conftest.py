@@ -64,7 +64,9 @@ def storage(core: client.CoreV1Api, namespace: str) -> Iterator[dict[str, Any]]:
         yield {"singleNode": True, **values}
         return
     node = core.list_node().items[0].metadata.labels["kubernetes.io/hostname"]
-    _make_folders(core, namespace, node)
+    folders = [f"/node/{namespace}/{name}" for name in CLAIMS]
+    owner = f"chown {USER}:{USER} {' '.join(folders)}"
+    _on_node(core, f"{namespace}-before", node, f"mkdir -p {' '.join(folders)} && {owner}")
     for name in CLAIMS:
         core.create_persistent_volume(
             {
@@ -80,14 +82,12 @@ def storage(core: client.CoreV1Api, namespace: str) -> Iterator[dict[str, Any]]:
     yield {name: {"size": "5Gi"} for name in CLAIMS}
     for name in CLAIMS:
         core.delete_persistent_volume(f"{namespace}-{name}")
+    _on_node(core, f"{namespace}-after", node, f"rm -r /node/{namespace}")
 
 
-def _make_folders(core: client.CoreV1Api, namespace: str, node: str) -> None:
-    """Make the folders on the node, by a pod as root in a namespace of its own."""
-    other = f"{namespace}-node"
-    core.create_namespace({"metadata": {"name": other}})
-    folders = [f"/node/{namespace}/{name}" for name in CLAIMS]
-    script = f"mkdir -p {' '.join(folders)} && chown {USER}:{USER} {' '.join(folders)}"
+def _on_node(core: client.CoreV1Api, namespace: str, node: str, script: str) -> None:
+    """Run a script as root with /var/tmp of the node as /node, in a namespace of its own."""
+    core.create_namespace({"metadata": {"name": namespace}})
     pod = {
         "metadata": {"name": "folders"},
         "spec": {
@@ -105,11 +105,11 @@ def _make_folders(core: client.CoreV1Api, namespace: str, node: str) -> None:
             ],
         },
     }
-    cluster = pods.Cluster(other)
-    _when_there_is_an_account(core, other)
+    cluster = pods.Cluster(namespace)
+    _when_there_is_an_account(core, namespace)
     cluster.create(pod)
     assert cluster.wait("folders") == 0, cluster.log("folders")
-    core.delete_namespace(other)
+    core.delete_namespace(namespace)
 
 
 def _when_there_is_an_account(core: client.CoreV1Api, namespace: str) -> None:

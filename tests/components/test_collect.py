@@ -37,6 +37,8 @@ def test_it_collects_once_adds_what_is_missing_and_begins_again_after_a_removal(
     assert _log(repository)[0] == f"{commit} 1 episodes per task"
     found = json.loads((first.artifact.path / "demonstrations.json").read_text())
     assert (found["tasks"], found["episodes"], found["commit"]) == (1, 1, commit)
+    open_to_all = [one for one in tmp_path.rglob("*") if not one.is_symlink() and one.stat().st_mode & 0o002]
+    assert open_to_all == []
     again = _collect(tmp_path)
     assert (again.cached, again.result.parameters["commit"]) == (True, commit)
 
