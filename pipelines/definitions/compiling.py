@@ -47,9 +47,13 @@ def compile_pipeline(
         UserError: there is no such pipeline or profile, or the profile is not for the pipeline.
     """
     profile = load_profile(profile_name)
-    if not profile.runs(find_pipeline(name)):
-        able = ", ".join(one for one in PROFILES if load_profile(one).runs(name))
-        raise UserError(f"the profile {profile_name} lacks stages of the pipeline {name}; expected {able}")
+    find_pipeline(name)
+    able = [one for one in PROFILES if load_profile(one).runs(name)]
+    if able and profile_name not in able:
+        expected = ", ".join(able)
+        raise UserError(
+            f"the profile {profile_name} lacks stages of the pipeline {name}; expected {expected}"
+        )
     # steps name the roles of images
     steps = {
         stage: dataclasses.replace(step, image=image(step.image, registry)) if step.image else step
