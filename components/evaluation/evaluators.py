@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from components.evaluation.evaluator import Evaluator, Evaluator2025, Instances
@@ -28,8 +29,9 @@ _HOUSEHOLD = Evaluator(
     film=("--video-every", "4", "--video-size", "224"),
     own_options=True,
 )
+_HOUSEHOLD_2025 = replace(_HOUSEHOLD, program=(*_HOUSEHOLD.program, "--edition", "2025"))
 EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
-    "household": {"2025": _HOUSEHOLD, "2026": _HOUSEHOLD},
+    "household": {"2025": _HOUSEHOLD_2025, "2026": _HOUSEHOLD},
     "omnigibson": {
         "2025": Evaluator2025(
             ("omnigibson-python", "-m", "omnigibson.learning.eval"),

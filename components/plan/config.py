@@ -8,7 +8,7 @@ from components.evaluation.plan import REPORTED, VALIDATION, Split
 from components.runtime.declaration import LOOP, Declaration
 from components.runtime.values import PER_TASK
 from components.store.artifact import Artifact
-from pi_behavior.challenge import check_tasks
+from pi_behavior.challenge import DEFAULT_EDITION, check_tasks
 from pi_behavior.config import require
 from pi_behavior.policy.config import PolicyConfig
 
@@ -19,7 +19,7 @@ class Config:
 
     tasks: tuple[str, ...] = ()
     """Names of the tasks to evaluate; none means the tasks that the common policy was trained on."""
-    edition: Edition = "2026"
+    edition: Edition = DEFAULT_EDITION
     """Edition of the challenge, which decides the rules and the version of the evaluator."""
     evaluator: Literal["household", "omnigibson"] = "household"
     """Simulator: the small house of this project, or the challenge's own."""

@@ -4,6 +4,7 @@ Collects demonstrations in the household simulator (reduced tasks: one room, one
 under DVC in the workspace, and runs `train_and_evaluate`. Interrupted or killed, the same command continues.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -20,6 +21,8 @@ from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import Progress
 from components.store.files import write_atomic
+from pi_behavior.challenge import DEFAULT_EDITION
+from pipelines.definitions.choosing import Set, choose
 from pipelines.definitions.profiles import load_local_profile
 from pipelines.definitions.profiles.profile import Profile
 from pipelines.local import run as local
@@ -31,6 +34,7 @@ DATA = "data"
 RESULT = "result.json"
 UNTRAINED = "untrained"
 _EPISODE_FILES = "meta/episodes/**/episode_*.json"
+_PIPELINE = "train_and_evaluate"
 _REFRESH = 0.5
 
 
@@ -51,11 +55,15 @@ class Options:
     """Processes that collect demonstrations in parallel."""
     seed: int = 0
     """Seed of the demonstrations."""
+    set: Set = ()
+    """Values of the run that differ from the profile's, as for `b1k run`; with edition=2025 the
+    demonstrations too have that edition's layout."""
 
 
 def run(options: Options) -> int:
     """Run the demo; returns the exit code, as `b1k run` has it."""
     profile = load_local_profile(options.profile)
+    _inputs(options, profile)
     workspace = options.workspace.resolve()
     repository = workspace / DEMONSTRATIONS
     with exclusive(workspace):
@@ -94,12 +102,13 @@ def check_rendering() -> None:
 def collect(options: Options, profile: Profile, data: Path) -> int:
     """Collect the missing demonstrations of the profile's tasks into `data`; returns the exit code."""
     workspace = options.workspace.resolve()
-    tasks = str(profile.values.inputs["tasks"]).split()
+    inputs = _inputs(options, profile)
+    tasks = str(inputs["tasks"]).split()
     log = workspace / "logs" / "collect.log"
     command = [sys.executable, "-m", "household.collect", "--output", str(data), "--tasks", *tasks]
     command += ["--episodes", str(options.episodes), "--workers", str(options.workers)]
     command += ["--image-size", str(profile.values.settings["plan"]["image_size"])]
-    command += ["--seed", str(options.seed)]
+    command += ["--seed", str(options.seed), "--edition", str(inputs["edition"])]
     before, began = _spent(workspace), time.monotonic()
     total = options.episodes * len(tasks)
     had = _episodes(data)
@@ -119,6 +128,12 @@ def collect(options: Options, profile: Profile, data: Path) -> int:
     return 1 if code < 0 else code
 
 
+def _inputs(options: Options, profile: Profile) -> dict[str, Any]:
+    """The run's inputs that the demonstrations have to fit; UserError for one that no run would take."""
+    given = choose(_PIPELINE, options.profile, options.set, complete=False)
+    return {"edition": DEFAULT_EDITION, **profile.values.inputs, **given.inputs}
+
+
 def _episodes(data: Path) -> int:
     return sum(1 for _ in data.glob(_EPISODE_FILES))
 
@@ -132,9 +147,11 @@ def _spent(workspace: Path) -> float:
 def _run_options(options: Options, workspace: Path, wanted: dict[str, str]) -> local.Options:
     """Continue the last run if it was this one and did not finish, else start one."""
     last = unfinished_run(workspace)
-    this = (options.profile, wanted, None)
+    given = choose(_PIPELINE, options.profile, options.set, complete=False)
+    given = dataclasses.replace(given, inputs={**given.inputs, **wanted})
+    this = (options.profile, given.as_dict(), None)
     same = last is not None and (last.profile, last.arguments, last.containers) == this
-    words = () if same else (tuple(f"{name}={value}" for name, value in wanted.items()),)
+    words = () if same else (tuple(f"{name}={value}" for name, value in wanted.items()), *options.set)
     return local.Options(profile=options.profile, workspace=workspace, set=words, resume=same)
 
 

@@ -18,6 +18,7 @@ from household import cli, robot
 from household.collect import CollectConfig, collect
 from household.dataset import episode_index, video_key
 from household.tasks import TASKS
+from pi_behavior.data.lerobot import LeRobotDataset
 
 TRASH = TASKS["picking_up_trash"]
 DEMO = ("turning_on_radio", "picking_up_trash")
@@ -26,7 +27,9 @@ DEMO = ("turning_on_radio", "picking_up_trash")
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("demos")
-    totals = collect(CollectConfig(output=root, tasks=DEMO, episodes=2, workers=1, image_size=32))
+    totals = collect(
+        CollectConfig(output=root, tasks=DEMO, episodes=2, workers=1, image_size=32, edition="2025")
+    )
     assert totals["total_episodes"] == 4
     return root
 
@@ -77,7 +80,9 @@ def test_columns_and_labels(dataset: Path) -> None:
     lead = action[:, robot.RIGHT_ARM] - state[:, robot.PROPRIOCEPTION["arm_right_qpos"]]
     assert np.abs(lead).max() < 0.05
     spread = np.stack([robot.state_from_proprioception(row.astype(float)) for row in state]).std(axis=0)
-    assert (spread > 1e-3).all()
+    assert (spread[3:] > 1e-3).all()
+    assert (spread[:3] < 0.03).all(), "in the world's frame and near 0"
+    assert (spread[:3] > 0).all()
 
 
 @pytest.mark.parametrize("camera", robot.CAMERAS)
@@ -101,7 +106,7 @@ def test_started_again_it_redoes_nothing_and_continues(dataset: Path) -> None:
     lost = dataset / f"meta/episodes/task-0001/episode_{missing:08d}.json"
     content = (dataset / f"data/task-0001/episode_{missing:08d}.parquet").read_bytes()
     lost.unlink()
-    collect(CollectConfig(output=dataset, tasks=DEMO, episodes=2, workers=1, image_size=32))
+    collect(CollectConfig(output=dataset, tasks=DEMO, episodes=2, workers=1, image_size=32, edition="2025"))
     assert lost.exists()
     again = dataset / f"data/task-0001/episode_{missing:08d}.parquet"
     assert again.read_bytes() == content  # the same seed gives the same demonstration
@@ -157,3 +162,41 @@ def test_after_a_kill_it_continues(tmp_path: Path) -> None:
     assert not list(root.rglob(".*"))
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
     assert len(lines(root / "meta/episodes.jsonl")) == 4
+
+
+def test_the_dataset_of_2026(tmp_path: Path) -> None:
+    """LeRobot v3.0 with 61 values, which the reader of the policy takes, and the same demonstrations."""
+    config = CollectConfig(output=tmp_path, tasks=DEMO, episodes=1, workers=1, image_size=32)
+    assert collect(config)["total_episodes"] == 2
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    assert (info["codebase_version"], info["features"]["observation.state"]["shape"]) == ("v3.0", [61])
+    read = LeRobotDataset(tmp_path)
+    assert read.proprioception == 61
+    assert [(e.index, e.task_name, e.instance) for e in read.episodes] == [(0, DEMO[0], 1), (200, DEMO[1], 1)]
+    rows = 0
+    for episode in read.episodes:
+        state, actions = read.state_and_actions(episode)
+        assert len(state) == len(actions) == episode.length
+        assert (np.abs(state[:, :3]).max(axis=0) > 0.04).all(), "real speeds"
+        assert episode.human["distance_traveled"] > 0
+        assert episode.human["length"] == episode.length
+        clip = read.camera_clip(episode, "left_wrist")
+        assert clip.frames == episode.length
+        with av.open(str(clip.path)) as video:
+            assert sum(1 for _ in video.decode(video=0)) == clip.frames
+        index = read.read(episode, ("index",))["index"]
+        np.testing.assert_array_equal(index, rows + np.arange(episode.length))
+        rows += episode.length
+        note = json.loads(read.annotation_path(episode).read_text())
+        assert note["skill_annotation"][-1]["frame_duration"][1] == episode.length
+        assert note["skill_annotation"][0]["skill_type"] == ["navigation"]
+    stats = json.loads((tmp_path / "meta/stats.json").read_text())["observation.state"]
+    states = np.concatenate(
+        [read.read(e, ("observation.state",))["observation.state"] for e in read.episodes]
+    ).astype(float)
+    np.testing.assert_allclose(stats["std"], states.std(axis=0), rtol=1e-4, atol=1e-7)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("file-*.parquet") if "meta" not in p.parts}
+    collect(config)
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    with pytest.raises(cli.UserError, match="use another --output"):
+        collect(CollectConfig(**{**vars(config), "edition": "2025"}))

@@ -13,6 +13,7 @@ from household.furnishings import BIN_HEIGHT, BIN_RADIUS
 from household.goals import Goal
 from household.instances import make_instance
 from household.movables import BUTTON_HEIGHT, CAN_HALF_HEIGHT, RADIO_HEIGHT
+from household.proprioception import proprioception
 from household.room import TABLE_HEIGHT
 from household.simulation import Simulation
 from household.tasks import TASKS
@@ -46,9 +47,11 @@ def place(simulation: Simulation, name: str, position: np.ndarray) -> None:
     mujoco.mj_forward(simulation.model, simulation.data)
 
 
-def test_the_slices_cover_the_256_values_once() -> None:
-    covered = np.concatenate([np.arange(256)[s] for s in robot.PROPRIOCEPTION.values()])
-    assert sorted(covered) == list(range(256))
+@pytest.mark.parametrize(("edition", "values"), [("2025", 256), ("2026", 61)])
+def test_the_slices_cover_the_values_once(edition: robot.Edition, values: int) -> None:
+    covered = np.concatenate([np.arange(values)[s] for s in robot.LAYOUTS[edition].values()])
+    assert sorted(covered) == list(range(values))
+    assert robot.layout_length(edition) == values
     assert (robot.ACTION_LOW < robot.ACTION_HIGH).all()
 
 
@@ -58,8 +61,16 @@ def test_proprioception_is_what_physics_says(trash: Simulation) -> None:
     action[:3] = (0.2, -0.1, 0.3)
     for _ in range(10):
         trash.step(action)
-    values = trash.proprioception()
+    values = proprioception(trash.data, trash.addresses, "2025")
     assert values.shape == (256,)
+    of_2026 = trash.proprioception()
+    assert of_2026.shape == (61,)
+    for name, place in robot.PROPRIOCEPTION_2026.items():
+        if name != "base_qvel":
+            np.testing.assert_array_equal(of_2026[place], values[robot.PROPRIOCEPTION[name]], name)
+    np.testing.assert_allclose(of_2026[:3], (0.2 * 0.75, -0.1 * 0.75, 0.3), atol=0.05)
+    speed = trash.data.qvel[trash.addresses.base_v]
+    np.testing.assert_allclose(values[253:], speed * robot.WORLD_VELOCITY)
 
     def part(name: str) -> np.ndarray:
         return values[robot.PROPRIOCEPTION[name]]
@@ -72,7 +83,6 @@ def test_proprioception_is_what_physics_says(trash: Simulation) -> None:
     np.testing.assert_allclose(part("joint_qpos")[6:10], part("trunk_qpos"))
     np.testing.assert_allclose(part("joint_qpos")[[0, 1, 5]], part("base_qpos"))
     np.testing.assert_allclose(part("joint_qpos_cos"), np.cos(part("joint_qpos")))
-    np.testing.assert_allclose(part("base_qvel"), (0.2, -0.1, 0.3), atol=0.05)
     np.testing.assert_allclose(part("eef_right_pos"), trash.to_base(trash.hand_position("right")))
     assert np.linalg.norm(part("eef_left_quat")) == pytest.approx(1.0)
     assert trash.camera_poses().shape == (21,)
@@ -82,12 +92,26 @@ def test_base_velocity_is_in_the_robots_own_frame(trash: Simulation) -> None:
     trash.reset(make_instance(TRASH, 3))
     trash.data.qpos[trash.addresses.base_q] = (0.0, 0.0, np.pi / 2)
     action = hold(trash)
-    action[0] = 0.3
+    action[0] = 0.4
     for _ in range(30):
         trash.step(action)
     x, y, _ = trash.data.qpos[trash.addresses.base_q]
     assert abs(x) < 0.02
     assert 0.2 < y < 0.35
+
+
+@pytest.mark.parametrize("dimension", [0, 1, 2])
+def test_base_command_1_is_full_speed(trash: Simulation, dimension: int) -> None:
+    trash.reset(make_instance(TRASH, 3))
+    for sign in (-1.0, 1.0):
+        trash.data.qpos[trash.addresses.base_q] = (-3.0, 0.0, 0.4)
+        action = hold(trash)
+        action[dimension] = 2.0 * sign  # commands are clipped to 1
+        speeds = []
+        for _ in range(20):
+            trash.step(action)
+            speeds.append(trash.proprioception()[dimension])
+        assert np.mean(speeds[-5:]) == pytest.approx(sign * (0.75, 0.75, 1.0)[dimension], rel=0.05)
 
 
 @settings(max_examples=10, deadline=None)

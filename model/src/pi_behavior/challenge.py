@@ -20,6 +20,7 @@ import msgspec
 
 MAX_STAGES = 15
 """Stages of the longest task: the width of the stage head."""
+DEFAULT_EDITION = "2026"
 EDITIONS_VARIABLE = "B1K_EDITIONS"
 BaseVelocity = Literal["world", "robot"]
 """The base's velocity in the proprioception: in the world's frame, and near 0 (2025), or in the robot's own

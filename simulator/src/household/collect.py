@@ -1,8 +1,8 @@
 """Collect demonstrations: `python -m household.collect --output DIR`.
 
 Scripted experts solve the training instances; every frame's state, expert action and three pictures are
-written as a LeRobot v2.1 dataset in the 2025 challenge's layout. Reduced tasks: one room, few objects.
-Finished episodes are kept: start the same command again to continue after an interruption.
+written as a LeRobot dataset in the challenge's layout: v3.0 of 2026, or v2.1 of 2025. Reduced tasks: one
+room, few objects. Finished episodes are kept: start the same command again to continue after an interruption.
 """
 
 import json
@@ -15,12 +15,14 @@ from typing import Annotated
 
 import tyro
 
-from household import cli
-from household.dataset import episode_index, known_tasks, metainfo_path, write_episode, write_meta
+from household import cli, dataset, dataset_2026
+from household.dataset import known_tasks
 from household.episode import Style, record
 from household.files import write_json
 from household.instances import TRAIN_INSTANCES
+from household.robot import Edition
 from household.simulation import Simulation
+from household.task import Task
 from household.tasks import TASKS
 
 _ATTEMPTS = 5
@@ -46,6 +48,9 @@ class CollectConfig:
     """clean: the expert undisturbed. corrected: mildly disturbed, labelled with the expert's corrections."""
     seed: int = 0
     """Seed of the disturbance."""
+    edition: Edition = "2026"
+    """Year of the challenge whose layout the dataset has: 2026 is LeRobot v3.0 with 61 values of
+    proprioception, 2025 is v2.1 with 256."""
     allow_validation_instances: bool = False
     """Demonstrate instances above 100 too, which are otherwise kept for validation."""
 
@@ -91,7 +96,7 @@ def collect(config: CollectConfig) -> dict[str, int]:
         (task.name, instance)
         for task in tasks
         for instance in TRAIN_INSTANCES[: config.episodes]
-        if not metainfo_path(config.output, episode_index(task, instance)).exists()
+        if not _metainfo_path(config, task, instance).exists()
     ]
     total = len(tasks) * config.episodes
     if jobs:
@@ -107,15 +112,22 @@ def collect(config: CollectConfig) -> dict[str, int]:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return write_meta(config.output, tasks, config.image_size)
+    layout = dataset if config.edition == "2025" else dataset_2026
+    return layout.write_meta(config.output, tasks, config.image_size)
+
+
+def _metainfo_path(config: CollectConfig, task: Task, instance: int) -> Path:
+    if config.edition == "2025":
+        return dataset.metainfo_path(config.output, dataset.episode_index(task, instance))
+    return dataset_2026.metainfo_path(config.output, task, instance)
 
 
 def _check_settings(config: CollectConfig) -> None:
     """Refuse to mix episodes of different settings in one dataset."""
-    settings = {k: v for k, v in asdict(config).items() if k in ("image_size", "style", "seed")}
+    settings = {k: v for k, v in asdict(config).items() if k in ("image_size", "style", "seed", "edition")}
     path = config.output / "meta" / "collection.json"
     if path.exists():
-        found = json.loads(path.read_text())
+        found = {"edition": "2025"} | json.loads(path.read_text())
         if found != settings:
             raise cli.UserError(
                 f"{config.output} was collected with {found}, now given {settings}; use another --output"
@@ -133,7 +145,7 @@ def _collect_one(config: CollectConfig, task_name: str, instance: int) -> int:
     """Demonstrate one instance and write its episode; returns its length in frames."""
     task = TASKS[task_name]
     if task_name not in _simulations:
-        _simulations[task_name] = Simulation(task)
+        _simulations[task_name] = Simulation(task, config.edition)
     for attempt in range(_ATTEMPTS):
         recording = record(
             _simulations[task_name],
@@ -144,7 +156,8 @@ def _collect_one(config: CollectConfig, task_name: str, instance: int) -> int:
             attempt=attempt,
         )
         if recording.success:
-            write_episode(config.output, task, instance, recording)
+            layout = dataset if config.edition == "2025" else dataset_2026
+            layout.write_episode(config.output, task, instance, recording)
             return len(recording.actions)
     raise RuntimeError(f"the expert failed {task_name}, instance {instance}, {_ATTEMPTS} times")
 

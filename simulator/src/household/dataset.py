@@ -1,4 +1,4 @@
-"""The demonstration dataset's files: LeRobot v2.1 as the 2025 challenge publishes it, RGB only."""
+"""The demonstration dataset's files of 2025: LeRobot v2.1 as that challenge publishes it, RGB only."""
 
 import json
 from collections.abc import Iterable
@@ -81,7 +81,7 @@ def write_episode(root: Path, task: Task, instance_id: int, recording: Recording
         write_dataset_video(path, recording.frames[camera], robot.CONTROL_HZ)
     table = _table(vectors, task, index)
     write_atomically(_path(root, _DATA_PATH, index), lambda aside: pq.write_table(table, aside))
-    write_json(_path(root, _ANNOTATION_PATH, index), _annotation(task, recording))
+    write_json(_path(root, _ANNOTATION_PATH, index), annotation(task, recording))
     base, left, right = (float(d) for d in recording.distances)
     metainfo = {
         "episode": {
@@ -92,7 +92,7 @@ def write_episode(root: Path, task: Task, instance_id: int, recording: Recording
             "left_eef_displacement": left,
             "right_eef_displacement": right,
         },
-        "stats": _statistics(vectors),
+        "stats": vector_statistics(vectors),
         "task_name": task.name,
         "instance_id": instance_id,
     }
@@ -170,7 +170,15 @@ def _table(vectors: dict[str, FloatArray], task: Task, index: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _statistics(vectors: dict[str, FloatArray]) -> dict[str, Any]:
+def vector_statistics(vectors: dict[str, FloatArray]) -> dict[str, Any]:
+    """Moments and extremes of an episode's vectors.
+
+    Args:
+        vectors: [frames, width] each, by name.
+
+    Returns:
+        min, max, mean, std and count by name.
+    """
     return {
         name: {
             "min": values.min(axis=0).tolist(),
@@ -183,7 +191,16 @@ def _statistics(vectors: dict[str, FloatArray]) -> dict[str, Any]:
     }
 
 
-def _annotation(task: Task, recording: Recording) -> dict[str, Any]:
+def annotation(task: Task, recording: Recording) -> dict[str, Any]:
+    """The episode's skills, frame by frame.
+
+    Args:
+        task: the task.
+        recording: the episode.
+
+    Returns:
+        The annotation file's content.
+    """
     skills: list[dict[str, Any]] = []
     for frame, (skill, target, held) in enumerate(recording.skills):
         last = skills[-1] if skills else None

@@ -24,8 +24,10 @@ HOLD_STEPS = 8
 """Frames recorded after success, so that the last chunk shows how to stay there."""
 _CORRELATION = 0.93
 """Share of the disturbance that remains after a control step: it lasts about half a second."""
-_DISTURBANCE: FloatArray = np.array([0.05, 0.05, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.30])
-"""Standard deviation of the disturbance per action: m/s, rad/s, rad, gripper units."""
+_DISTURBANCE: FloatArray = np.array(
+    [0.0667, 0.0667, 0.06, *[0.004] * 4, *[0.006] * 7, 0.10, *[0.006] * 7, 0.30]
+)
+"""Deviation of the disturbance per action: 0.05 m/s, 0.06 rad/s, both as commands, rad, gripper units."""
 _GRIPPER_LIMIT = 0.5
 """Largest disturbance of a gripper: less than what would drop an object that is held."""
 _SLIP_PROBABILITY = 0.03
@@ -44,7 +46,7 @@ class Recording:
 
     Attributes:
         actions: the expert's actions, each [23].
-        proprioception: each [256].
+        proprioception: each [61] or [256].
         camera_poses: each [21].
         task_info: privileged object poses, each [7 * objects]; never a policy's input.
         frames: pictures by camera, each [size, size, 3] uint8.

@@ -24,6 +24,7 @@ from household.faults import Faults
 from household.files import write_json, write_text
 from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
 from household.protocol import PolicyClient
+from household.robot import Edition
 from household.rollout import Film, goal_lines, outcome_json, roll_out
 from household.simulation import Simulation
 from household.tasks import task_named
@@ -56,7 +57,7 @@ class EvalConfig:
     num_rollouts: int = 1
     """Rollouts per instance."""
     max_steps: int | None = None
-    """Time limit in control steps; default 1.5 times the human mean."""
+    """Time limit in control steps; default 1.5 times the human mean, twice in 2025."""
     mode: Mode = "public_test"
     """Which instances; all_test, public and hidden ones together, is not in the official evaluator."""
     write_video: bool = False
@@ -73,6 +74,9 @@ class EvalConfig:
     """Side of the pictures that the policy gets, in pixels."""
     action_chunk_size: int | None = None
     """Ask for this many actions at once and replay them; saves rendering and inference."""
+    edition: Edition = "2026"
+    """Year of the challenge whose proprioception is sent, 61 values in 2026 and 256 in 2025, and whose time
+    limit applies; not in the official evaluator."""
     oracle_stage: bool = False
     """Tell the policy the true stage of the task, for experiments; not in the official evaluator."""
     connect_timeout: float = 300.0
@@ -154,7 +158,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
     label, done = f"{task.name} rollouts", len(rollouts) - len(missing)
     policy = PolicyClient(config.host, config.port, config.connect_timeout, config.response_timeout)
     with (
-        closing(Simulation(task)) as simulation,
+        closing(Simulation(task, config.edition)) as simulation,
         policy as client,
         cli.progress(label, len(rollouts), done) as advance,
     ):
@@ -164,7 +168,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 simulation,
                 make_instance(task, rollout[0]),
                 client,
-                max_steps=config.max_steps or task.time_limit,
+                max_steps=config.max_steps or task.limit(config.edition),
                 image_size=config.image_size,
                 chunk_size=config.action_chunk_size,
                 film=film,

@@ -58,6 +58,7 @@ class _DemoExpert(Expert):
         action = np.zeros(robot.ACTION_DIM)
         action[0:2] = np.clip(_BASE_GAIN * stand, -_BASE_SPEED, _BASE_SPEED)
         action[2] = np.clip(-_BASE_GAIN * yaw, -_TURN_SPEED, _TURN_SPEED)
+        action[robot.BASE] /= robot.BASE_SPEED
         action[robot.TRUNK] = towards(trunk, robot.TRUNK_POSTURE)
         action[robot.LEFT_ARM] = towards(left, robot.ARM_POSTURE["left"])
         action[robot.LEFT_GRIPPER] = 1.0

@@ -1,4 +1,4 @@
-"""The robot's 256 proprioception values and its camera poses, read from the physics state."""
+"""The robot's proprioception and its camera poses, read from the physics state."""
 
 from dataclasses import dataclass, field
 
@@ -60,17 +60,50 @@ def _base_pose(data: mujoco.MjData, a: Addresses) -> tuple[FloatArray, Rotation]
     return np.array([x, y, 0.0]), Rotation.from_euler("z", yaw)
 
 
-def proprioception(data: mujoco.MjData, a: Addresses) -> FloatArray:
-    """Compute the 256 values.
+def proprioception(data: mujoco.MjData, a: Addresses, edition: robot.Edition) -> FloatArray:
+    """Compute the proprioception.
 
     Args:
         data: physics state after `mj_forward`.
         a: the joints' addresses.
+        edition: whose values.
 
     Returns:
-        [256] float64: see `robot.PROPRIOCEPTION`. Base velocity is in the robot's own frame, hands are in the
-        base frame, quaternions are (x, y, z, w).
+        [61] or [256] float64: see `robot.LAYOUTS`. Hands are in the base frame, quaternions are (x, y, z, w).
     """
+    if edition == "2025":
+        return _of_2025(data, a)
+    _, rotation = _base_pose(data, a)
+    velocity = rotation.inv().apply(np.array([*data.qvel[a.base_v[:2]], 0.0]))
+    values = {
+        "base_qvel": np.array([*velocity[:2], data.qvel[a.base_v[2]]]),
+        "trunk_qpos": data.qpos[a.trunk_q],
+        "trunk_qvel": data.qvel[a.trunk_v],
+    }
+    for side in robot.SIDES:
+        values |= {
+            f"arm_{side}_qpos": data.qpos[a.arm_q[side]],
+            f"arm_{side}_qvel": data.qvel[a.arm_v[side]],
+            f"gripper_{side}_qpos": data.qpos[a.finger_q[side]],
+            f"gripper_{side}_qvel": data.qvel[a.finger_v[side]],
+        }
+        values[f"eef_{side}_pos"], values[f"eef_{side}_quat"] = _hand_pose(data, a, side)
+    result = np.zeros(robot.layout_length("2026"))
+    for name, part in robot.LAYOUTS["2026"].items():
+        result[part] = values[name]
+    return result
+
+
+def _hand_pose(data: mujoco.MjData, a: Addresses, side: str) -> tuple[FloatArray, FloatArray]:
+    """A hand's position and quaternion in the base frame."""
+    position, rotation = _base_pose(data, a)
+    hand = Rotation.from_matrix(data.xmat[a.eef_body[side]].reshape(3, 3))
+    turned = (rotation.inv() * hand).as_quat(canonical=True)
+    return rotation.inv().apply(data.site_xpos[a.eef_site[side]] - position), turned
+
+
+def _of_2025(data: mujoco.MjData, a: Addresses) -> FloatArray:
+    """The 256 values."""
     position, rotation = _base_pose(data, a)
     yaw = float(data.qpos[a.base_q[2]])
     world_velocity = np.array([*data.qvel[a.base_v[:2]], 0.0])
@@ -105,13 +138,12 @@ def proprioception(data: mujoco.MjData, a: Addresses) -> FloatArray:
     parts += [world_velocity, np.array([0.0, 0.0, turn])]
     for side in robot.SIDES:
         arm = data.qpos[a.arm_q[side]]
-        eef = rotation.inv().apply(data.site_xpos[a.eef_site[side]] - position)
-        hand = Rotation.from_matrix(data.xmat[a.eef_body[side]].reshape(3, 3))
         parts += [arm, np.sin(arm), np.cos(arm), data.qvel[a.arm_v[side]]]
-        parts += [eef, (rotation.inv() * hand).as_quat(canonical=True)]
+        parts += [*_hand_pose(data, a, side)]
         parts += [data.qpos[a.finger_q[side]], data.qvel[a.finger_v[side]]]
     parts += [data.qpos[a.trunk_q], data.qvel[a.trunk_v]]
-    parts += [base_qpos, np.sin(base_qpos), np.cos(base_qpos), np.array([*own_velocity[:2], turn])]
+    shown = robot.WORLD_VELOCITY * np.array([*world_velocity[:2], turn])
+    parts += [base_qpos, np.sin(base_qpos), np.cos(base_qpos), shown]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
 
 

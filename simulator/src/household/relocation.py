@@ -276,6 +276,7 @@ class ScriptedExpert(Expert):
         heights = [height for height, _ in _POSTURES]
         joints = np.array([posture for _, posture in _POSTURES])
         trunk = np.array([np.interp(waypoint[2], heights, joints[:, i]) for i in range(4)])
+        action[robot.BASE] /= robot.BASE_SPEED
         action[robot.TRUNK] = towards(measured, trunk, _TRUNK_LEAD * speed)
         sign = 1.0 if side == "left" else -1.0
         local = self.simulation.to_base(waypoint) * [1.0, sign, 1.0]

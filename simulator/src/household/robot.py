@@ -6,6 +6,7 @@ distributions must not import each other: in a real run the simulator is OmniGib
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,8 @@ FloatArray = npt.NDArray[np.float64]
 CONTROL_HZ = 30
 PHYSICS_HZ = 120
 ACTION_DIM = 23
-PROPRIOCEPTION_DIM = 256
+Edition = Literal["2025", "2026"]
+"""Year of the challenge whose proprioception and dataset the simulator has."""
 
 BASE = slice(0, 3)
 TRUNK = slice(3, 7)
@@ -32,10 +34,12 @@ _RIGHT_HIGH = (_ARM_HIGH[0], 0.1745, *_ARM_HIGH[2:])
 _TRUNK_LOW = (-1.1345, -2.7925, -1.8326, -3.0543)
 _TRUNK_HIGH = (1.8326, 2.5307, 1.5708, 3.0543)
 
-ACTION_LOW: FloatArray = np.array([-0.75, -0.75, -1.0, *_TRUNK_LOW, *_ARM_LOW, -1.0, *_RIGHT_LOW, -1.0])
-"""Lower limits: m/s and rad/s for the base, rad for joints, -1 (closed) for grippers. Shape [23]."""
-ACTION_HIGH: FloatArray = np.array([0.75, 0.75, 1.0, *_TRUNK_HIGH, *_ARM_HIGH, 1.0, *_RIGHT_HIGH, 1.0])
+ACTION_LOW: FloatArray = np.array([-1.0, -1.0, -1.0, *_TRUNK_LOW, *_ARM_LOW, -1.0, *_RIGHT_LOW, -1.0])
+"""Lower limits: commands for the base, see `BASE_SPEED`, rad for joints, -1 (closed) for grippers. [23]."""
+ACTION_HIGH: FloatArray = np.array([1.0, 1.0, 1.0, *_TRUNK_HIGH, *_ARM_HIGH, 1.0, *_RIGHT_HIGH, 1.0])
 """Upper limits, as `ACTION_LOW`. Shape [23]."""
+BASE_SPEED: FloatArray = np.array([0.75, 0.75, 1.0])
+"""What the controller makes of the base's command 1: m/s ahead and to the left, rad/s. Shape [3]."""
 
 FINGER_TRAVEL = 0.05
 """Travel of one finger joint, in metres: 0 closed, 0.05 open; a gripper has two."""
@@ -112,6 +116,33 @@ PROPRIOCEPTION: Mapping[str, slice] = MappingProxyType(
         "base_qvel": slice(253, 256),
     }
 )
+"""Of 2025: 256 values; the base's velocity is in the world's frame and near 0, see `WORLD_VELOCITY`."""
+PROPRIOCEPTION_2026: Mapping[str, slice] = MappingProxyType(
+    {
+        "base_qvel": slice(0, 3),
+        "arm_left_qpos": slice(3, 10),
+        "arm_left_qvel": slice(10, 17),
+        "eef_left_pos": slice(17, 20),
+        "eef_left_quat": slice(20, 24),
+        "gripper_left_qpos": slice(24, 26),
+        "gripper_left_qvel": slice(26, 28),
+        "arm_right_qpos": slice(28, 35),
+        "arm_right_qvel": slice(35, 42),
+        "eef_right_pos": slice(42, 45),
+        "eef_right_quat": slice(45, 49),
+        "gripper_right_qpos": slice(49, 51),
+        "gripper_right_qvel": slice(51, 53),
+        "trunk_qpos": slice(53, 57),
+        "trunk_qvel": slice(57, 61),
+    }
+)
+"""Of 2026: 61 values; the base's velocity is in the robot's frame."""
+LAYOUTS: Mapping[Edition, Mapping[str, slice]] = MappingProxyType(
+    {"2025": PROPRIOCEPTION, "2026": PROPRIOCEPTION_2026}
+)
+WORLD_VELOCITY = 0.05
+"""Share of the base's real velocity that 2025's proprioception shows, as small as the challenge's data have
+it: a deviation of about 0.01."""
 
 # Postures, in rad: crouched and leaning forward, forearms over the table, hands pointing down.
 TRUNK_POSTURE: FloatArray = np.array([0.5, -0.8, 0.6, 0.0])
@@ -135,18 +166,31 @@ def gripper_to_finger(command: float) -> float:
     return (command + 1.0) / 2.0 * FINGER_TRAVEL
 
 
-def state_from_proprioception(proprioception: FloatArray) -> FloatArray:
-    """Take the 23 values that correspond to the action's entries from the 256 proprioception values.
+def layout_length(edition: Edition) -> int:
+    """Number of values of the proprioception.
 
     Args:
-        proprioception: [256], in rad, m and their derivatives per second.
+        edition: the edition.
+
+    Returns:
+        256 or 61.
+    """
+    return max(part.stop for part in LAYOUTS[edition].values())
+
+
+def state_from_proprioception(proprioception: FloatArray) -> FloatArray:
+    """Take the 23 values that correspond to the action's entries from the proprioception.
+
+    Args:
+        proprioception: [256] or [61], in rad, m and their derivatives per second.
 
     Returns:
         [23]: base velocity, trunk, left arm, left gripper, right arm, right gripper.
     """
+    layout = LAYOUTS["2026" if len(proprioception) == layout_length("2026") else "2025"]
 
     def part(name: str) -> FloatArray:
-        return np.asarray(proprioception[PROPRIOCEPTION[name]], dtype=np.float64)
+        return np.asarray(proprioception[layout[name]], dtype=np.float64)
 
     def gripper(side: str) -> float:
         return float(2.0 * part(f"gripper_{side}_qpos").sum() / (2 * FINGER_TRAVEL) - 1.0)

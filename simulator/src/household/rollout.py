@@ -88,7 +88,7 @@ def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
         image_size: side of the pictures in pixels.
 
     Returns:
-        The message: proprioception float32 [256], pictures uint8 [size, size, 4] RGBA, camera poses
+        The message: proprioception float32 [61] or [256], pictures uint8 [size, size, 4] RGBA, camera poses
         float32 [21], task id int64 [1].
     """
     message: dict[str, Any] = {

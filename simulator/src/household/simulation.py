@@ -42,10 +42,11 @@ class Simulation:
 
     Args:
         task: the task, which says what stands in the room.
+        edition: year of the challenge whose proprioception the robot has.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, task: Task, edition: robot.Edition = "2026") -> None:
+        self.task, self.edition = task, edition
         # A copy of its own: furniture is placed, buttons coloured and grasps welded in the model itself.
         self.model = copy.deepcopy(compiled_model(task))
         self.data = mujoco.MjData(self.model)
@@ -141,7 +142,7 @@ class Simulation:
         command = np.clip(command, robot.ACTION_LOW, robot.ACTION_HIGH)
         yaw = self.data.qpos[self.addresses.base_q[2]]
         cos, sin = np.cos(yaw), np.sin(yaw)
-        forward, sideways, turn = command[robot.BASE]
+        forward, sideways, turn = command[robot.BASE] * robot.BASE_SPEED
         self.data.ctrl[:3] = (cos * forward - sin * sideways, sin * forward + cos * sideways, turn)
         self.data.ctrl[3:7] = command[robot.TRUNK]
         self.data.ctrl[7:14] = command[robot.LEFT_ARM]
@@ -156,12 +157,12 @@ class Simulation:
         self.mounts.update()
 
     def proprioception(self) -> FloatArray:
-        """The robot's 256 values.
+        """The robot's values in the simulation's edition.
 
         Returns:
-            [256] float64, laid out as `robot.PROPRIOCEPTION`.
+            [61] or [256] float64, see `robot.LAYOUTS`.
         """
-        return proprioception(self.data, self.addresses)
+        return proprioception(self.data, self.addresses, self.edition)
 
     def camera_poses(self) -> FloatArray:
         """Camera poses in the base frame.
