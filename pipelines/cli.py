@@ -23,6 +23,7 @@ COMMANDS = {
     "gc": ("remove artifacts that nothing needs any more", "tools.garbage"),
     "checkpoint": ("import, export or inspect a checkpoint, ours or a published one", "tools.exchange"),
     "serve": ("serve trained policies to an evaluator", ""),
+    "rehearse": ("play the official evaluators' clients against a policy server", "tools.rehearse"),
 }
 """What each command does, and its module in `pipelines`."""
 STAGES = {
