@@ -386,15 +386,21 @@ def test_many_connections_share_a_port(serve, formula) -> None:
 
 
 def test_pings_are_answered_while_the_network_computes(serve, formula) -> None:
+    started, go = threading.Event(), threading.Event()
+
     class Slow(formula):
         def predict(self, requests):
-            time.sleep(1.5)
+            started.set()
+            assert go.wait(60)
             return super().predict(requests)
 
     with serve(Slow()) as port, client(port) as one:
-        one.send(make(0, 10, full=True, depth=True))
-        time.sleep(0.5)
-        assert one.socket.ping().wait(0.5)
+        try:
+            one.send(make(0, 10, full=True, depth=True))
+            assert started.wait(60)
+            assert one.socket.ping().wait(60)
+        finally:
+            go.set()
         one.receive(10)
 
 
