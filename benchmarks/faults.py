@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,10 @@ import numpy as np
 import tyro
 
 from components.errors import UserError
-from components.evaluate.supervisor import Supervisor
-from components.evaluate.watch import Limits
+from components.evaluate.config import Limits
+from components.evaluate.ledger import read_faults
+from components.evaluate.supervisor import FAULTS, Supervisor, conclude
+from components.evaluation.durations import TIMES
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Job, Plan, Policy
 from components.evaluation.rollouts import Rollout
@@ -86,10 +88,25 @@ class Bench:
         (self.folder / "memory.max").write_text("100")
         (self.folder / "memory.stat").write_text("file 0\nshmem 0\n")
 
+    def run(self, jobs: Sequence[Job], **changes: Any) -> list[Rollout]:
+        """Do the rollouts with the real supervisor, and give them as they ended."""
+        supervisor = self.supervisor(jobs, **changes)
+        supervisor.run()
+        return conclude(
+            supervisor.plan, supervisor.evaluator, self.output, lambda text: print(text, file=sys.stderr)
+        )[0]
+
     def supervisor(
-        self, jobs: Sequence[Job], *, edition: Any = "2026", limits: Limits | None = None, **changes: Any
+        self,
+        jobs: Sequence[Job],
+        *,
+        worker: int = 0,
+        edition: Any = "2026",
+        limits: Limits | None = None,
+        finished: Callable[[Rollout], None] = lambda rollout: None,
+        **changes: Any,
     ) -> Supervisor:
-        """The real supervisor of worker 0."""
+        """The real supervisor of a worker."""
         name: Any = "household" if edition == "2026" else "omnigibson"
         program = (sys.executable, str(self.folder / "evaluator.py"))
         values: dict[str, Any] = {"rollouts": 1, "policy": PolicyConfig(), **changes}
@@ -105,7 +122,7 @@ class Bench:
         )
         return Supervisor(
             plan,
-            0,
+            worker,
             dataclasses.replace(find_evaluator(name, edition), program=program),
             lambda mapping, port: [sys.executable, str(self.folder / "server.py"), str(mapping), str(port)],
             folder=self.output,
@@ -113,26 +130,34 @@ class Bench:
             progress=Progress(),
             limits=limits or self.limits,
             cgroup=self.folder,
+            finished=finished,
         )
 
-    def file(self, instance: int) -> Path:
-        """Where the result of an instance's first rollout lies."""
-        return self.output / f"rollouts/common/reported/json/{TASK}_{instance}_0.json"
+    def file(self, instance: int, rollout: int = 0) -> Path:
+        """Where the result of a rollout lies."""
+        name = f"{TASK}_{instance}_{rollout}"
+        return self.output / f"content/rollouts/common/reported/{name}/{name}.json"
+
+    def results(self) -> list[Path]:
+        """All results that are in place."""
+        return list(self.output.glob("content/rollouts/*/*/[!.]*/*_*.json"))
 
     def starts(self) -> list[dict[str, Any]]:
         """What the evaluator was asked for, start by start."""
         return [json.loads(line) for line in (self.folder / "starts").read_text().splitlines()]
 
     def own(self) -> dict[int, list[bool]]:
-        """Whether the faults that the worker noted are the rollouts' own, by instance."""
-        path = self.output / "faults.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
-        return {int(file.split("_")[-2]): [fault["own"] for fault in those] for file, those in found.items()}
+        """Whether the faults that workers noted are the rollouts' own, by instance."""
+        found: dict[int, list[bool]] = {}
+        for path in sorted((self.output / FAULTS).glob("*.json")):
+            for file, those in read_faults(path).items():
+                found.setdefault(int(file.split("_")[-2]), []).extend(fault.own for fault in those)
+        return found
 
 
-def job(instances: Sequence[int], *, video: bool = False) -> Job:
-    """A job of worker 0."""
-    return Job(0, "common", TASK, "reported", tuple(instances), video, 1.0)
+def job(instances: Sequence[int], *, videos: Sequence[int] = ()) -> Job:
+    """A job."""
+    return Job("common", TASK, "reported", tuple(instances), tuple(videos), 1.0)
 
 
 def outcome(instance: int, rollout: int, q: float = 0.5) -> str:
@@ -185,9 +210,12 @@ def run(kind: str, count: int, folder: Path) -> Row:
     if kind == "machine":  # three in a row, and then the finished one too
         planted = {"302": ["SIGSEGV"], "303": ["SIGSEGV"], "304": ["SIGSEGV"], "control": ["SIGSEGV"]}
     instances = range(2 * len(planted) + 1)
-    (calm, broken), jobs = (Bench(folder / name) for name in ("calm", "broken")), [job(instances, video=True)]
+    (calm, broken), jobs = (
+        (Bench(folder / name) for name in ("calm", "broken")),
+        [job(instances, videos=instances)],
+    )
     calm.prepare({}, q=0.666)  # the program puts the instance in place of 666: no two scores are equal
-    expected = calm.supervisor(jobs).run()
+    expected = calm.run(jobs)
     here = {} if kind in ("memory", "worker killed") else planted
     broken.prepare({**here, "seconds": 0.0 if here else 0.3}, q=0.666)
     started = time.monotonic()
@@ -217,12 +245,11 @@ def _do(kind: str, bench: Bench, jobs: Sequence[Job], count: int) -> tuple[list[
         ends = _kill_workers(bench, jobs, count)
     while True:
         try:
-            rollouts = bench.supervisor(jobs).run()
+            rollouts = bench.run(jobs)
         except UserError:  # a result that is not understood: the user removes it
             assert kind == "unknown json"
-            for path in bench.output.rglob("json/*.json"):
-                if "quality" in path.read_text():
-                    path.unlink()
+            for path in bench.output.glob("refused/*/*.json"):
+                path.unlink()
         except ChildError:
             assert kind == "machine"
         else:
@@ -242,8 +269,8 @@ def _kill_workers(bench: Bench, jobs: Sequence[Job], count: int) -> int:
     for kills in range(count):
         worker = multiprocessing.get_context("spawn").Process(target=_work, args=(bench.folder, jobs))
         worker.start()
-        before = len(list(bench.output.rglob("json/*.json")))
-        while len(list(bench.output.rglob("json/*.json"))) == before and worker.is_alive():
+        before = len(bench.results())
+        while len(bench.results()) == before and worker.is_alive():
             time.sleep(0.02)
         if not worker.is_alive():
             return kills
@@ -260,8 +287,9 @@ def _score(rollout: Rollout) -> Rollout:
 
 def _files(bench: Bench) -> dict[str, bytes]:
     """The evaluator's results and videos."""
-    folder = bench.output / "rollouts"
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+    folder = bench.output / "content" / "rollouts"
+    files = [path for path in folder.rglob("*.*") if path.name != TIMES and ".partial" not in path.as_posix()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def main() -> None:

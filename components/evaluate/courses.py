@@ -1,17 +1,17 @@
-"""Writes the traces of a worker's rollouts, from the policy server's log and what the evaluator left.
+"""Writes the traces of rollouts, from the policy servers' logs and what the evaluators left.
 
 The evaluator says nothing of a rollout's number to the server, which sees episodes. An episode is a rollout's
 if it is of its task, took its steps, and was the last such one to end before the rollout's JSON was written.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from components.evaluate.server import log_file
-from components.evaluation.rollouts import Rollout
+from components.evaluation.rollouts import Rollout, RolloutKey
 from components.evaluation.traces import Trace
 from pi_behavior.challenge import task
 from pi_behavior.layout import ACTION_HORIZON
@@ -36,29 +36,34 @@ class Episode:
     """Seconds since 1970."""
 
 
-def write_traces(folder: Path, rollouts: Sequence[Rollout]) -> list[Rollout]:
-    """Write the traces of rollouts in a worker's folder; returns the rollouts with their places.
+def write_traces(folder: Path, rollouts: Sequence[Rollout], logs: Mapping[RolloutKey, Path]) -> list[Rollout]:
+    """Write the traces of rollouts beside their results; returns the rollouts with their places.
 
     A rollout of which neither the server's log nor the evaluator says anything gets none.
+
+    Args:
+        folder: what the places of results are relative to.
+        rollouts: finished ones, and others.
+        logs: the folder of the logs of the worker that finished a rollout.
     """
     found = {rollout.key: rollout for rollout in rollouts}
-    for policy in {rollout.key.policy for rollout in rollouts}:
-        episodes = list(read_episodes(log_file(folder, policy)))
+    for place, policy in sorted({(place, key.policy) for key, place in logs.items()}):
+        episodes = list(read_episodes(log_file(place, policy)))
         finished = [
             (path.stat().st_mtime, rollout, path)
             for rollout in rollouts
-            if rollout.key.policy == policy and rollout.outcome is not None and rollout.json is not None
+            if rollout.key.policy == policy and logs.get(rollout.key) == place and rollout.json is not None
             if (path := folder / rollout.json).is_file()
         ]
         for written, rollout, path in sorted(finished, key=lambda entry: entry[0]):
-            place = path.parents[1] / "traces" / f"{rollout.name}.jsonl"
+            trace = path.with_suffix(".jsonl")
             episode = _take(episodes, rollout, written) or Episode()
-            goals = Trace.read(place).goals
+            goals = Trace.read(trace).goals
             if not episode.calls and not goals:
                 continue
             steps = rollout.outcome.steps if rollout.outcome else 0
-            Trace(steps, episode.calls, episode.rules, goals).write(place)
-            found[rollout.key] = replace(rollout, trace=place.relative_to(folder).as_posix())
+            Trace(steps, episode.calls, episode.rules, goals).write(trace)
+            found[rollout.key] = replace(rollout, trace=trace.relative_to(folder).as_posix())
     return [found[rollout.key] for rollout in rollouts]
 
 

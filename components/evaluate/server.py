@@ -17,35 +17,32 @@ from pi_behavior.policy.config import PolicyConfig
 
 _LOG = "-server.log"
 HOST = "127.0.0.1"
-_TIMEOUT = 1800.0
-"""Seconds to load a checkpoint and compile: a large one from a shared volume takes many minutes."""
-
 ServerCommand = Callable[[Path, Path], Sequence[str]]
 """Gives the policy server's command line for a mapping file and a port file."""
 
 
-def policy_server(policy: PolicyConfig) -> ServerCommand:
-    """The command line of our policy server."""
+def policy_server(policy: PolicyConfig, batch: int = 1) -> ServerCommand:
+    """The command line of our policy server, with its network compiled for batches of one size."""
 
     def command(mapping: Path, port_file: Path) -> Sequence[str]:
-        options = server_options(mapping, HOST, 0, policy, every=True)
+        options = server_options(mapping, HOST, 0, policy, every=True, batch=batch)
         return [sys.executable, "-m", *options, "--port-file", str(port_file), "--json-logs"]
 
     return command
 
 
-def log_file(folder: Path, policy: str) -> Path:
-    """The log of a policy's server in a worker's folder."""
-    return folder / "logs" / f"{policy.replace(':', '-')}{_LOG}"
+def log_file(logs: Path, policy: str) -> Path:
+    """The log of a policy's server in a worker's folder of logs."""
+    return logs / f"{policy.replace(':', '-')}{_LOG}"
 
 
-def rule_counts(folder: Path) -> dict[str, int]:
-    """How often every rule of the control loop was applied, from the logs of a worker's policy servers.
+def rule_counts(logs: Path) -> dict[str, int]:
+    """How often every rule of the control loop was applied, from the policy servers' logs below a folder.
 
     Rollouts that were started again count each time.
     """
     counts: Counter[str] = Counter()
-    for log in (folder / "logs").glob(f"*{_LOG}"):
+    for log in logs.rglob(f"*{_LOG}"):
         with log.open(errors="replace") as lines:
             for line in lines:
                 with contextlib.suppress(ValueError):  # warnings, and the last line of a killed server
@@ -71,10 +68,17 @@ class PolicyServer:
     """Serves one policy. Use it as a context manager: leaving stops the server."""
 
     def __init__(
-        self, name: str, checkpoint: Path, tasks: Sequence[str], command: ServerCommand, log: Path
+        self,
+        name: str,
+        checkpoint: Path,
+        tasks: Sequence[str],
+        command: ServerCommand,
+        log: Path,
+        timeout: float,
     ) -> None:
-        """Prepare; `ensure` starts it."""
+        """Prepare; `ensure` starts it, and waits for it at most `timeout` seconds."""
         self._name = name
+        self._timeout = timeout
         self._mapping = {"checkpoints": {name: {"path": str(checkpoint), "tasks": list(tasks)}}}
         self._command = command
         self._log = log
@@ -117,8 +121,11 @@ class PolicyServer:
         finally:
             connection.close()
 
-    def ensure(self) -> None:
-        """Start it if it does not run, and wait until it answers at `port`; ChildError if it does not."""
+    def ensure(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Start it if it does not run, and wait until it answers at `port`; ChildError if it does not.
+
+        `meanwhile` is called often while it waits.
+        """
         if self._child is not None and self.end() is None:
             return
         self.stop()
@@ -127,5 +134,10 @@ class PolicyServer:
         port_file.unlink(missing_ok=True)
         command = self._command(mapping, port_file)
         child = self._child = Child(f"the policy server of {self._name}", command, self._log)
-        self.port = child.wait_until(lambda: read_port(port_file), _TIMEOUT)
+
+        def port() -> int | None:
+            meanwhile()
+            return read_port(port_file)
+
+        self.port = child.wait_until(port, self._timeout)
         child.wait_until(lambda: True if is_healthy(HOST, self.port) else None, 60.0)

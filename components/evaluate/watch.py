@@ -9,37 +9,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.evaluate.config import Limits
 from components.evaluate.server import PolicyServer, Vitals
-from components.evaluation.evaluator import Evaluator
 
 _STEP = re.compile(rb"Current step: (\d+)")
 _LONGEST_LINE = 64
-_STEPS_PER_LINE = 1000
-"""Steps between two lines of the official evaluator's log that say the step."""
 _LONGEST_GAP = 5.0
 """Seconds between two looks of which more do not count: the whole machine stood still."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When the processes of a worker count as failed, in seconds; and how much memory they may hold."""
-
-    start: float
-    """From the start of an evaluator, which loads a scene, to its first step."""
-    step: float
-    """Without progress after that."""
-    server: float = 120.0
-    """Without an answer of the policy server."""
-    closing: float = 30.0
-    """From an evaluator's last result to its end; some hang there."""
-    memory: float = 0.85
-    """Share of the pod's memory limit above which the evaluator is started again after a rollout."""
-
-    @classmethod
-    def of(cls, evaluator: Evaluator) -> "Limits":
-        """Four times as long as an evaluator is expected to take, and minutes at least."""
-        line = _STEPS_PER_LINE / evaluator.steps_per_second
-        return cls(start=max(300.0, 4 * evaluator.startup_seconds), step=max(180.0, 4 * line))
 
 
 @dataclass(frozen=True)
@@ -83,6 +59,9 @@ class Watch:
         self._first = self._last = server.vitals() or Vitals(0, 0, computing=False)
         self._looked = self._asked = time.monotonic()
         self._limit = limits.start
+        self.started = time.monotonic()
+        self.first_step: float | None = None
+        """Seconds from the beginning to the first progress."""
         self._still = 0.0
         """Seconds without progress."""
         self._silent = 0.0
@@ -90,6 +69,8 @@ class Watch:
 
     def progress(self) -> None:
         """There was progress."""
+        if self.first_step is None:
+            self.first_step = time.monotonic() - self.started
         self._still, self._limit = 0.0, self._limits.step
 
     def look(self) -> Failure | None:
@@ -100,7 +81,8 @@ class Watch:
             return Failure(end, of_server=True)
         if self._log.moved():
             self.progress()
-        if time.monotonic() - self._asked >= min(2.0, self._limits.server / 4):
+        often = 0.5 if self.first_step is None else 2.0  # the first step tells how long the start took
+        if time.monotonic() - self._asked >= min(often, self._limits.server / 4):
             self._ask()
         if self._silent > self._limits.server:
             return self._server_is_silent()

@@ -25,7 +25,8 @@ class Order:
     """Indices of the instances in the split's mode."""
     rollouts: int
     """Rollouts per instance; 1 where the evaluator cannot repeat."""
-    video: bool
+    videos: tuple[int, ...]
+    """Those of the indices that are recorded. An evaluator that has no choice records all, or none."""
     host: str
     """Host of the policy server."""
     port: int
@@ -37,6 +38,8 @@ class Order:
     """Actions per request, where the evaluator has the choice; 0 is one."""
     oracle_stage: bool
     """Tell the policy the true stage; only for an evaluator that can."""
+    environments: int = 0
+    """Environments to simulate together, as many as indices; 0: one after the other."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,10 @@ class Evaluator:
     """Options for videos that are quick to make: small, and not of every step. With them, every reported
     rollout of a trained policy is recorded, so that no failure is left unseen."""
     own_options: bool = False
-    """Whether it knows --image-size, --action-chunk-size, and --oracle-stage, which tells the policy the true
-    stage."""
+    """Whether it knows --image-size, --action-chunk-size, --video-indices, and --oracle-stage, which tells
+    the policy the true stage."""
+    batches: bool = True
+    """Whether it knows --num-envs: the challenge's does from v3.9.3 on."""
 
     def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
         """The instance ids, as in file names, of indices in a split's mode; UserError if not to be found."""
@@ -87,9 +92,13 @@ class Evaluator:
         words = [*self.program, "--task-name", order.task, "--host", order.host, "--port", str(order.port)]
         words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
         words += ["--mode", self.splits[order.split].mode, "--output-dir", str(order.output), "--headless"]
-        if order.video:
+        if order.videos:
             words += ["--write-video", *self.film]
+        if order.environments:
+            words += ["--num-envs", str(order.environments)]
         if self.own_options:
+            if order.videos not in ((), order.indices):
+                words += ["--video-indices", *map(str, order.videos)]
             words += ["--image-size", str(order.image_size)]
             if order.action_chunk_size:
                 words += ["--action-chunk-size", str(order.action_chunk_size)]
@@ -131,7 +140,10 @@ class Evaluator2025(Evaluator):
         words = [*self.program, "policy=websocket", f"task.name={order.task}", f"model.host={order.host}"]
         words += [f"model.port={order.port}", f"eval_instance_ids=[{','.join(map(str, order.indices))}]"]
         # quoted, as Hydra's grammar gives a meaning to some characters of paths
-        words += [f"log_path={json.dumps(str(order.output))}", f"write_video={str(order.video).lower()}"]
+        words += [
+            f"log_path={json.dumps(str(order.output))}",
+            f"write_video={str(bool(order.videos)).lower()}",
+        ]
         words.append("headless=true")
         if self.splits[order.split].mode == "train":
             words.append("eval_on_train_instances=true")

@@ -39,6 +39,7 @@ EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
             steps_per_second=15.0,
             results="metrics",
             repeats=False,
+            batches=False,
         ),
         "2026": Evaluator(
             ("omnigibson-python", "-m", "omnigibson.eval.eval"),

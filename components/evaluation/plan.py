@@ -1,4 +1,4 @@
-"""The plan: every rollout of an evaluation, and the worker that does it."""
+"""The plan: every rollout of an evaluation. Which worker does which shows when they do them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Literal
 from components.errors import UserError
 from components.evaluation import records
 from components.evaluation.evaluators import Edition, Name
+from components.evaluation.schedule import Rules
 from components.store.artifact import Artifact
 from pi_behavior.policy.config import PolicyConfig
 
@@ -39,18 +40,20 @@ class Policy:
 
 @dataclass(frozen=True)
 class Job:
-    """One evaluator process: instances of one task, with one policy, on one worker."""
+    """Rollouts that need the same policy server and the same scene."""
 
-    worker: int
     policy: str
     """Name of the policy: `common`, `untrained` or `group:NAME`."""
     task: str
     split: Split
     instances: tuple[int, ...]
     """Indices of the instances in the split's mode of the evaluator."""
-    video: bool
-    seconds: float
-    """Expected duration."""
+    videos: tuple[int, ...] = ()
+    """Those of the instances whose rollouts are recorded."""
+    seconds: float = 60.0
+    """Expected duration of one instance, with all of its rollouts."""
+    measured: bool = False
+    """Whether that was measured in earlier evaluations."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,15 @@ class Plan:
     policies: Mapping[str, Policy]
     """What is evaluated, by name."""
     jobs: tuple[Job, ...]
+    environments: int = 0
+    """Environments that a process of the evaluator simulates together; 0: one after the other."""
+    startup: float = 0.0
+    """Expected seconds from the start of a process to its first step."""
+
+    @property
+    def rules(self) -> Rules:
+        """How workers share the rollouts."""
+        return Rules(self.startup, self.environments, in_order=not self.environments and self.rollouts == 1)
 
     @property
     def oracle_stage(self) -> bool:

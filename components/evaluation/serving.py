@@ -14,10 +14,15 @@ SERVER = "pi_behavior.policy.server"
 
 
 def server_options(
-    mapping: Path | str, host: str, port: int, policy: PolicyConfig, *, every: bool
+    mapping: Path | str, host: str, port: int, policy: PolicyConfig, *, every: bool, batch: int = 1
 ) -> list[str]:
-    """Module and options of the policy server; `every`: also fields of the policy with default values."""
-    words = [SERVER, "--mapping", str(mapping), "--host", host, "--port", str(port), "--batch-sizes", "1"]
+    """Module and options of the policy server.
+
+    `every`: also fields of the policy with default values. The network is compiled for one size of `batch`:
+    an answer is then the same whatever else is answered with it.
+    """
+    words = [SERVER, "--mapping", str(mapping), "--host", host, "--port", str(port)]
+    words += ["--batch-sizes", str(batch)]
     default = PolicyConfig()
     for field in dataclasses.fields(policy):
         name, value = field.name.replace("_", "-"), getattr(policy, field.name)

@@ -53,17 +53,17 @@ def collect(rollouts: Iterable[Rollout], plan: Plan) -> Rollouts:
                 "evaluations of one run only: nobody may choose between two results"
             )
     planned = {
-        RolloutKey(job.policy, job.split, job.task, index, number): job.worker
+        RolloutKey(job.policy, job.split, job.task, index, number)
         for job in plan.jobs
         for index in job.instances
         for number in range(plan.rollouts)
     }
-    workers = [worker for key, worker in planned.items() if key not in found]
-    if workers:
+    missing = sorted(planned - found.keys())
+    if missing:
         raise UserError(
-            f"{len(workers)} of {len(planned)} planned rollouts are missing, which workers "
-            f"{', '.join(map(str, sorted(set(workers))))} were to do: run these again, and give the "
-            "evaluations of all workers. What was not done is no score of 0"
+            f"{len(missing)} of {len(planned)} planned rollouts are missing, the first of them of "
+            f"{missing[0].policy} on {missing[0].task}: give the evaluation of this plan. What was not done "
+            "is no score of 0"
         )
     table: dict[str, dict[str, dict[str, list[Rollout]]]] = {}
     for key in sorted(found):

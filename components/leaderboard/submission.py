@@ -85,19 +85,21 @@ def _commands(config: Config, plan: Plan, reported: Reported) -> list[str]:
     evaluator = find_evaluator(plan.evaluator, plan.edition)
     commands = []
     for task, rollouts in reported.items():
+        indices = tuple(sorted({rollout.key.index for rollout in rollouts}))
         words = evaluator.command(
             Order(
                 task=task,
                 split=REPORTED,
-                indices=tuple(sorted({rollout.key.index for rollout in rollouts})),
+                indices=indices,
                 rollouts=plan.rollouts,
-                video=True,
+                videos=indices,
                 host="HOST",
                 port=8000,
                 output=Path("OUTPUT"),
                 image_size=plan.image_size,
                 action_chunk_size=plan.action_chunk_size,
                 oracle_stage=plan.oracle_stage,
+                environments=len(indices) if plan.environments else 0,
             )
         )
         # the interpreter's path on this machine means nothing elsewhere

@@ -9,7 +9,7 @@ from components.runtime.declaration import LOOP, Declaration
 from components.runtime.values import PER_TASK
 from components.store.artifact import Artifact
 from pi_behavior.challenge import check_tasks
-from pi_behavior.config import require
+from pi_behavior.config import OPERATIONAL, require
 from pi_behavior.policy.config import PolicyConfig
 
 
@@ -31,13 +31,19 @@ class Config:
     """Reported instances per task: scores are computed on them."""
     rollouts: int = 1
     """Rollouts per instance."""
-    workers: int = 1
-    """Largest number of evaluation workers."""
+    workers: int = field(default=1, metadata=OPERATIONAL)
+    """Largest number of evaluation workers. They share the rollouts as they become free, so that another
+    number is the same evaluation."""
+    environments: int = 0
+    """Environments that one process of the evaluator simulates together, for an evaluator that has
+    --num-envs: the household simulator, and the challenge's from v3.9.3 on, which needs at least 1. With 0
+    the option is not used, and instances are done one after the other."""
     untrained: bool = False
     """Also run the reported instances with the parameters of step 0, for comparison."""
     videos: int = 2
-    """Videos per task and policy, of the first reported instances. The household, whose videos are quick to
-    make, records every reported rollout of the trained policies, unless this is 0."""
+    """Videos per task and policy, of the first reported instances. Unless this is 0, the challenge's
+    evaluator records every reported rollout, as it has no choice, and the household, whose videos are quick
+    to make, every one of the trained policies."""
     image_size: int = 224
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0
@@ -56,7 +62,7 @@ class Config:
             *((getattr(self, n) >= 1, f"{n} is {getattr(self, n)}; expected at least 1") for n in positive),
             *(
                 (getattr(self, n) >= 0, f"{n} is {getattr(self, n)}; expected 0 or more")
-                for n in ("videos", "action_chunk_size")
+                for n in ("videos", "action_chunk_size", "environments")
             ),
             (bool(self.splits), f"splits is empty; expected {VALIDATION}, {REPORTED} or both"),
             (
@@ -76,6 +82,11 @@ class Config:
                 self.rollouts == 1 or evaluator.repeats,
                 f"rollouts is {self.rollouts}; expected 1: the evaluator {self.evaluator} of {self.edition} "
                 "rolls each instance out once",
+            ),
+            (
+                not self.environments or evaluator.batches,
+                f"environments is {self.environments}; expected 0: the evaluator {self.evaluator} of "
+                f"{self.edition} simulates one environment",
             ),
             *check_tasks(self.tasks),
         )

@@ -1,4 +1,6 @@
-"""Plan an evaluation: which policies run which instances, spread evenly over workers.
+"""Plan an evaluation: which policies run which instances.
+
+Workers share them as they become free. The plan says how long that is expected to take.
 
 Report, section 8.3. Without groups, the common policy runs all splits. With groups (the second evaluation of
 a run), every group's policy runs the splits of its own tasks. The common policy, which has run the validation
@@ -6,9 +8,8 @@ instances before, then runs only the reported ones, and so does the untrained po
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
@@ -24,10 +25,9 @@ from components.evaluation.plan import (
     Split,
 )
 from components.evaluation.records import TrainRecord
+from components.evaluation.timeline import table, timeline, with_measured
 from components.plan.config import DECLARATION, Config, Inputs
-from components.plan.shards import Unit, shard
 from components.runtime.declaration import LOOP
-from components.runtime.progress import format_seconds
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
 from components.store.lineage import Dependency
@@ -37,26 +37,11 @@ _FPS = 30
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
-    """Write `plan.json`; the output parameter `Output` lists the workers."""
+    """Write `plan.json`."""
     common = inputs.common or Artifact.load(config.trained)
     parts = _parts(config, common, inputs.groups, work.workspace)
     lengths = _human_lengths(common)
-    units = [
-        unit
-        for name, (_, tasks, splits) in parts.items()
-        for task_name in tasks
-        for split in splits
-        for unit in _units(config, name, task_name, split, lengths.get(task_name))
-    ]
-    if not units:
-        raise UserError(f"nothing to evaluate: no policy runs the splits {', '.join(config.splits)}")
-    shards = shard(units, config.workers)
-    jobs = tuple(
-        Job(number, unit.policy, unit.task, unit.split, unit.instances, unit.video, round(unit.seconds, 1))
-        for number, part in enumerate(shards)
-        for unit in part
-    )
-    Plan(
+    plan = Plan(
         edition=config.edition,
         evaluator=config.evaluator,
         tasks=parts[COMMON][1],
@@ -65,16 +50,41 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         action_chunk_size=config.action_chunk_size,
         policy=config.policy,
         policies={name: policy for name, (policy, _, _) in parts.items()},
-        jobs=jobs,
-    ).save(work.path)
-    rollouts = config.rollouts * sum(len(job.instances) for job in jobs)
-    longest = max(sum(unit.seconds for unit in part) for part in shards)
-    return Result(
-        metrics={"rollouts": rollouts, "longest_worker_seconds": longest},
-        parameters={LOOP: [{"worker": str(number)} for number in range(len(shards))]},
-        metadata={"rollouts": rollouts, "workers": len(shards), "evaluator": config.evaluator},
-        summary=f"{rollouts} rollouts over {len(shards)} workers, about {format_seconds(longest)}",
+        jobs=tuple(
+            _job(config, name, task_name, split, lengths.get(task_name))
+            for name, (_, tasks, splits) in parts.items()
+            for task_name in tasks
+            for split in splits
+        ),
+        environments=config.environments,
+        startup=find_evaluator(config.evaluator, config.edition).startup_seconds,
     )
+    if not plan.jobs:
+        raise UserError(f"nothing to evaluate: no policy runs the splits {', '.join(config.splits)}")
+    plan = with_measured(plan, work.workspace)
+    plan.save(work.path)
+    rollouts = config.rollouts * sum(len(job.instances) for job in plan.jobs)
+    return Result(
+        metrics={"rollouts": rollouts},
+        metadata={"rollouts": rollouts, "evaluator": config.evaluator},
+        summary=f"{rollouts} rollouts on {len(plan.tasks)} tasks",
+    )
+
+
+def parameters(config: Config, made: Artifact) -> dict[str, Any]:
+    """The workers to loop over."""
+    return {LOOP: [{"worker": str(number)} for number in range(_workers(config, Plan.load(made.path)))]}
+
+
+def details(config: Config, made: Artifact) -> str:
+    """What the rollouts are expected to take, and what the workers will do."""
+    plan = Plan.load(made.path)
+    return f"{table(plan)}\n{timeline(plan, _workers(config, plan))}"
+
+
+def _workers(config: Config, plan: Plan) -> int:
+    """How many workers there are: no more than there are instances."""
+    return min(config.workers, sum(len(job.instances) for job in plan.jobs))
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:
@@ -128,21 +138,19 @@ def _human_lengths(common: Artifact) -> dict[str, float]:
     return {name: float(row["length"]) for name, row in json.loads(path.read_text()).items()}
 
 
-def _units(config: Config, policy: str, name: str, split: Split, length: float | None) -> Iterator[Unit]:
-    """The rollouts of a policy on a task's instances of a split, those with videos apart."""
+def _job(config: Config, policy: str, name: str, split: Split, length: float | None) -> Job:
+    """The rollouts of a policy on a task's instances of a split."""
     evaluator = find_evaluator(config.evaluator, config.edition)
     first = evaluator.splits[split].first
     count = config.validation_instances if split == VALIDATION else config.reported_instances
-    videos = min(config.videos, count) if split == REPORTED else 0
-    if videos and evaluator.film and policy != UNTRAINED:
+    instances = tuple(range(first, first + count))
+    videos = config.videos if split == REPORTED else 0
+    if videos and (not evaluator.own_options or (evaluator.film and policy != UNTRAINED)):
         videos = count
     # a rollout that fails runs to the time limit, and most do
     steps = EDITIONS[config.edition].time_limit * (length or task(name).duration * _FPS or _FPS * 60.0)
-    each = config.rollouts * steps / evaluator.steps_per_second
-    for indices, video in ((range(videos), True), (range(videos, count), False)):
-        if indices:
-            instances = tuple(first + index for index in indices)
-            yield Unit(policy, name, split, video, instances, evaluator.startup_seconds, each)
+    seconds = round(config.rollouts * steps / evaluator.steps_per_second, 1)
+    return Job(policy, name, split, instances, instances[:videos], seconds)
 
 
-STAGE = Stage(DECLARATION, run, external=external)
+STAGE = Stage(DECLARATION, run, external=external, parameters=parameters, details=details)

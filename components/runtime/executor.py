@@ -85,7 +85,9 @@ class KfpTask:
         found: dict[str, Any] = {}
         for name, (many, _) in declaration.artifacts().items():
             group = self.artifacts.get(name, {}).get("artifacts", [])
-            loaded = tuple(Artifact.load(local_path(one["uri"])) for one in group)
+            # tasks of a loop that made one artifact together all pass it on
+            different = {one.path: one for one in (Artifact.load(local_path(one["uri"])) for one in group)}
+            loaded = tuple(different.values())
             if many or loaded:
                 found[name] = loaded if many else loaded[0]
         return declaration.inputs(**found)

@@ -8,6 +8,7 @@ continues from its own partial folder when it was killed.
 import dataclasses
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ from components.store.artifact import RESULT, Artifact
 from components.store.files import write_atomic
 from components.store.identity import code_digest, fingerprint, software
 from components.store.lineage import Dependency
-from components.store.making import exclusive, lock_of, partial_of, publish
+from components.store.making import CONTENT, exclusive, joined, lock_of, partial_of, publish
 
 SUMMARY = "summary.html"
 
@@ -89,6 +90,14 @@ def _nothing(config: object, inputs: object, workspace: Path) -> tuple[Dependenc
     return ()
 
 
+def _no_parameters(config: object, artifact: Artifact) -> dict[str, Any]:
+    return {}
+
+
+def _no_details(config: object, artifact: Artifact) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Stage(Generic[C, In]):
     """One stage of the pipeline."""
@@ -104,6 +113,16 @@ class Stage(Generic[C, In]):
     and it is part of the lineage. Checks that it is what it should be."""
     programs: tuple[str, ...] = ()
     """Modules that the stage runs as programs of their own: their code is part of the fingerprint too."""
+    share: Callable[[C, In, Work], None] | None = None
+    """Of a stage whose artifact several processes make together: does a part of the work, and returns once
+    all of it is done. Its `work.path` has room for what they tell each other, and the folder `content` in it,
+    which disappears when another process has finished the artifact. `run` completes the content, in one of
+    the processes."""
+    parameters: Callable[[C, Artifact], dict[str, Any]] = _no_parameters
+    """Output parameters that depend on operational fields: told at every call, also if the artifact was there
+    already."""
+    details: Callable[[C, Artifact], str] = _no_details
+    """Lines for people that the stage's command prints before the summary."""
 
     @property
     def name(self) -> str:
@@ -157,6 +176,8 @@ class Stage(Generic[C, In]):
                 parameters=made.result.parameters,
                 html=page.read_text() if page.exists() else None,
             )
+        if details := self.details(made.config, made.artifact):
+            print(details)
         if made.result.summary:
             print(f"{self.name}: {made.result.summary}")
         print(f"{self.name}: {'already there' if made.cached else 'done'}: {made.artifact.path}", flush=True)
@@ -187,21 +208,27 @@ class Stage(Generic[C, In]):
         places = [lineage.artifact_of(one.uri, one.annotations, workspace) for one in external]
         used += [Artifact.load(place) for place in places if place is not None]
         waiting = f"{self.name}: another process makes the same artifact; waiting for it"
-        with exclusive(lock_of(final), waiting):
+        with exclusive(lock_of(final), waiting) if self.share is None else joined(lock_of(final)):
             for artifact in used:  # `b1k gc` leaves alone what was used after the lock was taken
                 artifact.touch()
             cached = final.is_dir()
             if not cached:
-                self._make(final, config, inputs, external, workspace, invocation or Invocation())
+                arguments = (config, inputs, external, workspace, invocation or Invocation())
+                if self.share is None:
+                    self._make(partial_of(final), final, *arguments)
+                else:
+                    self._make_together(final, *arguments)
             artifact = Artifact.load(final)
             artifact.touch()
-        return Made(artifact, Result(**json.loads((final / RESULT).read_text())), cached, config)
+        result = Result(**json.loads((final / RESULT).read_text()))
+        told = {**result.parameters, **self.parameters(config, artifact)}
+        return Made(artifact, dataclasses.replace(result, parameters=told), cached, config)
 
     def work_on(self, config: C, inputs: In, work: Work) -> Result:
         """Do the work in the partial folder."""
         return self.run(config, inputs, work)
 
-    def _make(
+    def _make_together(
         self,
         final: Path,
         config: C,
@@ -210,8 +237,29 @@ class Stage(Generic[C, In]):
         workspace: Path,
         invocation: Invocation,
     ) -> None:
-        started = _now()
+        """Do a part of the work; the first process that sees the end of it publishes the artifact."""
+        assert self.share is not None
         partial = partial_of(final)
+        (partial / CONTENT).mkdir(parents=True, exist_ok=True)
+        if not final.is_dir():  # made while we came
+            self.share(config, inputs, Work(partial, workspace, Progress()))
+        waiting = f"{self.name}: another process completes the artifact; waiting for it"
+        with exclusive(final.with_suffix(".completing.lock"), waiting):
+            if not final.is_dir():
+                self._make(partial / CONTENT, final, config, inputs, external, workspace, invocation)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _make(
+        self,
+        partial: Path,
+        final: Path,
+        config: C,
+        inputs: In,
+        external: Sequence[Dependency],
+        workspace: Path,
+        invocation: Invocation,
+    ) -> None:
+        started = _now()
         partial.mkdir(exist_ok=True)
         result = self.work_on(config, inputs, Work(partial, workspace, Progress()))
         result.save(partial)

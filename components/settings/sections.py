@@ -53,13 +53,14 @@ _WHOLE = (
     Section("train", TRAIN),
     Section("finetune", TRAIN, over="train"),
     Section("plan", PLAN),
+    Section("evaluate", EVALUATE),
     Section("group", GROUP),
     Section("leaderboard", LEADERBOARD),
     Section("promote", PROMOTE),
 )
 PIPELINES: Mapping[str, tuple[Section, ...]] = {
     "train_and_evaluate": _WHOLE,
-    "evaluate": tuple(one for one in _WHOLE if one.name in ("plan", "leaderboard", "promote")),
+    "evaluate": tuple(one for one in _WHOLE if one.name in ("plan", "evaluate", "leaderboard", "promote")),
     "retrain": (Section("news", NEWS), *_WHOLE),
 }
 """The sections of every pipeline."""

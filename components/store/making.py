@@ -16,6 +16,8 @@ from components.errors import UserError
 from components.store.files import remove_leftovers, sync, sync_tree, write_atomic
 from components.store.sums import LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
 
+CONTENT = "content"
+"""In the partial folder of an artifact that several processes make together: what becomes the artifact."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -75,12 +77,27 @@ def exclusive(lock: Path, waiting: str | None) -> Iterator[bool]:
         yield True
 
 
+@contextmanager
+def joined(lock: Path) -> Iterator[None]:
+    """Hold a file lock together with others who join it; while `exclusive` has it, wait."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with lock.open("a+") as file:
+            _take(file, lock, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):  # removed, as in `exclusive`
+                if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                    os.utime(lock)
+                    yield
+                    return
+
+
 def is_held(lock: Path) -> bool:
-    """Whether somebody holds a lock now."""
-    if not lock.exists():
+    """Whether somebody holds a lock now, alone or with others."""
+    try:
+        with lock.open("r+") as file:  # NFS locks only what may be written
+            return not _take(file, lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return False
-    with lock.open() as file:
-        return not _take(file, lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _take(file: IO[Any], lock: Path, how: int) -> bool:

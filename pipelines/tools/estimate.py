@@ -17,9 +17,9 @@ from rich.table import Column, Table
 
 from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
-from components.evaluation.plan import REPORTED
+from components.evaluation.forecast import Work, forecast
+from components.evaluation.schedule import Rules
 from components.plan.config import Config as PlanConfig
-from components.plan.shards import Unit, shard
 from components.settings.checks import parse, resolve
 from components.train.config import Config as TrainConfig
 from pi_behavior.challenge import EDITIONS, TASKS
@@ -222,7 +222,7 @@ def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Ite
 
 
 def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterator[Row]:
-    """The two evaluations of the pipeline, planned as the stage plan does it."""
+    """The two evaluations of the pipeline, played through as the stage plan does it."""
     names = plan.tasks or EDITIONS[plan.edition].task_names
     startup = assumed.startup_seconds or 0.0
     pace = plan.rollouts * FPS / (assumed.steps_per_second or 1.0)
@@ -235,19 +235,15 @@ def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterato
         ("common policy on validation", {"common": validation}),
         ("all policies", everything),
     ):
-        units = [
-            Unit(policy, name, REPORTED, False, tuple(range(count)), startup, seconds[name])
-            for policy, count in policies.items()
-            for name in names
-        ]
-        shards = shard(units, min(plan.workers, profile.evaluations))
-        loads = [sum(unit.seconds for unit in part) / _HOUR for part in shards]
+        work = [Work(policy, count, seconds[name]) for policy, count in policies.items() for name in names]
+        rules = Rules(startup, plan.environments, in_order=not plan.environments and plan.rollouts == 1)
+        spans = forecast(work, min(plan.workers, profile.evaluations), rules)
         count = plan.rollouts * sum(policies.values()) * len(names)
         said = f"{_REPORT_ROLLOUT_HOURS * count:,.0f} (240 per 500)"
         yield Row(
             f"evaluate, {what}: {count:,} rollouts",
-            sum(loads) * profile.steps["evaluate"].gpus,
-            hours=max(loads),
+            sum(span.end - span.begin for span in spans) / _HOUR * profile.steps["evaluate"].gpus,
+            hours=max(span.end for span in spans) / _HOUR,
             report=said if profile.name == _REPORT_PROFILE else "",
             price=assumed.evaluation_gpu_hour,
         )

@@ -76,10 +76,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Stands for a worker."""
+    """Stands for an evaluation."""
 
-    worker: int = 0
-    """Worker."""
     seed: str = ""
     """Distinguishes evaluations."""
 
@@ -146,15 +144,13 @@ class Factory:
         videos: bool = False,
         trace: Callable[[RolloutKey], Trace] | None = None,
     ) -> tuple[Artifact, ...]:
-        """What workers leave behind when each rollout scores `q`; None is a rollout that never finished."""
+        """What workers leave behind when each rollout scores `q`; None is one that never finished."""
         content = Plan.load(plan.path)
         evaluator = find_evaluator(content.evaluator, content.edition)
 
         def run(config, inputs, work):
             rollouts = []
             for job in content.jobs:
-                if job.worker != config.worker:
-                    continue
                 folder = f"rollouts/{job.policy.replace(':', '-')}/{job.split}"
                 ids = evaluator.instance_ids(job.task, job.split, job.instances)
                 for index, instance in zip(job.instances, ids, strict=True):
@@ -170,7 +166,7 @@ class Factory:
                             text = outcome_json(job.task, instance, number, score)
                             path.write_text(as_of_2025(text) if content.edition == "2025" else text)
                             outcome = Outcome.read(path, job.task, instance, number)
-                            if videos and job.video:
+                            if videos and index in job.videos:
                                 video = f"{folder}/videos/{stem}.mp4"
                                 self.film(work.path / video, instance + len(job.policy))
                             if trace is not None:
@@ -182,10 +178,7 @@ class Factory:
             return Result()
 
         stage = Stage(Declaration("evaluate", WorkerConfig, WorkerInputs), run)
-        workers = sorted({job.worker for job in content.jobs})
-        return tuple(
-            stage.execute(WorkerConfig(w, seed), WorkerInputs(plan), self.workspace).artifact for w in workers
-        )
+        return (stage.execute(WorkerConfig(seed), WorkerInputs(plan), self.workspace).artifact,)
 
 
 @pytest.fixture

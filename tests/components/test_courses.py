@@ -32,12 +32,17 @@ def log(folder, found, policy="common"):
 
 def rollout(folder, instance, steps, written, task=RADIO):
     key = RolloutKey("common", "reported", task, instance - 301, 0)
-    place = folder / "rollouts" / "common" / "reported" / "json" / f"{task}_{instance}_0.json"
+    name = f"{task}_{instance}_0"
+    place = folder / "rollouts" / "common" / "reported" / name / f"{name}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text("{}")
     os.utime(place, (written, written))
     outcome = Outcome(0.0, False, steps, 1.0, Distances(None, None, None))
     return Rollout(key, instance, 1, str(place.relative_to(folder)), None, outcome, str(folder))
+
+
+def traces(folder, rollouts):
+    return write_traces(folder, rollouts, {one.key: folder / "logs" for one in rollouts})
 
 
 def read(folder, one):
@@ -59,21 +64,21 @@ def test_failures_of_the_same_length_are_told_apart(tmp_path):
         rollout(tmp_path, 302, 90, 1053.0),
         rollout(tmp_path, 303, 50, 1060.0),
     ]
-    first, second, none = write_traces(tmp_path, rollouts)
+    first, second, none = traces(tmp_path, rollouts)
     assert read(tmp_path, first) == Trace(90, [(0, 1, 0)], [], {})
     assert read(tmp_path, second) == Trace(90, [(0, 3, 0)], [(20, "gripper")], {})
     assert none.trace is None
-    again = write_traces(tmp_path, rollouts)
+    again = traces(tmp_path, rollouts)
     assert [one.trace for one in again] == [first.trace, second.trace, None]
     assert read(tmp_path, again[1]) == read(tmp_path, second)
 
 
 def test_what_the_evaluator_tells_is_kept(tmp_path):
     one = rollout(tmp_path, 301, 90, 1001.0)
-    place = tmp_path / "rollouts" / "common" / "reported" / "traces" / f"{RADIO}_301_0.jsonl"
+    place = (tmp_path / one.json).with_suffix(".jsonl")
     Trace(0, [], [], {"toggled_on radio": [(0, False), (80, True)]}).write(place)
     for _ in range(2):  # a worker that was killed writes it again
-        (done,) = write_traces(tmp_path, [one])
+        (done,) = traces(tmp_path, [one])
         assert read(tmp_path, done) == Trace(90, [], [], {"toggled_on radio": [(0, False), (80, True)]})
     place.write_text('{"step": "x", "predicate": 1, "holds": 0}\n[]\nnot JSON\n{"steps": 4}\n')
     assert Trace.read(place) == Trace(4)

@@ -23,9 +23,9 @@ from benchmarks import faults as benchmark
 from benchmarks.faults import TASK, job, outcome
 from components.errors import UserError
 from components.evaluate import stage as evaluate
-from components.evaluate.config import Config, Inputs
+from components.evaluate.config import Config, Inputs, Limits
 from components.evaluate.server import log_file, policy_server, rule_counts
-from components.evaluate.watch import Limits, StepLog
+from components.evaluate.watch import StepLog
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.rollouts import ROLLOUTS, NoResultError, Outcome, check_video, load, save
@@ -44,16 +44,19 @@ DRIVER = """
 """
 
 
-JOBS = (job((3,), video=True), job((0, 1, 2)))
+JOBS = (job((0, 1, 2, 3), videos=(3,)),)
 
 
 class Bench(benchmark.Bench):
-    """A rollout with a video, and three without."""
+    """Four rollouts, the last one with a video."""
 
     limits = Limits(start=20.0, step=3.0, server=3.0)
 
-    def supervisor(self, *, jobs=JOBS, **changes):
+    def supervisor(self, jobs=JOBS, **changes):
         return super().supervisor(jobs, **changes)
+
+    def run(self, jobs=JOBS, **changes):
+        return super().run(jobs, **changes)
 
 
 @pytest.fixture
@@ -67,19 +70,19 @@ def attempts(rollouts):
 
 def test_all_good(bench):
     bench.prepare({})
-    rollouts = bench.supervisor(rollouts=2).run()
+    rollouts = bench.run(rollouts=2)
     assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
     assert len(rollouts) == 8
     assert all(r.q == 0.5 for r in rollouts)
-    assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2]]
+    assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3]]
     assert {r.instance for r in rollouts if r.video} == {304}
-    save(rollouts, bench.output / ROLLOUTS)
-    assert load(bench.output / ROLLOUTS) == rollouts
+    save(rollouts, bench.output / "content" / ROLLOUTS)
+    assert load(bench.output / "content" / ROLLOUTS) == rollouts
 
 
 def test_faults_of_several_rollouts_of_an_instance(bench):
     bench.prepare({"302": ["SIGSEGV"]})
-    rollouts = bench.supervisor(rollouts=2).run()
+    rollouts = bench.run(rollouts=2)
     reruns = {(r.instance, r.key.rollout): len(r.reruns) for r in rollouts if r.reruns}
     assert reruns == {(302, 0): 1, (302, 1): 1}
     assert all(r.q == 0.5 for r in rollouts)
@@ -106,14 +109,14 @@ SERVERS = {
 @pytest.mark.parametrize("fault", [*OWN, *SERVERS])
 def test_one_fault_costs_one_more_attempt(bench, fault, capsys):
     bench.prepare({"302": [fault]})
-    rollouts = bench.supervisor().run()
+    rollouts = bench.run()
     assert attempts(rollouts) == {301: 1, 302: 2, 303: 1, 304: 1}
     assert all(r.q == 0.5 for r in rollouts)
     (reason,) = next(r for r in rollouts if r.instance == 302).reruns
     assert reason == {**OWN, **SERVERS}[fault]
     # the evaluator goes on after a result that is none; else the failed rollout comes after the others
     goes_on = fault in ("torn json", "policy failed")
-    assert bench.starts()[-1]["indices"] == ([1] if goes_on else [2, 1])
+    assert bench.starts()[-1]["indices"] == ([1] if goes_on else [2, 3, 1])
     # a rollout that succeeds afterwards shows that the machine works; the server's faults are never charged
     assert bench.own() == {302: [fault in OWN and not goes_on]}
     assert f"{TASK}_302_0: {reason}; it is started again" in capsys.readouterr().err
@@ -122,30 +125,31 @@ def test_one_fault_costs_one_more_attempt(bench, fault, capsys):
 @pytest.mark.parametrize("fault", ["torn mp4", "no mp4"])
 def test_a_result_needs_its_whole_video(bench, fault):
     bench.prepare({"304": [fault], "301": ["torn mp4"]})  # 301 has none
-    rollouts = bench.supervisor().run()
+    rollouts = bench.run()
     assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 2}
     (reason,) = next(r for r in rollouts if r.instance == 304).reruns
     assert reason.endswith("its video is torn" if fault == "torn mp4" else "its video is missing")
-    assert (bench.output / rollouts[0].video).read_bytes() == (bench.folder / "video.mp4").read_bytes()
+    (video,) = [bench.output / "content" / r.video for r in rollouts if r.video]
+    assert video.read_bytes() == (bench.folder / "video.mp4").read_bytes()
 
 
 def test_a_rollout_that_always_crashes_is_given_up(bench, capsys):
     bench.prepare({"301": ["SIGSEGV"] * 9})
-    rollouts = bench.supervisor().run()
+    rollouts = bench.run()
     assert attempts(rollouts) == {301: 3, 302: 1, 303: 1, 304: 1}
     (lost,) = [r for r in rollouts if r.outcome is None]
     assert (lost.instance, lost.q, lost.json) == (301, 0.0, None)
     assert lost.reruns == ("signal SIGSEGV",) * 3
     # two of the faults came after all others were finished, so that one of those was done once more
-    assert [s["indices"] for s in bench.starts()] == [[3], [0, 1, 2], [1, 2, 0], [0], [1]]
+    assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3], [1, 2, 3, 0], [0], [1]]
     assert f"{TASK}_301_0 is given up and counts as 0" in capsys.readouterr().err
-    save(rollouts, bench.output / ROLLOUTS)
-    assert [r.q for r in load(bench.output / ROLLOUTS)] == [0.5, 0.0, 0.5, 0.5]
+    save(rollouts, bench.output / "content" / ROLLOUTS)
+    assert [r.q for r in load(bench.output / "content" / ROLLOUTS)] == [0.0, 0.5, 0.5, 0.5]
 
 
 def test_a_server_that_often_fails_is_charged_to_nobody(bench):
     bench.prepare({"302": ["server-die"] * 5, "303": ["server-error"] * 4})
-    rollouts = bench.supervisor().run()
+    rollouts = bench.run()
     assert all(r.q == 0.5 for r in rollouts)
     assert attempts(rollouts) == {301: 1, 302: 6, 303: 5, 304: 1}
 
@@ -155,11 +159,11 @@ def test_a_machine_that_fails_makes_no_zeros(bench, fault):
     """After one rollout all others fail, and then the finished one when it is done once more."""
     bench.prepare({**{str(i): [fault] for i in range(302, 305)}, "control": [fault]})
     with pytest.raises(ChildError, match="fail one after the other, and one that had succeeded fails too"):
-        bench.supervisor(jobs=(job(range(4)),)).run()
+        bench.run((job(range(4)),))
     assert bench.own() == {302: [False], 303: [False], 304: [False]}
     finished = bench.file(301).stat().st_mtime_ns
     # the next start continues with what is finished, and those faults stay nobody's
-    rollouts = bench.supervisor(jobs=(job(range(4)),)).run()
+    rollouts = bench.run((job(range(4)),))
     assert attempts(rollouts) == {301: 1, 302: 2, 303: 2, 304: 2}
     assert all(r.q == 0.5 for r in rollouts)
     assert bench.file(301).stat().st_mtime_ns == finished
@@ -169,29 +173,45 @@ def test_a_machine_that_fails_makes_no_zeros(bench, fault):
 def test_nothing_finished_is_a_failure_not_a_score(bench):
     bench.prepare({str(i): ["SIGSEGV"] * 3 for i in range(301, 305)})
     with pytest.raises(ChildError, match=r"none has succeeded(.|\n)*fault SIGSEGV"):
-        bench.supervisor().run()
+        bench.run()
     assert not any(any(own) for own in bench.own().values())
+
+
+def test_of_environments_together_the_one_that_crashes_is_found(bench):
+    """A group that failed is done again in smaller ones, in the end each alone, which tells who it was."""
+    bench.prepare({"302": ["SIGSEGV"] * 9})
+    rollouts = bench.run((job(range(4)),), environments=4)
+    starts = [(s["envs"], s["indices"]) for s in bench.starts()]
+    assert all(envs == len(indices) for envs, indices in starts)
+    assert [indices for _, indices in starts[:2]] == [[0, 1, 2, 3], [1, 2]]
+    assert [r.instance for r in rollouts if r.outcome is None] == [302]
+    own = bench.own()
+    assert sum(own[302]) == 3
+    assert not any(any(faults) for instance, faults in own.items() if instance != 302)
+    reasons = {r.reruns[0] for r in rollouts if r.reruns}
+    assert reasons == {"signal SIGSEGV, with 4 environments together"}
 
 
 def test_a_result_that_is_not_understood_ends_the_stage(bench):
     bench.prepare({"302": ["unknown json"]})
     for _ in range(2):  # it is kept: the next start says the same
         with pytest.raises(UserError, match=rf"{TASK}_302_0.json is not understood: it has no 'q_score'"):
-            bench.supervisor().run()
-    assert "quality" in bench.file(302).read_text()
-    assert not (bench.output / "faults.json").exists()
-    bench.file(302).unlink()
-    assert attempts(bench.supervisor().run()) == {301: 1, 302: 1, 303: 1, 304: 1}
+            bench.run()
+    (kept,) = (bench.output / "refused").glob("*/*.json")
+    assert "quality" in kept.read_text()
+    assert not bench.own()
+    kept.unlink()
+    assert attempts(bench.run()) == {301: 1, 302: 1, 303: 1, 304: 1}
 
 
 def test_an_evaluator_that_leaks_is_started_again_between_rollouts(bench, capsys):
     bench.prepare({"seconds": 0.5})
     bench.limit_memory()
-    rollouts = bench.supervisor(jobs=(job(range(4)),)).run()
+    rollouts = bench.run((job(range(4)),))
     assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
     assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3], [3]]
     assert "holds 120% of its memory limit" in capsys.readouterr().err
-    assert not (bench.output / "faults.json").exists()
+    assert not bench.own()
 
 
 EVALUATOR_2025 = """
@@ -232,42 +252,43 @@ def test_the_evaluator_of_2025(bench, monkeypatch):
     monkeypatch.setenv("OMNIGIBSON_DATA_PATH", str(bench.folder / "data"))
     bench.prepare({})
     (bench.folder / "evaluator.py").write_text(textwrap.dedent(EVALUATOR_2025))
-    rollouts = bench.supervisor(edition="2025").run()
+    rollouts = bench.run(edition="2025")
     assert attempts(rollouts) == {245: 1, 111: 2, 7: 1, 90: 1}
-    assert {r.json for r in rollouts} == {f"rollouts/common/reported/metrics/{r.name}.json" for r in rollouts}
-    assert [r.video for r in rollouts if r.video] == [f"rollouts/common/reported/videos/{TASK}_90_0.mp4"]
+    places = {f"rollouts/common/reported/{r.name}/{r.name}" for r in rollouts}
+    assert {r.json for r in rollouts} == {f"{place}.json" for place in places}
+    assert [r.video for r in rollouts if r.video] == [f"rollouts/common/reported/{TASK}_90_0/{TASK}_90_0.mp4"]
     assert {(r.q, r.success, r.outcome.steps) for r in rollouts} == {(0.5, False, 10)}
-    save(rollouts, bench.output / ROLLOUTS)
-    assert load(bench.output / ROLLOUTS) == rollouts
+    save(rollouts, bench.output / "content" / ROLLOUTS)
+    assert load(bench.output / "content" / ROLLOUTS) == rollouts
 
 
 def test_wrong_command_line_is_not_tried_again(bench):
-    bench.prepare({"304": ["usage"] * 9})
+    bench.prepare({"301": ["usage"] * 9})
     with pytest.raises(UserError, match=r"does not accept its command line(.|\n)*fault usage"):
-        bench.supervisor().run()
+        bench.run()
     assert len(bench.starts()) == 1
 
 
 @pytest.mark.parametrize("voting", ["off", "oracle"])
 def test_the_true_stage_is_told_where_the_policy_expects_it(bench, voting):
     bench.prepare({})
-    bench.supervisor(policy=PolicyConfig(voting=voting)).run()
-    assert [s["oracle"] for s in bench.starts()] == [voting == "oracle"] * 2
+    bench.run(policy=PolicyConfig(voting=voting))
+    assert [s["oracle"] for s in bench.starts()] == [voting == "oracle"]
 
 
 def test_an_evaluator_that_does_not_end_is_ended(bench):
     bench.prepare({"linger": True})
     started = time.monotonic()
-    supervisor = bench.supervisor(limits=dataclasses.replace(bench.limits, closing=0.5))
-    assert attempts(supervisor.run()) == {301: 1, 302: 1, 303: 1, 304: 1}
-    assert len(bench.starts()) == 2
+    rollouts = bench.run(limits=dataclasses.replace(bench.limits, closing=0.5))
+    assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
+    assert len(bench.starts()) == 1
     assert time.monotonic() - started < 30
 
 
 def test_a_hang_takes_minutes_to_be_seen():
     """The official evaluator logs a step every 1,000 steps, about 67 s, and loads a scene in up to 300 s."""
     for name, edition in (("omnigibson", "2025"), ("omnigibson", "2026"), ("household", "2026")):
-        limits = Limits.of(find_evaluator(name, edition))
+        limits = Limits().of(find_evaluator(name, edition))
         assert 2 * 67 < limits.step < 300
         assert 300 <= limits.start < 1200
 
@@ -296,7 +317,7 @@ def test_server_that_does_not_start(bench):
     bench.prepare({})
     (bench.folder / "broken").touch()
     with pytest.raises(ChildError, match=r"policy server of common ended(.|\n)*cannot load the checkpoint"):
-        bench.supervisor().run()
+        bench.run()
 
 
 def test_other_weights_than_those_that_were_planned_are_refused(factory):
@@ -315,9 +336,8 @@ def test_kill_9_and_again(bench):
     tests = str(Path(__file__).parent)
     command = [sys.executable, "-c", textwrap.dedent(DRIVER.format(tests=tests, folder=str(bench.folder)))]
     worker = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    folder = bench.output / "rollouts" / "common" / "reported" / "json"
     deadline = time.monotonic() + 60
-    while len(list(folder.glob("*.json"))) < 2:
+    while len(bench.results()) < 2:
         assert time.monotonic() < deadline
         assert worker.poll() is None
         time.sleep(0.05)
@@ -327,17 +347,14 @@ def test_kill_9_and_again(bench):
     worker.wait()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-    finished = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    finished = {path: path.stat().st_mtime_ns for path in bench.results()}
     assert 2 <= len(finished) < 4
-    rollouts = bench.supervisor().run()
+    rollouts = bench.run()
     assert attempts(rollouts) == {301: 1, 302: 1, 303: 1, 304: 1}
     assert all(path.stat().st_mtime_ns == then for path, then in finished.items())
 
 
-def test_no_such_worker(bench):
-    bench.prepare({})
-    with pytest.raises(UserError, match="has no worker 0"):
-        bench.supervisor(jobs=())
+def test_no_such_worker():
     with pytest.raises(ValueError, match="worker is -1; expected 0 or more"):
         Config(worker=-1)
 
@@ -360,7 +377,7 @@ def test_policy_server_takes_its_command_line(changed_policy):
 
 def test_rules_are_counted_from_the_servers_logs(tmp_path):
     assert rule_counts(tmp_path) == {}
-    log = log_file(tmp_path, "group:best")
+    log = log_file(tmp_path / "0", "group:best")
     log.parent.mkdir()
     event = json.dumps({"message": "m", "task": 0, "stage": 1, "step": 2, "rule": "gripper"})
     log.write_text(f'{event}\nplain text\n{{"message": "no rule"}}\n{event}\n{{"rule": "gri')
@@ -381,7 +398,7 @@ def test_household_takes_its_command_line(tmp_path):
             split="validation",
             indices=(100, 101),
             rollouts=2,
-            video=True,
+            videos=(100,),
             host="localhost",
             port=1234,
             output=tmp_path,
@@ -394,6 +411,7 @@ def test_household_takes_its_command_line(tmp_path):
     assert config.instance_ids() == evaluator.instance_ids(TASK, "validation", [100, 101])
     assert (config.task_name, config.host, config.port, config.num_rollouts) == (TASK, "localhost", 1234, 2)
     assert (config.mode, config.write_video, config.headless) == ("train", True, True)
+    assert config.video_indices == (100,)
     assert (config.image_size, config.action_chunk_size, config.output_dir) == (56, 10, tmp_path)
     assert config.oracle_stage
 

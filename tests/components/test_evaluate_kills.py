@@ -12,9 +12,9 @@ import psutil
 import pytest
 
 from benchmarks.serving import write_random_checkpoint
+from components.evaluate.config import Limits
 from components.evaluate.server import policy_server, rule_counts
-from components.evaluate.supervisor import Supervisor
-from components.evaluate.watch import Limits
+from components.evaluate.supervisor import Supervisor, conclude
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Job, Plan, Policy
 from components.runtime.processes import read_port
@@ -59,7 +59,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         victims, at_first = [], 0.0
         while not self.stopped.wait(0.01):
-            done = list(self.output.rglob("json/*.json"))
+            done = list(self.output.glob("content/rollouts/*/*/[!.]*/*_*.json"))
             if len(done) == 1 and not victims:
                 at_first = self.requests()
                 victims = [
@@ -78,7 +78,7 @@ def evaluate(
     workspace: Path, output: Path, module: str | None, number: signal.Signals = signal.SIGKILL
 ) -> tuple[dict[str, bytes], dict[int, int]]:
     """The rollouts' files and attempts; `module` names the process that gets the signal."""
-    job = Job(0, "common", "turning_on_radio", "reported", INSTANCES, False, 1.0)
+    job = Job("common", "turning_on_radio", "reported", INSTANCES)
     plan = Plan(
         edition="2026",
         evaluator="household",
@@ -110,15 +110,16 @@ def evaluate(
     if killer:
         killer.start()
     try:
-        rollouts = supervisor.run()
+        supervisor.run()
     finally:
         if killer:
             killer.stopped.set()
             killer.join()
     if killer:
         assert 1 <= killer.done < len(INSTANCES), "killed in between"
-    assert sum(rule_counts(output).values()) > 0, "events are in the server's log"
-    files = {path.name: path.read_bytes() for path in output.rglob("json/*.json")}
+    rollouts, _ = conclude(plan, find_evaluator("household", "2026"), output, print)
+    assert sum(rule_counts(output / "logs").values()) > 0, "events are in the server's log"
+    files = {path.name: path.read_bytes() for path in output.glob("content/rollouts/*/*/*/*_*.json")}
     return files, {rollout.key.index: rollout.attempts for rollout in rollouts}
 
 

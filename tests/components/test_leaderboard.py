@@ -140,9 +140,9 @@ def test_the_evaluator_of_2025_gives_the_same_scores(run, factory, tmp_path, mon
     assert 45 in data_of(of_2025.path)["rollouts"]["instance"]
 
 
-def test_a_worker_that_is_missing_is_no_zero(run, factory):
-    with pytest.raises(UserError, match="planned rollouts are missing, which workers 1 were to do"):
-        make(run, factory.workspace, evaluations=run.reported[:1])
+def test_rollouts_that_are_missing_are_no_zeros(run, factory):
+    with pytest.raises(UserError, match="72 of 72 planned rollouts are missing, the first of them of common"):
+        make(run, factory.workspace, evaluations=())
 
 
 def test_a_rollout_that_was_done_twice(run, factory):

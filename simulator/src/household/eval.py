@@ -11,9 +11,10 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,8 +24,9 @@ from household import cli
 from household.faults import Faults
 from household.files import write_json, write_text
 from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INSTANCES, make_instance
+from household.outcome import goal_lines, outcome_json
 from household.protocol import PolicyClient
-from household.rollout import Film, goal_lines, outcome_json, roll_out
+from household.rollout import Film, roll_out_together
 from household.simulation import Simulation
 from household.tasks import task_named
 from household.video import write_rollout_video
@@ -59,6 +61,10 @@ class EvalConfig:
     """Time limit in control steps; default 1.5 times the human mean."""
     mode: Mode = "public_test"
     """Which instances; all_test, public and hidden ones together, is not in the official evaluator."""
+    num_envs: int | None = None
+    """Environments to simulate together, which must be as many as instances: they begin together, ask the
+    policy as one batch, whose values have a leading axis, and end with the last one. By default instances
+    are done one after the other, without that axis, as in the official evaluator until v3.9.2."""
     write_video: bool = False
     """Write an MP4 of every rollout, 672 x 448."""
     video_fps: int = 30
@@ -67,6 +73,8 @@ class EvalConfig:
     """Control steps per frame of the videos: with 4 they are made in a quarter of the time."""
     video_size: int = 448
     """Height of the videos in pixels, a multiple of 4; their width is one and a half times that."""
+    video_indices: tuple[int, ...] | None = None
+    """Write videos of these instances alone; not in the official evaluator."""
     headless: bool = True
     """Accepted for the evaluator's command line; there is never a window."""
     image_size: int = 56
@@ -109,7 +117,22 @@ class EvalConfig:
                 raise cli.UserError(f"{name} is {value}; expected at least 1")
         if self.video_size % 4:
             raise cli.UserError(f"--video-size is {self.video_size}; expected a multiple of 4")
+        if self.num_envs not in (None, len(self.instance_indices)):
+            raise cli.UserError(
+                f"--num-envs is {self.num_envs}, and there are {len(self.instance_indices)} "
+                "--instance-indices; expected as many"
+            )
         return [known[i] for i in self.instance_indices]
+
+    def recorded(self) -> set[int]:
+        """The instances whose rollouts get a video.
+
+        Returns:
+            Instance ids.
+        """
+        known, chosen = _INSTANCES[self.mode], self.video_indices
+        indices = self.instance_indices if chosen is None else set(chosen) & set(self.instance_indices)
+        return {known[index] for index in indices} if self.write_video else set()
 
 
 def is_whole(path: Path) -> bool:
@@ -145,7 +168,11 @@ def evaluate(config: EvalConfig) -> list[Path]:
         task, faults = task_named(config.task_name), Faults()
     except ValueError as error:
         raise cli.UserError(str(error)) from None
-    rollouts = [(i, r) for i in config.instance_ids() for r in range(config.num_rollouts)]
+    instances = config.instance_ids()
+    if config.num_envs is None:
+        rollouts = [(i, r) for i in instances for r in range(config.num_rollouts)]
+    else:  # the same group again
+        rollouts = [(i, r) for r in range(config.num_rollouts) for i in instances]
     names = {rollout: f"{task.name}_{rollout[0]}_{rollout[1]}" for rollout in rollouts}
     paths = {rollout: config.output_dir / "json" / f"{name}.json" for rollout, name in names.items()}
     missing = [rollout for rollout in rollouts if not is_whole(paths[rollout])]
@@ -153,32 +180,39 @@ def evaluate(config: EvalConfig) -> list[Path]:
         return list(paths.values())
     label, done = f"{task.name} rollouts", len(rollouts) - len(missing)
     policy = PolicyClient(config.host, config.port, config.connect_timeout, config.response_timeout)
+    groups = [[rollout] for rollout in missing]
+    if config.num_envs is not None:
+        groups = [list(group) for _, group in groupby(missing, key=lambda rollout: rollout[1])]
+    recorded = config.recorded()
     with (
-        closing(Simulation(task)) as simulation,
+        ExitStack() as stack,
         policy as client,
         cli.progress(label, len(rollouts), done) as advance,
     ):
-        for rollout in missing:
-            film = Film(config.video_every, config.video_size) if config.write_video else None
-            outcome = roll_out(
-                simulation,
-                make_instance(task, rollout[0]),
+        simulations = [stack.enter_context(closing(Simulation(task))) for _ in max(groups, key=len)]
+        for group in groups:
+            films = [Film(config.video_every, config.video_size) if i in recorded else None for i, _ in group]
+            outcomes = roll_out_together(
+                simulations[: len(group)],
+                [make_instance(task, instance) for instance, _ in group],
                 client,
                 max_steps=config.max_steps or task.time_limit,
                 image_size=config.image_size,
                 chunk_size=config.action_chunk_size,
-                film=film,
+                films=films,
                 faults=faults,
                 oracle_stage=config.oracle_stage,
+                is_batch=config.num_envs is not None,
             )
-            if film is not None:
-                video = config.output_dir / "videos" / f"{names[rollout]}.mp4"
-                write_rollout_video(video, film.frames, Fraction(config.video_fps, config.video_every))
-            trace = config.output_dir / "traces" / f"{names[rollout]}.jsonl"
-            write_text(trace, goal_lines(outcome))
-            # The JSON comes last: where it is whole, the rollout is.
-            write_json(paths[rollout], outcome_json(task, *rollout, outcome))
-            advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")
+            for rollout, outcome, film in zip(group, outcomes, films, strict=True):
+                if film is not None:
+                    video = config.output_dir / "videos" / f"{names[rollout]}.mp4"
+                    write_rollout_video(video, film.frames, Fraction(config.video_fps, config.video_every))
+                trace = config.output_dir / "traces" / f"{names[rollout]}.jsonl"
+                write_text(trace, goal_lines(outcome))
+                # The JSON comes last: where it is whole, the rollout is.
+                write_json(paths[rollout], outcome_json(task, *rollout, outcome))
+                advance(f"instance {rollout[0]}: q {outcome.q:.2f} in {outcome.steps} steps")
     return list(paths.values())
 
 

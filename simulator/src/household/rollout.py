@@ -1,8 +1,8 @@
-"""One rollout: ask the policy, act, measure, and write the challenge's JSON and video."""
+"""Rollouts: ask the policy, act, and measure, in one environment or in several together."""
 
-import json
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,9 +15,9 @@ from household.faults import Faults
 from household.goals import Goal
 from household.instances import Instance
 from household.oracle import Oracle
+from household.outcome import Outcome
 from household.robot import FloatArray
 from household.simulation import Simulation
-from household.task import Task
 from household.video import through_camera
 
 _STEPS_PER_LINE = 100
@@ -34,25 +34,6 @@ class Policy(Protocol):
 
     def infer(self, observation: dict[str, Any]) -> dict[str, Any]:
         """Answer an observation message."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a rollout.
-
-    Attributes:
-        steps: control steps taken.
-        success: whether the goal was reached.
-        q: the episode's q.
-        distances: [3] paths of base, left and right hand in metres.
-        goals: changes of the goal's predicates, by the predicate: steps, and whether it holds from then on.
-    """
-
-    steps: int
-    success: bool
-    q: float
-    distances: FloatArray
-    goals: dict[str, list[tuple[int, bool]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,39 +107,64 @@ def _note(goals: dict[str, list[tuple[int, bool]]], goal: Goal, step: int) -> No
             changes.append((step, holds))
 
 
-class _Actions:
-    """Actions one by one: from the replay buffer while it lasts, else from the policy."""
+class _Environment:
+    """One environment of a group, from its start to its end."""
 
     def __init__(
         self,
-        policy: Policy,
         simulation: Simulation,
+        instance: Instance,
         image_size: int,
-        chunk_size: int | None,
-        oracle: Oracle | None,
+        film: Film | None,
+        *,
+        oracle_stage: bool,
     ) -> None:
-        self._policy, self._simulation = policy, simulation
-        self._image_size, self._chunk_size, self._oracle = image_size, chunk_size, oracle
-        self._buffer: deque[FloatArray] = deque()
-        policy.reset()
+        simulation.reset(instance)
+        self._simulation, self._image_size, self._film = simulation, image_size, film
+        self._goal, self._odometer = Goal(simulation), Odometer(simulation)
+        self._goals: dict[str, list[tuple[int, bool]]] = {}
+        _note(self._goals, self._goal, 0)
+        self._oracle = Oracle(simulation) if oracle_stage else None
+        self._last: dict[str, Any] = {}
+        self.outcome: Outcome | None = None
 
-    def next(self, step: int) -> FloatArray:
-        if not self._buffer:
-            message = observe(self._simulation, self._image_size)
-            if self._chunk_size is not None:
-                message["__action_chunk_size__"] = self._chunk_size
+    def observe(self, step: int) -> dict[str, Any]:
+        """The observation; after the end always the same."""
+        if self.outcome is None:
+            self._last = observe(self._simulation, self._image_size)
             if self._oracle is not None:
-                message[robot.ORACLE_STAGE_KEY] = np.array([self._oracle.stage(step)], np.int64)
-            self._buffer.extend(_actions_of(self._policy.infer(message), self._chunk_size))
-        return self._buffer.popleft()
+                self._last[robot.ORACLE_STAGE_KEY] = np.array([self._oracle.stage(step)], np.int64)
+        return self._last
+
+    def act(self, action: FloatArray, step: int, max_steps: int) -> None:
+        """Take a control step, from 1; after the end nothing happens."""
+        if self.outcome is not None:
+            return
+        self._simulation.step(action)
+        self._odometer.update()
+        if self._film is not None:
+            self._film.take(self._simulation, step)
+        success = self._goal.satisfied()
+        is_end = success or step == max_steps
+        if is_end or step % _GOAL_EVERY == 0:
+            _note(self._goals, self._goal, step)
+        if is_end:
+            self.outcome = Outcome(step, success, self._goal.q(), self._odometer.total, self._goals)
 
 
-def _actions_of(answer: dict[str, Any], chunk_size: int | None) -> FloatArray:
-    """The actions of an answer, [k, 23], checked."""
+def _actions_of(answer: dict[str, Any], chunk_size: int | None, environments: int) -> FloatArray:
+    """The actions of an answer, [steps, environments, 23], checked."""
     name = "action" if chunk_size is None or "action_chunk" not in answer else "action_chunk"
     if name not in answer:
         raise ConnectionError(f"the policy's answer has no 'action'; it has {sorted(map(str, answer))}")
-    actions = np.asarray(answer[name], dtype=np.float64).reshape(-1, robot.ACTION_DIM)
+    actions = np.asarray(answer[name], dtype=np.float64)
+    fits = environments == 1 or (actions.ndim > 1 and len(actions) == environments)
+    if not fits or actions.shape[-1:] != (robot.ACTION_DIM,):
+        raise ConnectionError(
+            f"the policy's {name!r} has the shape {actions.shape}; expected {robot.ACTION_DIM} numbers for "
+            f"each of {environments} environments"
+        )
+    actions = actions.reshape(environments, -1, robot.ACTION_DIM).transpose(1, 0, 2)
     if not len(actions):
         raise ConnectionError(f"the policy's {name!r} is empty")
     if not np.isfinite(actions).all():
@@ -178,95 +184,79 @@ def roll_out(
     faults: Faults,
     oracle_stage: bool = False,
 ) -> Outcome:
-    """Let the policy act until success or the time limit.
+    """Let the policy act in one environment until success or the time limit: see `roll_out_together`."""
+    return roll_out_together(
+        [simulation],
+        [instance],
+        policy,
+        max_steps=max_steps,
+        image_size=image_size,
+        chunk_size=chunk_size,
+        films=[film],
+        faults=faults,
+        oracle_stage=oracle_stage,
+        is_batch=False,
+    )[0]
+
+
+def roll_out_together(
+    simulations: Sequence[Simulation],
+    instances: Sequence[Instance],
+    policy: Policy,
+    *,
+    max_steps: int,
+    image_size: int,
+    chunk_size: int | None,
+    films: Sequence[Film | None],
+    faults: Faults,
+    oracle_stage: bool = False,
+    is_batch: bool,
+) -> list[Outcome]:
+    """Let the policy act in several environments until all have ended, by success or the time limit.
+
+    As in the official evaluator from v3.9.3 on, the batch keeps its size and order to the end: an environment
+    that has ended sends its last observation, and its actions are ignored.
 
     Args:
-        simulation: a simulation of the instance's task.
-        instance: where to start.
+        simulations: one per environment, of the instances' task.
+        instances: where to start.
         policy: the policy that acts.
         max_steps: time limit in control steps.
         image_size: side of the policy's pictures in pixels.
         chunk_size: ask for this many actions at once and replay them, or None for one.
-        film: gets the video's pictures, or None for no video.
-        faults: failures that the environment asks for.
+        films: each gets the video's pictures of an environment, or is None for no video.
+        faults: failures that the process's variables ask for.
         oracle_stage: tell the policy the true stage.
+        is_batch: send values with a leading axis of environments; else there is one environment.
 
     Returns:
-        The outcome.
+        The outcomes in the order of the instances.
 
     Raises:
         ConnectionError: the policy failed, or its answer is malformed.
     """
-    simulation.reset(instance)
-    goal, odometer = Goal(simulation), Odometer(simulation)
-    oracle = Oracle(simulation) if oracle_stage else None
-    actions = _Actions(policy, simulation, image_size, chunk_size, oracle)
-    success, goals = False, dict[str, list[tuple[int, bool]]]()
-    _note(goals, goal, 0)
+    environments = [
+        _Environment(simulation, instance, image_size, film, oracle_stage=oracle_stage)
+        for simulation, instance, film in zip(simulations, instances, films, strict=True)
+    ]
+    policy.reset()
+    actions: deque[FloatArray] = deque()
     for step in range(1, max_steps + 1):
-        simulation.step(actions.next(step - 1))
-        odometer.update()
-        if film is not None:
-            film.take(simulation, step)
+        if not actions:
+            messages = [environment.observe(step - 1) for environment in environments]
+            message: dict[str, Any] = {key: np.stack([one[key] for one in messages]) for key in messages[0]}
+            if not is_batch:
+                message = dict(messages[0])
+            if chunk_size is not None:
+                message["__action_chunk_size__"] = chunk_size
+            actions.extend(_actions_of(policy.infer(message), chunk_size, len(environments)))
+        for environment, action in zip(environments, actions.popleft(), strict=True):
+            environment.act(action, step, max_steps)
         faults.step(step)
         if step % _STEPS_PER_LINE == 0:  # the official evaluator's line; supervisors look for it
             logger.info("Current step: %d", step)
-        success = goal.satisfied()
-        if success or step % _GOAL_EVERY == 0 or step == max_steps:
-            _note(goals, goal, step)
-        if success:
+        if all(environment.outcome is not None for environment in environments):
             break
-    faults.rollout()
-    return Outcome(step, success, goal.q(), odometer.total, goals)
-
-
-def goal_lines(outcome: Outcome) -> str:
-    """The changes of the goal's predicates as JSON lines, in the order of the steps.
-
-    Args:
-        outcome: an outcome.
-
-    Returns:
-        Lines such as {"step": 40, "predicate": "open fridge.n.01_1", "holds": true}.
-    """
-    rows = sorted((step, name, holds) for name, changes in outcome.goals.items() for step, holds in changes)
-    return "".join(
-        json.dumps({"step": step, "predicate": name, "holds": holds}) + "\n" for step, name, holds in rows
-    )
-
-
-def outcome_json(task: Task, instance_id: int, rollout_id: int, outcome: Outcome) -> dict[str, Any]:
-    """The challenge's JSON (2026) of a rollout.
-
-    Args:
-        task: the task.
-        instance_id: the instance.
-        rollout_id: which rollout of the instance.
-        outcome: its outcome.
-
-    Returns:
-        Exactly the official keys; normalised values are human mean / achieved, infinite where achieved is 0.
-    """
-    human = task.human
-    means = {
-        "base": human.distance_traveled,
-        "left": human.left_eef_displacement,
-        "right": human.right_eef_displacement,
-    }
-    achieved = dict(zip(means, map(float, outcome.distances), strict=True))
-    normalised = {k: means[k] / v if v > 0 else float("inf") for k, v in achieved.items()}
-    return {
-        "task": task.name,
-        "instance_id": instance_id,
-        "rollout_id": rollout_id,
-        "steps": outcome.steps,
-        "success": outcome.success,
-        "agent_distance": achieved,
-        "normalized_agent_distance": normalised,
-        "q_score": {"final": outcome.q},
-        "time": {
-            "simulator_steps": outcome.steps,
-            "simulator_time": outcome.steps / robot.CONTROL_HZ,
-            "normalized_time": human.length / outcome.steps,
-        },
-    }
+    for _ in environments:
+        faults.rollout()
+    return [one.outcome for one in environments if one.outcome is not None]

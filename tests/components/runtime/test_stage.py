@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -306,3 +307,49 @@ def test_killed_stage_continues_from_its_partial_folder(tmp_path: Path) -> None:
     assert subprocess.run(command, check=False).returncode == 0
     (final,) = [p for p in folder.glob("*") if p.is_dir()]
     assert (final / "log").read_text().split() == ["0", "1", "2", "3"]
+
+
+def share(config: Config, inputs: Inputs, work: Work) -> None:
+    """Write one of two parts, and wait for the other."""
+    content = work.path / "content"
+    number = next(n for n in ("0", "1") if not _exists(content / n))
+    while content.is_dir() and len(list(content.iterdir())) < 2:
+        time.sleep(0.01)
+    (work.path / f"told-{number}").write_text("what the artifact does not have")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.open("x").close()
+    except FileExistsError:
+        return True
+    return False
+
+
+def _make_together(workspace: Path, results: "multiprocessing.Queue[tuple[str, bool]]") -> None:
+    stage = Stage(
+        Declaration("together", Config, Inputs),
+        lambda config, inputs, work: Result(metrics={"parts": len(list(work.path.iterdir()))}),
+        share=share,
+        parameters=lambda config, artifact: {"every": config.log_every},
+    )
+    made = stage.execute(Config(), Inputs(), workspace)
+    assert (made.result.metrics, made.result.parameters) == ({"parts": 2}, {"every": 1})
+    results.put((str(made.artifact.path), made.cached))
+
+
+def test_processes_that_make_an_artifact_together(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results: multiprocessing.Queue[tuple[str, bool]] = context.Queue()
+    makers = [context.Process(target=_make_together, args=(tmp_path, results)) for _ in range(2)]
+    for maker in makers:
+        maker.start()
+    (path, cached), other = results.get(timeout=30), results.get(timeout=30)
+    assert other == (path, cached) == (path, False)
+    for maker in makers:
+        maker.join()
+    _make_together(tmp_path, results)
+    assert results.get(timeout=30) == (path, True)
+    (artifact,) = (tmp_path / "artifacts" / "together").glob("*/")
+    assert {one.name for one in artifact.iterdir()} >= {"0", "1", "lineage.json"}
+    assert not list(artifact.glob("told*"))

@@ -23,8 +23,10 @@ def parse() -> argparse.Namespace:
         parser.add_argument("--" + name)
     parser.add_argument("--instance-indices", nargs="+", type=int)
     parser.add_argument("--num-rollouts", type=int)
+    parser.add_argument("--num-envs", type=int, default=0)
     for name in ("video-every", "video-size"):
         parser.add_argument("--" + name, type=int)
+    parser.add_argument("--video-indices", nargs="+", type=int)
     for name in ("headless", "write-video", "oracle-stage"):
         parser.add_argument("--" + name, action="store_true")
     return parser.parse_args()
@@ -79,7 +81,8 @@ class Evaluator:
             text = text.replace("q_score", "quality")
         if fault == "policy failed":
             text = text[:-1] + ', "failure_reason": "policy_connection_lost"}'
-        if self.args.write_video and fault != "no mp4":
+        chosen = self.args.video_indices
+        if self.args.write_video and (chosen is None or instance - 301 in chosen) and fault != "no mp4":
             video.write_bytes(content[: len(content) // 2] if fault == "torn mp4" else content)
         aside = path.with_suffix(".aside")
         aside.write_text(text)
@@ -110,7 +113,10 @@ class Evaluator:
 if __name__ == "__main__":
     args = parse()
     with (HERE / "starts").open("a") as file:
-        file.write(json.dumps({"indices": args.instance_indices, "oracle": args.oracle_stage}) + "\n")
+        file.write(
+            json.dumps({"indices": args.instance_indices, "oracle": args.oracle_stage, "envs": args.num_envs})
+            + "\n"
+        )
     evaluator = Evaluator(args)
     evaluator.run()
     if evaluator.faults.get("linger"):
