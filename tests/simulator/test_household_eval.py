@@ -18,6 +18,7 @@ import av
 import mujoco
 import numpy as np
 import pytest
+import tyro
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -399,3 +400,12 @@ def test_the_odometer_adds_up_paths() -> None:
     assert 0.45 < base < 0.65
     assert left == pytest.approx(base, abs=0.06)
     assert right == pytest.approx(base, abs=0.06)
+
+
+def test_replay_has_the_official_evaluators_name_too(tmp_path: Path) -> None:
+    words = ["--task-name", "turning_on_radio", "--output-dir", str(tmp_path)]
+    for name in ("--replay-action-chunk-size", "--action-chunk-size"):
+        for size in (0, 16):
+            config = tyro.cli(EvalConfig, args=[*words, name, str(size)])
+            assert config.action_chunk_size == size
+            assert config.instance_ids()

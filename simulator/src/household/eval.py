@@ -80,8 +80,9 @@ class EvalConfig:
     """Accepted for the evaluator's command line; there is never a window."""
     image_size: int = 56
     """Side of the pictures that the policy gets, in pixels."""
-    action_chunk_size: int | None = None
-    """Ask for this many actions at once and replay them; saves rendering and inference."""
+    action_chunk_size: Annotated[int | None, tyro.conf.arg(aliases=["--replay-action-chunk-size"])] = None
+    """Ask for this many actions at once and replay them, which saves rendering and inference; 0 asks for
+    every one. The official evaluator calls it --replay-action-chunk-size."""
     edition: Edition = "2026"
     """Year of the challenge whose proprioception is sent, 61 values in 2026 and 256 in 2025, and whose time
     limit applies; not in the official evaluator."""
@@ -114,7 +115,7 @@ class EvalConfig:
             "--video-size": self.video_size,
             "--image-size": self.image_size,
             "--max-steps": self.max_steps,
-            "--action-chunk-size": self.action_chunk_size,
+            "--action-chunk-size": self.action_chunk_size or None,
         }
         for name, value in counts.items():
             if value is not None and value < 1:
@@ -204,7 +205,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 client,
                 max_steps=config.max_steps or task.limit(config.edition),
                 image_size=config.image_size,
-                chunk_size=config.action_chunk_size,
+                chunk_size=config.action_chunk_size or None,
                 films=films,
                 faults=faults,
                 oracle_stage=config.oracle_stage,
