@@ -67,7 +67,7 @@ class Config:
 class Bench:
     """A worker with small programs in place of simulator and policy server, which fail on demand."""
 
-    limits = Limits(start=30.0, step=4.0, server=4.0)
+    limits = Limits(start=30.0, stalled=4.0, server=4.0)
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

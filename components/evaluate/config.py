@@ -19,7 +19,7 @@ class Limits:
     start: float = 0.0
     """Seconds from the start of an evaluator, which loads a scene, to its first step; 0: as the evaluator
     needs, and four times that to be sure."""
-    step: float = 0.0
+    stalled: float = 0.0
     """Seconds without progress after that; 0: as above."""
     server: float = 120.0
     """Seconds without an answer of the policy server."""
@@ -38,7 +38,7 @@ class Limits:
         require(
             *(
                 (getattr(self, n) >= 0, f"{n} is {getattr(self, n)}; expected 0 or more seconds")
-                for n in ("start", "step")
+                for n in ("start", "stalled")
             ),
             *(
                 (getattr(self, n) > 0, f"{n} is {getattr(self, n)}; expected more than 0 seconds")
@@ -56,7 +56,7 @@ class Limits:
         return replace(
             self,
             start=self.start or max(300.0, 4 * evaluator.startup_seconds),
-            step=self.step or max(180.0, 4 * line),
+            stalled=self.stalled or max(180.0, 4 * line),
         )
 
 

@@ -71,7 +71,7 @@ class Watch:
         """There was progress."""
         if self.first_step is None:
             self.first_step = time.monotonic() - self.started
-        self._still, self._limit = 0.0, self._limits.step
+        self._still, self._limit = 0.0, self._limits.stalled
 
     def look(self) -> Failure | None:
         """What is wrong now, to be called often while the evaluator runs."""

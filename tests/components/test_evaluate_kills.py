@@ -105,7 +105,7 @@ def evaluate(
         folder=output,
         workspace=workspace,
         progress=Progress(),
-        limits=Limits(start=120.0, step=30.0, server=15.0),
+        limits=Limits(start=120.0, stalled=30.0, server=15.0),
     )
     if killer:
         killer.start()

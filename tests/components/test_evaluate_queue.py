@@ -129,7 +129,7 @@ def test_groups_get_smaller_towards_the_end_and_after_failures():
 
 
 class Bench(benchmark.Bench):
-    limits = Limits(start=20.0, step=5.0, server=5.0, lease=4.0)
+    limits = Limits(start=20.0, stalled=5.0, server=5.0, lease=4.0)
     jobs = (job(range(6), videos=(1,)),)
 
     def start(self, worker: int) -> multiprocessing.Process:
