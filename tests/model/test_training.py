@@ -120,6 +120,15 @@ def test_not_a_number_stops_the_run_and_names_the_steps(tmp_path: Path) -> None:
         train(MODEL, TRAIN, statistics(), poisoned, tmp_path)
 
 
+def test_the_learning_rate_is_a_metric(tmp_path: Path) -> None:
+    rates: list[float] = []
+    train(
+        MODEL, TRAIN, statistics(), batches, tmp_path, hooks=[lambda _, m: rates.append(m["learning_rate"])]
+    )
+    assert rates[1] == pytest.approx(1e-2)  # after one step of warm-up
+    assert rates[0] < rates[1] > rates[2] > rates[3] > 0
+
+
 def test_a_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 3 is not a multiple of the 2 devices"):
         train(MODEL, dataclasses.replace(TRAIN, batch_size=3), statistics(), batches, tmp_path)

@@ -166,7 +166,11 @@ def test_a_run_continues_on_other_numbers_of_devices(tmp_path: Path) -> None:
     assert start(tmp_path / "one", 1, 8).wait() == 0
     moved, one = parameters(tmp_path / "moved/checkpoint"), parameters(tmp_path / "one/checkpoint")
     for name in one:
-        np.testing.assert_allclose(moved[name], one[name], atol=1e-5, err_msg=name)
+        # Adam makes of a gradient near zero, which is all rounding, a part of a step; a step too many or too
+        # few would show as 1e-3 almost everywhere
+        difference = np.abs(moved[name] - one[name])
+        assert difference.max() < 5e-4, name
+        assert np.mean(difference > 1e-5) < 2e-3, name
 
 
 @pytest.mark.slow

@@ -27,18 +27,22 @@ class TrainState:
     optimizer: optax.OptState
 
 
-def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransformation:
-    """AdamW with warm-up and cosine decay, clipped by global norm; frozen weights have no moments."""
-    schedule = optax.warmup_cosine_decay_schedule(
+def schedule(config: TrainConfig) -> optax.Schedule:
+    """The learning rate by step: linear warm-up, then cosine decay."""
+    return optax.warmup_cosine_decay_schedule(
         init_value=config.learning_rate.peak / (config.warmup_steps + 1),
         peak_value=config.learning_rate.peak,
         warmup_steps=config.warmup_steps,
         decay_steps=max(config.steps, config.warmup_steps + 1),
         end_value=config.learning_rate.final,
     )
+
+
+def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransformation:
+    """AdamW with the schedule, clipped by global norm; frozen weights have no moments."""
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=config.weight_decay),
+        optax.adamw(schedule(config), b1=0.9, b2=0.95, eps=1e-8, weight_decay=config.weight_decay),
     )
 
     def label(parameters: State) -> State:

@@ -17,7 +17,7 @@ from pi_behavior.network.layers import State
 from pi_behavior.observation import FastTokens, Observation, augment
 from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import ALL, Parts, batch_sharding, tree_specs
-from pi_behavior.training.state import TrainState, is_frozen, optimizer
+from pi_behavior.training.state import TrainState, is_frozen, optimizer, schedule
 
 
 @struct.dataclass
@@ -49,7 +49,7 @@ def make_step(
     """
     transformation = optimizer(config, model)
     gradient = make_gradient(graph, model, config, cholesky, state.parameters, mesh)
-    seed = jax.random.key(config.seed)
+    seed, rate = jax.random.key(config.seed), schedule(config)
 
     def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
         keys = jax.random.split(jax.random.fold_in(seed, state.step), config.batch_size)
@@ -57,7 +57,11 @@ def make_step(
         updates, moments = transformation.update(gradients, state.optimizer, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         average = optax.incremental_update(parameters, state.average, 1.0 - config.ema_decay)
-        metrics = {**metrics, "gradient_norm": optax.tree.norm(gradients)}
+        metrics = {
+            **metrics,
+            "gradient_norm": optax.tree.norm(gradients),
+            "learning_rate": jnp.asarray(rate(state.step), jnp.float32),
+        }
         return TrainState(state.step + 1, parameters, average, moments), metrics
 
     shardings = jax.tree.map(lambda a: a.sharding, state)
