@@ -62,4 +62,4 @@ setUpPairs();
 setUpRollout();
 setUpFigures();
 setUpArtifacts();
-loadLabels();
+loadLabels().catch(() => {}); // the page was left, or the service has gone: it shows what it was built with
