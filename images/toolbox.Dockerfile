@@ -41,6 +41,7 @@ ARG PYTHON_IMAGE
 ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
 LABEL b1k.stages="settings news dataset prepare statistics plan group leaderboard promote notify" \
+      b1k.services="results" \
       org.opencontainers.image.title="b1k-toolbox" \
       org.opencontainers.image.description="CPU stages of the BEHAVIOR challenge pipeline" \
       org.opencontainers.image.licenses="Apache-2.0" \

@@ -415,9 +415,9 @@ def put(place: tuple[object, ...] | slice, value: float):
         ("observation.cam_rel_poses", put((0, 0), np.inf), "finite", "cam_rel_poses"),
         (
             "action",
-            put((5, 0), 0.9),
+            put((5, 0), 1.1),
             "limits",
-            "action at frame 5, dimension 0 is 0.9000; expected -0.7500 to",
+            "action at frame 5, dimension 0 is 1.1000; expected -1.0000 to",
         ),
         (
             "observation.state",
@@ -493,7 +493,7 @@ def test_a_partial_download_is_refused_by_the_names_of_tasks(repository, tmp_pat
 
 
 def test_a_broken_dataset_stops_the_stage_and_is_listed(repository, tmp_path) -> None:
-    change_column(repository / "data", "action", put((5, 0), 0.9))
+    change_column(repository / "data", "action", put((5, 0), 1.1))
     save(repository)
     message = r"(?s)problems in the dataset: 1; .*checks\.json.*limits: .*episode_00000010"
     with pytest.raises(UserError, match=message):

@@ -32,9 +32,13 @@ def stages_of(dockerfile, label: str = "b1k.stages") -> set[str]:
     return set(dockerfile.final.merged("LABEL").get(label, "").split())
 
 
+def services_of(dockerfile) -> set[str]:
+    return stages_of(dockerfile, "b1k.services")
+
+
 def images_of(dockerfiles, stage):
-    """The image that runs a stage on a cluster, and those that run it without a GPU."""
-    (found,) = [dockerfile for dockerfile in dockerfiles if stage in stages_of(dockerfile)]
+    """The image that runs a stage or service on a cluster, and those that run it without a GPU."""
+    (found,) = [one for one in dockerfiles if stage in stages_of(one) | services_of(one)]
     laptop = [one for one in dockerfiles if stage in stages_of(one, "b1k.laptop-stages")]
     return [found, *laptop]
 
@@ -163,7 +167,8 @@ def follow(module: str, roots: list[Path]) -> tuple[set[str], set[str]]:
 def test_every_stage_runs_in_exactly_one_image(dockerfiles):
     found = [stage for dockerfile in dockerfiles for stage in sorted(stages_of(dockerfile))]
     assert sorted(found) == sorted(STAGES)
-    assert set(BUILT) <= STAGES, "a new stage needs an image: name it in a Dockerfile's b1k.stages"
+    services = {name for dockerfile in dockerfiles for name in services_of(dockerfile)}
+    assert set(BUILT) <= STAGES | services, "a new stage needs an image: name it in a Dockerfile's b1k.stages"
 
 
 @pytest.mark.parametrize("stage", BUILT)

@@ -1,0 +1,1 @@
+"""Editions of the challenge: one data file each."""
