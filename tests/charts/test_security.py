@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from pipelines.definitions.compiling import BUILDERS, compile_pipeline
+from pipelines.definitions.profiles import load_profile
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
@@ -74,8 +75,15 @@ def test_the_search_finds_what_it_looks_for() -> None:
 
 
 @pytest.mark.usefixtures("secrets_around")
-@pytest.mark.parametrize("profile", ["h200x8", "one_gpu"])
-@pytest.mark.parametrize("pipeline", BUILDERS)
+@pytest.mark.parametrize(
+    ("pipeline", "profile"),
+    [
+        (pipeline, profile)
+        for pipeline in BUILDERS
+        for profile in ("h200x8", "one_gpu", "cluster_small")
+        if load_profile(profile).runs(pipeline)
+    ],
+)
 def test_no_secret_in_a_compiled_pipeline(pipeline: str, profile: str, tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
     compile_pipeline(pipeline, profile, path)
