@@ -162,7 +162,7 @@ def test_after_a_kill_it_continues(tmp_path: Path) -> None:
     assert "4 episodes" in done.stdout
     assert not list(root.rglob(".*"))
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in kept.items())
-    assert len(lines(root / "meta/episodes.jsonl")) == 4
+    assert json.loads((root / "meta/info.json").read_text())["total_episodes"] == 4
 
 
 def test_the_dataset_of_2026(tmp_path: Path) -> None:
