@@ -80,11 +80,14 @@ def task_of(spec: dict[str, Any], name: str) -> KfpTask:
     """A task of a compiled pipeline as KFP would start it, with the pipeline's defaults."""
     defaults = spec["root"]["inputDefinitions"]["parameters"]
     given = {}
-    for key, source in spec["root"]["dag"]["tasks"][name]["inputs"]["parameters"].items():
+    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    for key, source in tasks[name]["inputs"]["parameters"].items():
         constant = source.get("runtimeValue", {}).get("constant")
-        given[key] = (
-            defaults[source["componentInputParameter"]]["defaultValue"] if constant is None else constant
-        )
+        if constant is None:
+            constant = defaults[source["componentInputParameter"].removeprefix("pipelinechannel--")][
+                "defaultValue"
+            ]
+        given[key] = constant
     return KfpTask(given, {}, {})
 
 
