@@ -1,1 +1,1 @@
-"""Stage `evaluate`: one worker runs its shard of rollouts against the policy server."""
+"""Stage `evaluate`: one worker runs its share of a plan's rollouts against the policy server."""

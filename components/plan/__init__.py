@@ -1,1 +1,1 @@
-"""Stage `plan`: which rollouts each evaluation worker does."""
+"""Stage `plan`: which rollouts there are, and by which policies."""

@@ -37,7 +37,7 @@ class Options:
     """Check what a run of a profile needs; exit code 1 if something that it needs is missing."""
 
     profile: str = "h200x8"
-    """laptop and smoke check this machine, cluster_small, one_gpu and h200x8 a cluster."""
+    """laptop and smoke check this machine, the others a cluster."""
     local: bool = False
     """Check this machine, whatever the profile."""
     workspace: Path = Path("workspace")

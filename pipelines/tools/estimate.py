@@ -52,7 +52,7 @@ class Options:
     """Estimate GPU hours, storage and evaluation hours of a run of train_and_evaluate."""
 
     profile: str = "h200x8"
-    """A profile of a cluster: h200x8 or one_gpu."""
+    """A profile of a cluster: h200x8, h200x8_2026 or one_gpu."""
     set: Set = ()
     """Values that differ from the profile's: name=value ..."""
     groups: int = 3
@@ -62,7 +62,7 @@ class Options:
     known product that the profile allows."""
     utilisation: float = 0.16
     """Share of the peak that becomes model FLOPs. The default is what the report's run comes to: 2 epochs
-    of 1.19e8 frames in a month (section 10) on 8 H200. We have measured none yet."""
+    of 1.19e8 frames in a month (section 10) on 8 H200. No whole run has been measured yet."""
     human_seconds: float | None = None
     """Mean human length of a task; by default each task's own, from the challenge's data."""
     time_factor: float | None = None

@@ -74,7 +74,7 @@ class Export(_Board):
 
 @dataclass(frozen=True)
 class Import(_Board):
-    """Add labels from CSV, as `export` writes it."""
+    """Add labels from CSV, as `export-labels` writes it."""
 
     file: Path = Path("labels.csv")
     """The file to read."""
