@@ -47,7 +47,7 @@ def test_dvc_repro_makes_the_artifacts_of_the_present_version(tmp_path) -> None:
     writer.write_dataset(demonstrations / "data", {0: [45, 40]})
     version_dataset(demonstrations, "data", remote, "Two episodes")
     first = repro(clone)
-    assert set(first) == {"dataset", "statistics"}
+    assert set(first) == {"dataset", "prepare", "statistics"}
     assert (first["statistics"] / "norm_stats.json").is_file()
     assert repro(clone) == first
 
