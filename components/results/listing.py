@@ -1,6 +1,5 @@
 """What a folder holds: leaderboards, runs of this machine, and evaluations that are being done."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from components.errors import UserError
 from components.evaluation.plan import Plan
 from components.evaluation.records import SCORES, Scores
+from components.leaderboard.report_data import read_json
 from components.store.artifact import LINEAGE, is_artifact
 from components.store.champion import CHAMPION
 from components.store.lineage import UNREADABLE, Node
@@ -112,13 +112,13 @@ def _champions(root: Path) -> set[str]:
     found = set()
     for pattern in (CHAMPION, f"*/{CHAMPION}", f"*/*/{CHAMPION}"):
         for path in root.glob(pattern):
-            found.add(str(_json(path).get("leaderboard", {}).get("digest", "")))
+            found.add(str(read_json(path).get("leaderboard", {}).get("digest", "")))
     return found
 
 
 def runs(root: Path) -> list[dict[str, Any]]:
     """Records of runs on this machine, the newest first."""
-    found = [_json(path) for path in root.glob("runs/*/run.json") if not path.parent.is_symlink()]
+    found = [read_json(path) for path in root.glob("runs/*/run.json") if not path.parent.is_symlink()]
     return sorted(
         (one for one in found if one.get("id")), key=lambda one: str(one.get("started")), reverse=True
     )
@@ -131,7 +131,7 @@ def running(root: Path) -> list[Running]:
         done: Counter[tuple[str, str, str]] = Counter()
         total: Counter[tuple[str, str, str]] = Counter()
         for path in folder.glob("rollouts/*/*/*/*.json"):
-            value = _json(path)
+            value = read_json(path)
             q = value.get("q_score", {}).get("final")
             if isinstance(q, int | float):
                 policy, split = path.parts[-4], path.parts[-3]
@@ -150,15 +150,7 @@ def decision_of(board: Path) -> dict[str, Any] | None:
             inputs = {place.resolve() for _, place in Node.read(path.parent).inputs()}
         except UNREADABLE:
             continue
-        found = _json(path)
+        found = read_json(path)
         if board.resolve() in inputs and (path.parent / LINEAGE).is_file() and "promoted" in found:
             return {"promoted": bool(found["promoted"]), "reason": str(found.get("reason", ""))}
     return None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
