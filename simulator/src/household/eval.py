@@ -27,7 +27,7 @@ from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INS
 from household.outcome import goal_lines, outcome_json
 from household.protocol import PolicyClient
 from household.robot import Edition
-from household.rollout import Film, roll_out_together
+from household.rollout import Film, roll_out
 from household.simulation import Simulation
 from household.tasks import task_named
 from household.video import write_rollout_video
@@ -199,7 +199,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
         ]
         for group in groups:
             films = [Film(config.video_every, config.video_size) if i in recorded else None for i, _ in group]
-            outcomes = roll_out_together(
+            outcomes = roll_out(
                 simulations[: len(group)],
                 [make_instance(task, instance) for instance, _ in group],
                 client,

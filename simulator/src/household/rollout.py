@@ -173,33 +173,6 @@ def _actions_of(answer: dict[str, Any], chunk_size: int | None, environments: in
 
 
 def roll_out(
-    simulation: Simulation,
-    instance: Instance,
-    policy: Policy,
-    *,
-    max_steps: int,
-    image_size: int,
-    chunk_size: int | None,
-    film: Film | None,
-    faults: Faults,
-    oracle_stage: bool = False,
-) -> Outcome:
-    """Let the policy act in one environment until success or the time limit: see `roll_out_together`."""
-    return roll_out_together(
-        [simulation],
-        [instance],
-        policy,
-        max_steps=max_steps,
-        image_size=image_size,
-        chunk_size=chunk_size,
-        films=[film],
-        faults=faults,
-        oracle_stage=oracle_stage,
-        is_batch=False,
-    )[0]
-
-
-def roll_out_together(
     simulations: Sequence[Simulation],
     instances: Sequence[Instance],
     policy: Policy,

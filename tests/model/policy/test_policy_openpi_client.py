@@ -115,10 +115,18 @@ def test_the_published_client_plays_a_full_episode(client: tuple[PublishedClient
     assert len(str(published.metadata["digest"])) == 64
     task = TASKS["turning_on_radio"]
     simulation = Simulation(task)
-    options = {"max_steps": task.time_limit, "image_size": 56, "film": None, "faults": Faults()}
+    options = {
+        "max_steps": task.time_limit,
+        "image_size": 56,
+        "films": [None],
+        "faults": Faults(),
+        "is_batch": False,
+    }
 
     def play(policy: Any, chunk_size: int | None) -> Any:
-        return roll_out(simulation, make_instance(task, 301), policy, chunk_size=chunk_size, **options)
+        instances = [make_instance(task, 301)]
+        (outcome,) = roll_out([simulation], instances, policy, chunk_size=chunk_size, **options)
+        return outcome
 
     try:
         outcome = play(published, None)
