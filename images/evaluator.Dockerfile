@@ -26,7 +26,7 @@ COPY model/pyproject.toml model/
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src && touch README.md && \
     pip --python /opt/b1k/bin/python3 install \
-        --constraint constraints.txt --constraint constraints-cuda.txt ./model ".[results]" "jax[cuda12]" && \
+        --constraint constraints.txt --constraint constraints-cuda.txt ./model ".[evaluate]" "jax[cuda12]" && \
     pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
 
 FROM ${PYTHON_IMAGE} AS packages

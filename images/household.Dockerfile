@@ -13,7 +13,7 @@ COPY simulator/pyproject.toml simulator/
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src simulator/src && touch README.md && \
     python3 -m venv --without-pip /opt/b1k && \
-    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ./simulator ".[dataset,train,results]" && \
+    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ./simulator ".[dataset,train,evaluate]" && \
     pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior household
 
 FROM ${PYTHON_IMAGE} AS wheels

@@ -11,7 +11,7 @@ COPY model/pyproject.toml model/
 RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src && touch README.md && \
     python3 -m venv --without-pip /opt/b1k && \
-    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ".[dataset,browser]" && \
+    pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ".[dataset,results]" && \
     pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
 
 FROM ${PYTHON_IMAGE} AS wheels
