@@ -21,9 +21,9 @@ class Config:
     image_size: int = 56
     """Height and width of the cameras' pictures in pixels."""
     edition: Edition = DEFAULT_EDITION
-    """Edition of the challenge whose layout they have."""
+    """Edition of the challenge, which decides the layout of the demonstrations."""
     seed: int = 0
-    """Seed of the disturbances that experts correct."""
+    """Seed of all that is random; of the demonstrations, the disturbances that experts correct."""
     processes: int = field(default=2, metadata=OPERATIONAL)
     """Processes that collect in parallel."""
 
