@@ -255,11 +255,17 @@ def test_no_secret_and_no_registry_in_the_image(
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest run of the whole pipeline, on this machine."""
+    """The smallest run of the whole pipeline, on this machine.
+
+    The demonstrations belong to the user of the images, as on a cluster's volume: others may not read them.
+    """
     folder = tmp_path_factory.mktemp("demo") / "workspace"
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     words = ["demo", "--profile", "smoke", "--episodes", "4", "--workspace", str(folder)]
     call(sys.executable, "-m", "pipelines.cli", *words, env=environment)
+    for top in (folder / "demonstrations", folder / "remote"):
+        for path in (top, *top.rglob("*")):
+            os.lchown(path, USER, USER)
     return folder
 
 
