@@ -33,7 +33,7 @@ DEBIAN, PYTHON = "bookworm", "3.11"
 BASE = f"localhost/b1k/python:{PYTHON}-{DEBIAN}"
 IMAGES = {stage: step.image for stage, step in load_profile("laptop").steps.items()}
 # whose artifacts do not depend on the machine, nor on what is in the workspace
-SAME = {"settings", "dataset", "prepare", "statistics", "plan", "group", "leaderboard"}
+SAME = {"settings", "dataset", "prepare", "statistics", "group", "leaderboard"}
 # what a stage writes that tells when and where it ran
 DATED = {"lineage.json", "summary.html", "report/index.html", "submission"}
 NETWORK = {"index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "default-timeout"}
@@ -285,6 +285,8 @@ def executor_input(stage: str, statement: Path) -> str:
     elif stage == "news":
         source = {name: config[name] for name in ("repository", "revision", "path", "remote")}
         parameters = {"sections": stage, "profile": {stage: source}}
+    elif stage == "collect":
+        parameters = {"sections": stage, "profile": {stage: {**config, "repository": "/workspace/new"}}}
     else:
         config.pop("champion", None)  # the folder on the host
         parameters = {"sections": stage, "profile": {stage: config}}
