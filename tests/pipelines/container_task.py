@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components.runtime.declaration import Declaration
 from components.settings.sections import PIPELINES, Section
+from pipelines.definitions.applying import apply_profile
 from pipelines.definitions.compiling import BUILDERS
 from pipelines.definitions.profiles.profile import Profile
 
@@ -87,6 +88,6 @@ def build(profile: Profile) -> dsl.graph_component.GraphComponent:
     @dsl.pipeline(name="one")
     def one(settings: dict = {}) -> None:  # noqa: B006 - the default goes into the IR
         task = look(settings=settings).set_env_variable("GIVEN", "by the pipeline")
-        profile.apply(task, "plan", "Look")
+        apply_profile(profile, task, "plan", "Look")
 
     return one
