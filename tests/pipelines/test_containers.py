@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from components.demonstrations.repository import version_dataset
+from components.collect.config import Config, Inputs
+from components.collect.stage import STAGE
 from components.errors import UserError
 from components.settings.checks import Arguments
 from components.settings.sections import PIPELINES
@@ -25,7 +26,6 @@ from pipelines.definitions.profiles import load_profile
 from pipelines.local import containers
 from pipelines.local import run as local
 from pipelines.local.records import load_runs
-from pipelines.tools import demo
 from pipelines.tools import lineage as provenance
 
 # DVC, which versions the demonstrations
@@ -271,9 +271,10 @@ def test_a_missing_image_is_told_before_anything_starts(places: tuple[Path, list
 def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A repository with demonstrations and its DVC remote, both outside of the workspace."""
     home = tmp_path_factory.mktemp("demonstrations")
-    options = demo.Options(workspace=home, profile="smoke", episodes=4)
-    assert demo.collect(options, load_profile("smoke"), home / "repository" / "data") == 0
-    version_dataset(home / "repository", "data", home / "remote", "four episodes per task")
+    size = load_profile("smoke").values.settings["plan"]["image_size"]
+    tasks = ("turning_on_radio", "picking_up_trash")
+    config = Config(str(home / "repository"), tasks, episodes=4, image_size=size)
+    STAGE.execute(config, Inputs(), home / "workspace")
     return home / "repository", home / "remote"
 
 
