@@ -42,6 +42,8 @@ class Config:
 
     draws: int = 100
     """Evaluations with other durations and crashes, of each kind."""
+    seed: int = 1000
+    """Seed of the first. The constants of `components.evaluation.schedule` were chosen with 0 to 99."""
     steps_per_second: float = 15.0
     """Control steps of one environment per second."""
     startup: float = 240.0
@@ -228,7 +230,9 @@ def _row(config: Config, year: str, workers: int, rules: Rules, *, early: bool, 
         return 1.0 + config.slowdown * (together - 1)
 
     draws = config.draws if early or crashes else 1
-    cases = [make_case(year, config, early=early, crashes=crashes, seed=seed) for seed in range(draws)]
+    cases = [
+        make_case(year, config, early=early, crashes=crashes, seed=config.seed + i) for i in range(draws)
+    ]
     count = len(cases[0].expected) * INSTANCES
     ends: dict[str, list[tuple[float, float, int]]] = {}
     for case in cases:
