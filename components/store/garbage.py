@@ -1,4 +1,4 @@
-"""Garbage of a workspace: artifacts that nothing needs any more, and what killed work left."""
+"""Garbage of a workspace: artifacts and kept intermediates that nothing needs, and what killed work left."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _MARGIN = 60.0
 
 @dataclass(frozen=True)
 class Garbage:
-    """One folder that nothing needs."""
+    """One folder or file that nothing needs."""
 
     path: Path
     size: int
@@ -148,19 +148,28 @@ def _wanted(workspace: Path, entries: dict[Path, _Entry], since: float, champion
 
 
 def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:
-    """Folders of killed work, and copied columns of datasets that go or are gone.
+    """What is no artifact: folders of killed work, copied columns of datasets that go or are gone, records of
+    runs' tasks, and kept sums of statistics.
 
     `digests` are the beginnings of the digests of artifacts that stay, which name their columns.
     """
-    killed = [path for path in workspace.glob("artifacts/*/*") if is_leftover(path)]
-    columns = [path for path in workspace.glob("columns/*") if path.name not in digests]
-    for path in (*killed, *columns):
-        if not path.is_dir() or is_held(_lock(path)):
-            continue
-        size, changed = _measure(path)
-        if changed < since or path.suffix == _REMOVED:
-            reason = "left by killed work" if path in killed else "copied columns of a dataset that is gone"
-            yield Garbage(path, size, reason)
+    killed = (path for path in workspace.glob("artifacts/*/*") if is_leftover(path))
+    columns = (path for path in workspace.glob("columns/*") if path.name not in digests)
+    folders = (
+        *((path, "left by killed work") for path in killed),
+        *((path, "copied columns of a dataset that is gone") for path in columns),
+        *((path, "records of a run that no message was made from") for path in workspace.glob("outcomes/*")),
+    )
+    sums = sorted(path for kind in ("keys", "sums") for path in workspace.glob(f"statistics/task-*.{kind}"))
+    found = [
+        *((path, reason) for path, reason in folders if path.is_dir()),
+        *((path, "sums of demonstrations that no statistics read") for path in sums),
+    ]
+    for path, reason in found:
+        if not is_held(_lock(path)):
+            size, changed = _measure(path)
+            if changed < since or path.suffix == _REMOVED:
+                yield Garbage(path, size, reason)
 
 
 def _lock(path: Path) -> Path:
@@ -169,25 +178,29 @@ def _lock(path: Path) -> Path:
 
 
 def _remove(path: Path, since: float) -> bool:
-    """Remove a folder, unless it is in use or was used since a time."""
+    """Remove a folder or file, unless it is in use or was used since a time."""
     lock = _lock(path)
     aside = path.with_name(f".{lock.stem}{_REMOVED}")
     with exclusive(lock, None) as is_free:
-        if not is_free or not path.is_dir() or (path != aside and path.stat().st_mtime >= since):
+        if not is_free or not path.exists() or (path != aside and path.stat().st_mtime >= since):
             return False
-        if path != aside:
-            shutil.rmtree(aside, ignore_errors=True)  # of a removal that was killed
-            path.rename(aside)
-            sync(path.parent)
-        shutil.rmtree(aside)
+        if path.is_file():
+            path.unlink()
+        else:
+            if path != aside:
+                shutil.rmtree(aside, ignore_errors=True)  # of a removal that was killed
+                path.rename(aside)
+                sync(path.parent)
+            shutil.rmtree(aside)
         lock.unlink()
     return True
 
 
-def _measure(folder: Path) -> tuple[int, float]:
-    """Bytes of a folder's files, and the last time at which something in it changed."""
-    size, changed = 0, folder.stat().st_mtime
-    for parent, folders, names in os.walk(folder):
+def _measure(place: Path) -> tuple[int, float]:
+    """Bytes of a file or of a folder's files, and the last time at which something in it changed."""
+    status = place.stat()
+    size, changed = status.st_size if place.is_file() else 0, status.st_mtime
+    for parent, folders, names in os.walk(place):
         for name in (*folders, *names):
             with suppress(FileNotFoundError):  # somebody removes it now
                 status = os.lstat(os.path.join(parent, name))

@@ -19,8 +19,8 @@ from pipelines.cluster.server import Server
 
 @dataclass(frozen=True)
 class Options:
-    """Remove what nothing needs any more: old artifacts, leftovers of killed work, columns of removed data.
-    Without --delete it only lists them.
+    """Remove what nothing needs any more: old artifacts, leftovers of killed work, columns of removed data,
+    sums of demonstrations, and records of runs. Without --delete it only lists them.
     """
 
     workspace: Path = Path("workspace")

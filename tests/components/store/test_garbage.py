@@ -4,11 +4,14 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from components.errors import UserError
+from components.runtime.outcomes import recorder
+from components.statistics.reading import Cache, Sums
 from components.store.artifact import Artifact
 from components.store.garbage import Survey, remove, survey
 from components.store.lineage import Dependency, verify
@@ -137,6 +140,31 @@ def test_columns_go_with_their_dataset(make, tmp_path: Path) -> None:
     assert _goes(tmp_path) == {gone.path, *folders[1:]}
     list(remove(_survey(tmp_path)))
     assert sorted(p.name for p in (tmp_path / "columns").iterdir()) == [folders[0].name]
+
+
+def test_sums_of_statistics_go_when_they_were_not_read_for_long(make, tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    kept = Cache(tmp_path / "statistics", "0123456789ab")
+    for task, key in ((0, "a"), (0, "b"), (1, "a")):
+        kept.keep(task, replace(Sums.empty(absolute=False), episodes=frozenset(key)), absolute=False)
+    _age(tmp_path / "statistics", OLD)
+    assert kept.find(0, frozenset("ac"), absolute=False).episodes == frozenset("a")
+    gone = _goes(tmp_path)
+    assert len(gone) == 4
+    assert all(ok for _, ok in remove(_survey(tmp_path)))
+    assert _goes(tmp_path) == set()
+    assert [kept.find(0, frozenset(key), absolute=False).episodes for key in "ab"] == [frozenset("a"), set()]
+    assert len(list((tmp_path / "statistics").iterdir())) == 2
+
+
+def test_records_of_runs_that_told_nobody_go(make, tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    for run in ("old", "new"):
+        recorder(tmp_path, run, "train", "")(1, "no memory")
+    _age(tmp_path / "outcomes" / "old", 31)
+    assert _goes(tmp_path) == {tmp_path / "outcomes" / "old"}
+    list(remove(_survey(tmp_path)))
+    assert [path.name for path in (tmp_path / "outcomes").iterdir()] == ["new"]
 
 
 def test_damaged_lineage_of_what_is_needed_stops_it(make, tmp_path: Path) -> None:
