@@ -1,6 +1,6 @@
 """What a folder holds: leaderboards, runs of this machine, and evaluations that are being done."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from components.leaderboard.report_data import read_json
 from components.store.artifact import LINEAGE, is_artifact
 from components.store.champion import CHAMPION
 from components.store.lineage import UNREADABLE, Node
+from components.store.making import CONTENT
 
 _DEPTH = 4
 """Folders below the root in which leaderboards are looked for."""
@@ -128,18 +129,14 @@ def running(root: Path) -> list[Running]:
     """Evaluations in progress, from what their workers have finished."""
     found = []
     for folder in sorted(root.glob("artifacts/evaluate/*.partial")):
-        done: Counter[tuple[str, str, str]] = Counter()
-        total: Counter[tuple[str, str, str]] = Counter()
-        for path in folder.glob("rollouts/*/*/*/*.json"):
-            value = read_json(path)
-            q = value.get("q_score", {}).get("final")
+        scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+        for path in folder.glob(f"{CONTENT}/rollouts/*/*/[!.]*/*_*.json"):
+            q = read_json(path).get("q_score", {}).get("final")
             if isinstance(q, int | float):
                 policy, split = path.parts[-4], path.parts[-3]
-                key = policy, split, path.stem.rsplit("_", 2)[0]
-                done[key] += 1
-                total[key] += q  # type: ignore[assignment]
-        counts = tuple((*key, done[key], total[key] / done[key]) for key in sorted(done))
-        found.append(Running(folder.name.removesuffix(".partial"), counts))
+                scores[policy, split, path.stem.rsplit("_", 2)[0]].append(q)
+        counts = tuple((*key, len(qs), sum(qs) / len(qs)) for key, qs in sorted(scores.items()))
+        found.append(Running(folder.stem, counts))
     return found
 
 

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.faults import Bench, job
 from components.errors import UserError
 from components.evaluation.rollouts import ROLLOUTS, load, save
 from components.leaderboard.config import Config, Inputs
@@ -279,22 +280,20 @@ def test_two_leaderboards_are_compared(factory, board, server):
     assert server.get("/script/pairs.js").status == 200
 
 
-def test_a_running_evaluation(board, server):
-    folder = (
-        board.workspace
-        / "artifacts"
-        / "evaluate"
-        / "abc.partial"
-        / "rollouts"
-        / "common"
-        / "reported"
-        / "json"
-    )
-    write_atomic(folder / f"{TASKS[0]}_301_0.json", json.dumps({"q_score": {"final": 0.25}}))
-    (folder / "torn_302_0.json").write_text("{")
+def test_a_running_evaluation(board, server, tmp_path):
+    bench = Bench(tmp_path / "bench")
+    bench.prepare({}, q=0.25)
+    bench.run([job([1, 2])])
+    for path in bench.results():  # a worker that was killed while it put a result in place
+        if path.stem.endswith("_302_0"):
+            path.parent.rename(path.parent.with_name(f".{path.parent.name}.0-abc.partial"))
+    folder = board.workspace / "artifacts" / "evaluate"
+    write_atomic(bench.file(303).parent.with_name("torn_303_0") / "torn_303_0.json", "{")
+    shutil.move(bench.output, folder / "abc.partial")
     page = server.get("/live").content.decode()
-    assert "Worker abc" in page
-    assert "0.250" in page
+    shutil.rmtree(folder / "abc.partial")
+    assert "Evaluation abc" in page
+    assert '<td class="num">1</td><td class="num">0.250</td>' in page
     assert "torn" not in page
 
 
