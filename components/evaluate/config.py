@@ -71,7 +71,7 @@ class Config:
 
     results: str = field(default="", metadata=OPERATIONAL)
     """Where finished rollouts are copied to as they finish: s3://BUCKET/PREFIX, or a folder. They are in the
-    workspace anyway."""
+    workspace anyway; those of an evaluation that was finished before this was given are there alone."""
 
     def __post_init__(self) -> None:
         require((self.worker >= 0, f"worker is {self.worker}; expected 0 or more"))

@@ -10,6 +10,7 @@ import queue
 import shutil
 import sys
 import threading
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from http import HTTPStatus
@@ -47,6 +48,8 @@ class Folder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._me = uuid.uuid4().hex[:12]
+        """In names of files that are not whole: two workers may copy the same rollout at the same time."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,7 +59,7 @@ class Folder:
         """Copy, and read back what was written."""
         target = self._folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.partial")
+        aside = target.with_name(f".{target.name}.{self._me}.partial")
         shutil.copyfile(source, aside)
         sync(aside)
         if sha256_file(aside) != sha256_file(source):

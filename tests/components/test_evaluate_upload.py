@@ -7,6 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
@@ -162,6 +163,18 @@ def test_a_folder(tmp_path):
             uploads.add(one, tmp_path / "content")
     found = {path.relative_to(tmp_path / "to").as_posix(): path for path in (tmp_path / "to").rglob("*.*")}
     assert {f"run/{name}": path.read_bytes() for name, path in found.items()} == expected(rollouts)
+
+
+def test_two_workers_copy_the_same_rollout_at_the_same_time(tmp_path):
+    one = rollout(tmp_path / "content", 1, size=2 * 2**20)
+
+    def copy(number: int) -> None:
+        Uploads(Folder(tmp_path / "to"), "f00d", tmp_path / "sent" / str(number)).complete([one])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(copy, range(40))) == [None] * 40
+    found = {path.relative_to(tmp_path / "to").as_posix(): path for path in (tmp_path / "to").rglob("*.*")}
+    assert {f"run/{name}": path.read_bytes() for name, path in found.items()} == expected([one])
 
 
 @pytest.mark.parametrize(
