@@ -19,6 +19,7 @@ from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -249,7 +250,8 @@ class _Browser:
         except (ValueError, KeyError, TypeError) as error:
             raise HTTPException(400, f"not a label: {error}") from error
         try:
-            self._labels_of(request).add([label])
+            # in a thread, as other readers would wait for the disk
+            await run_in_threadpool(lambda: self._labels_of(request).add([label]))
         except OSError as error:
             raise HTTPException(503, f"labels cannot be written: {error.strerror}") from error
         return JSONResponse({"who": label.who, "causes": label.causes, "note": label.note}, headers=_SAFE)
