@@ -1,4 +1,4 @@
-"""Rollouts: the results that evaluators write as JSON, and the list that a worker writes for later stages."""
+"""Rollouts: the results that evaluators write as JSON, and the list of an evaluation for later stages."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from components.evaluation import records
 from components.evaluation.plan import Split
 
 ROLLOUTS = "rollouts.json"
-"""In a worker's artifact: its prescribed rollouts."""
+"""In an evaluation's artifact: its prescribed rollouts."""
 EPISODES = "episodes.json"
 """In a leaderboard's artifact: all rollouts that it was made from."""
 _NAMED = {"task", "instance_id", "rollout_id", "steps", "success"}
@@ -152,7 +152,7 @@ class Rollout:
     attempts: int
     """How often it was started."""
     json: str | None = None
-    """Path of the evaluator's JSON in the worker's artifact; None where it never finished."""
+    """Path of the evaluator's JSON in the evaluation's artifact; None where it never finished."""
     video: str | None = None
     outcome: Outcome | None = None
     folder: str = ""
@@ -160,7 +160,7 @@ class Rollout:
     reruns: tuple[str, ...] = ()
     """Why it was started again, or given up: how each of its earlier starts ended."""
     trace: str | None = None
-    """Path of its trace in the worker's artifact; None where nothing is known of its course."""
+    """Path of its trace in the evaluation's artifact; None where nothing is known of its course."""
 
     @property
     def name(self) -> str:

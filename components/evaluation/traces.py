@@ -1,6 +1,6 @@
 """Traces of rollouts: what the policy predicted and did, and which parts of the goal held, step by step.
 
-`traces/TASK_INSTANCE_ROLLOUT.jsonl` lies beside the evaluator's JSON. Each line is one record: a call of the
+`TASK_INSTANCE_ROLLOUT.jsonl` lies beside the evaluator's JSON. Each line is one record: a call of the
 network whose predicted or voted stage changed, an application of a rule, a change of a goal predicate, or the
 number of control steps.
 """
