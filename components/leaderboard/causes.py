@@ -3,10 +3,8 @@
 A guess is for sorting the videos until somebody has watched them; it is always shown as a guess.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from components.evaluation.rollouts import Rollout
@@ -59,23 +57,26 @@ def catalogue() -> list[dict[str, str]]:
     return [asdict(cause) for cause in CAUSES]
 
 
-def moved(rollout: Rollout) -> Mapping[str, float] | None:
-    """Paths of base and hands in metres, from the evaluator's JSON; None where it cannot be read."""
-    value = _result(rollout).get("agent_distance")
+def moved(document: Mapping[str, Any]) -> Mapping[str, float] | None:
+    """Paths of base and hands in metres, from the evaluator's JSON; None where it does not tell."""
+    value = document.get("agent_distance")
     try:
         return {name: float(value[name]) for name in ("base", "left", "right")} if value else None
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def guess(rollout: Rollout, trace: Trace | None) -> Guess | None:
-    """A first guess why a finished rollout failed; None for a success, or where no rule applies."""
+def guess(rollout: Rollout, document: Mapping[str, Any], trace: Trace | None) -> Guess | None:
+    """A first guess why a finished rollout failed, from what the evaluator and the policy left.
+
+    None for a success, or where no rule applies.
+    """
     if rollout.outcome is None or rollout.success:
         return None
-    said = str(_result(rollout).get("failure_reason", ""))
+    said = str(document.get("failure_reason", ""))
     if "fell" in said or "fall" in said:
         return Guess("fell", f"the evaluator says {said}")
-    distances = moved(rollout)
+    distances = moved(document)
     if distances is not None and max(distances.values()) < _STILL:
         return Guess("confusion", "never moved")
     return None if trace is None else _by_trace(trace)
@@ -98,12 +99,3 @@ def _by_trace(trace: Trace) -> Guess | None:
     if trace.steps and last <= (1 - _QUIET) * trace.steps:
         return Guess("unknown", f"timed out without progress after step {last}")
     return None
-
-
-def _result(rollout: Rollout) -> dict[str, Any]:
-    """The evaluator's JSON; empty where it cannot be read."""
-    try:
-        value = json.loads(Path(rollout.folder, str(rollout.json)).read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

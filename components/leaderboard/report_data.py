@@ -61,8 +61,11 @@ def collect(
     names = list(table)
     policies = sorted({one.key.policy for one in rollouts}, key=policy_order)
     filmed = {clip.rollout.key for clip in clips}
-    moved = [causes.moved(one) for one in rollouts]
-    guesses = {place: causes.guess(one, traces.get(place)) for place, one in enumerate(rollouts)}
+    documents = [read_json(Path(one.folder, str(one.json))) for one in rollouts]
+    moved = list(map(causes.moved, documents))
+    guesses = {
+        place: causes.guess(one, documents[place], traces.get(place)) for place, one in enumerate(rollouts)
+    }
     return {
         "hz": CONTROL_HZ,
         "tasks": [_task(name, scores) for name in names],
