@@ -16,8 +16,8 @@ _OFTEN = 2
 _URGENT = 1.1
 """A job is helped before others are begun if it would take so many times as long as all that is left takes
 all workers. With values from 0.8 to 1.5, the ratios of `benchmarks.schedule` (random durations, one
-environment) differ by 0.02 at most for 500 rollouts on 20 workers and 1000 on 64. For 500 on 64 they grow from
-1.12 to 1.22, and with crashes from 1.15 to 1.25."""
+environment) differ by 0.02 at most for 500 rollouts on 20 workers and 1000 on 64. For 500 on 64 they grow
+from 1.12 to 1.22, and with crashes from 1.15 to 1.25."""
 
 
 @dataclass(frozen=True)
