@@ -74,8 +74,9 @@ def unread(root: Path, found: list[Board]) -> list[str]:
 
 
 def _leaderboards(folder: Path, depth: int = 0) -> Iterator[Path]:
-    if (folder / SCORES).is_file() and is_artifact(folder):
-        yield folder
+    if is_artifact(folder):  # inside of which is no other one
+        if (folder / SCORES).is_file():
+            yield folder
     elif depth <= _DEPTH:
         try:
             inside = sorted(folder.iterdir())
