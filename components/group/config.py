@@ -38,7 +38,7 @@ class Inputs:
     """What grouping reads."""
 
     rollouts: tuple[Artifact, ...]
-    """Evaluations of the common policy, one per worker."""
+    """Evaluations of the common policy; all workers of one give the same artifact."""
 
 
 DECLARATION = Declaration(

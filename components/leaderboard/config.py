@@ -66,7 +66,7 @@ class Inputs:
     plan: Artifact
     """The plan of the reported evaluation; its policies' training curves are shown."""
     evaluations: tuple[Artifact, ...]
-    """Its evaluations, one per worker."""
+    """Its evaluations; all workers of one give the same artifact."""
     validation: tuple[Artifact, ...] = ()
     """Earlier evaluations with the common policy's validation."""
 
