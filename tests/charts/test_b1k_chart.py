@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import jsonschema
 import kubernetes_validate
@@ -525,11 +526,24 @@ def test_the_policy_server_reads_the_workspace_and_cannot_write_it(render):
 
 
 def test_of_the_workspace_the_results_browser_can_write_labels_alone(render):
-    (container,) = pods(render(SERVICES))["b1k-reports"]["containers"]
+    spec = pods(render(SERVICES))["b1k-reports"]
+    (container,), (before,) = spec["containers"], spec["initContainers"]
     whole, labels = container["volumeMounts"]
     assert (whole["mountPath"], whole["readOnly"]) == ("/workspace", True)
     assert (labels["mountPath"], labels["subPath"]) == ("/workspace/labels", "labels")
+    assert before["command"][0] == "mkdir"
+    assert before["command"][-1] == labels["mountPath"], "the kubelet's would be root's"
     assert "--user-header=X-Forwarded-User" in container["args"]
+
+
+def test_the_services_are_tested_where_nobody_has_to_log_in(render):
+    probed = {
+        container["readinessProbe"]["httpGet"]["path"]
+        for name in ("b1k-reports", "b1k-policy")
+        for container in pods(render(SERVICES))[name]["containers"]
+    }
+    (tester,) = pods(render(SERVICES))["b1k-test-services"]["containers"]
+    assert {urlsplit(address).path for address in tester["args"][1:]} == probed == {"/healthz"}
 
 
 def test_services_select_their_pods_and_ports(render):
