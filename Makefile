@@ -41,7 +41,7 @@ test-browser: install ## Open the report in Chromium (Debian: apt-get install ch
 	@command -v chromium >/dev/null || { echo "test-browser needs Chromium: apt-get install --no-install-recommends chromium"; exit 2; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
-test-cluster: install ## Try chart, doctor and all CPU stages on the cluster of the kubeconfig (15 minutes)
+test-cluster: install ## Try chart, doctor and all CPU stages on the cluster of the kubeconfig (20 minutes)
 	$(BIN)/python -m pytest -m cluster -rs -s
 
 check: install ## Check style and types

@@ -28,8 +28,8 @@ class Pipeline:
     """Which pipeline, and how large."""
 
     profile: str = "h200x8"
-    """How large, and what the steps need of the cluster: h200x8, one_gpu, cluster_small, laptop or
-    smoke."""
+    """How large, and what the steps need of the cluster: h200x8, h200x8_2026, one_gpu, cluster_small,
+    laptop or smoke."""
     pipeline: str = "train_and_evaluate"
     """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     registry: str = ""

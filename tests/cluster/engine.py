@@ -30,7 +30,7 @@ for pid in filter(str.isdigit, os.listdir("/proc")):
         print("killing", pid)
         os.kill(int(pid), 9)
 """
-WORKS = {"train": "training common", "evaluate": "rollouts of worker"}
+WORKS = {"train": "training common", "evaluate": "rollouts, as"}
 """What a stage writes when its work has begun."""
 
 

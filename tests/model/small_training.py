@@ -12,12 +12,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 
+from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.correlation import REAL
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.layout import CAMERAS
 from pi_behavior.statistics import Statistics
+from pi_behavior.tensors import flat_parameters
 from pi_behavior.training import sharding
 from pi_behavior.training.config import LearningRate, TrainConfig
 from pi_behavior.training.errors import PreemptedError
@@ -50,6 +53,10 @@ TRAIN = TrainConfig(
 )
 
 
+class CrashError(Exception):
+    """A crash in the middle."""
+
+
 def statistics() -> Statistics:
     ones, zeros = np.ones(23, np.float32), np.zeros(23, np.float32)
     return Statistics(
@@ -67,6 +74,11 @@ def statistics() -> Statistics:
         action_step_q99=np.ones((30, 23), np.float32),
         correlation_cholesky=np.eye(len(REAL), dtype=np.float32),
     )
+
+
+def parameters(path: Path) -> dict[str, np.ndarray]:
+    loaded = checkpoint.load(path)
+    return {k: np.asarray(v) for k, v in flat_parameters(nnx.state(loaded.model)).items()}
 
 
 def batches(start: int, size: int = 4) -> Iterator[Batch]:

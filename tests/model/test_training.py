@@ -17,7 +17,6 @@ from flax import nnx
 from pi_behavior import checkpoint
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.network import PiBehavior
-from pi_behavior.tensors import flat_parameters
 from pi_behavior.training.errors import NonFiniteError
 from pi_behavior.training.hooks import JsonLines
 from pi_behavior.training.loop import train
@@ -29,15 +28,7 @@ _spec = importlib.util.spec_from_file_location(
 small = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(small)
 MODEL, TRAIN, batches, statistics = small.MODEL, small.TRAIN, small.batches, small.statistics
-
-
-def parameters(path: Path) -> dict[str, np.ndarray]:
-    loaded = checkpoint.load(path)
-    return {k: np.asarray(v) for k, v in flat_parameters(nnx.state(loaded.model)).items()}
-
-
-class CrashError(Exception):
-    """A crash in the middle."""
+CrashError, parameters = small.CrashError, small.parameters
 
 
 def stop_at(step: int):  # type: ignore[no-untyped-def]

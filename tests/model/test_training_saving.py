@@ -15,11 +15,8 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from pi_behavior import checkpoint
 from pi_behavior.files import NoSpaceError
-from pi_behavior.tensors import flat_parameters
 from pi_behavior.training import saving
 from pi_behavior.training.errors import NonFiniteError, PreemptedError
 from pi_behavior.training.loop import train
@@ -30,22 +27,14 @@ _spec = importlib.util.spec_from_file_location(
 small = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(small)
 MODEL, TRAIN, batches, statistics = small.MODEL, small.TRAIN, small.batches, small.statistics
+CrashError, parameters = small.CrashError, small.parameters
 SCRIPT = [sys.executable, small.__file__]
 LONGER = dataclasses.replace(TRAIN, steps=8, save_every=2)
-
-
-def parameters(path: Path) -> dict[str, np.ndarray]:
-    loaded = checkpoint.load(path)
-    return {k: np.asarray(v) for k, v in flat_parameters(nnx.state(loaded.model)).items()}
 
 
 def equal(one: Path, other: Path) -> bool:
     a, b = parameters(one / "checkpoint"), parameters(other / "checkpoint")
     return all(np.array_equal(a[name], b[name]) for name in a)
-
-
-class CrashError(Exception):
-    """A crash in the middle."""
 
 
 def run_until(work: Path, step: int, config=LONGER) -> None:

@@ -3,8 +3,8 @@
 Submit with `b1k pipeline submit --profile h200x8 --registry registry.example.org/robots`.
 
 Hardware: one node with 8 H200, 16 GPUs of the RTX kind (`RTX_PRODUCTS`), shared volumes as in `charts/b1k`.
-Expected: 51 hours of training by `b1k train --plan` (the report's took 15 days), a day of evaluation. Not run
-yet.
+Not run yet. Expected for the common policy: 51 hours by `b1k train --plan`, 127 by `b1k estimate`, which
+assumes the pace of the report's (15 days, with more samples). Evaluation: 75 hours by `b1k estimate`.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 The initial checkpoint is made with `b1k checkpoint import SOURCE OUT --edition 2026`.
 
-Expected: about 15 days of training, a day of evaluation. Not run yet.
+Not run yet; expected to take as long as `h200x8`.
 """
 
 import dataclasses
