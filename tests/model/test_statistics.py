@@ -18,7 +18,13 @@ from pi_behavior.accumulators import (
     QuantileHistogram,
     delta_chunks,
 )
-from pi_behavior.correlation import correction_matrix, correlation_matrix, pad_correlation, shrunk_covariance
+from pi_behavior.correlation import (
+    EPSILON,
+    correction_matrix,
+    correlation_matrix,
+    pad_correlation,
+    shrunk_covariance,
+)
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import DELTA_DIMS
 from pi_behavior.moments import ChunkMoments, ExactSum
@@ -331,7 +337,7 @@ def test_quantiles_become_minus_one_and_one(statistics, chunk) -> None:
     assert np.abs(normalised).max() <= 1.0 + 1e-6
     np.testing.assert_array_equal(normalised[..., 6], -1.0)
     np.testing.assert_allclose(
-        statistics.unnormalise_quantiles(normalised), np.clip(chunk, low, high), atol=2e-6
+        (normalised + 1) / 2 * (high - low) + low, np.clip(chunk, low, high), atol=2e-6
     )
     wide = np.setdiff1d(np.arange(23), [6])
     ends = statistics.normalise_quantiles(np.stack([low, high]))
@@ -389,7 +395,8 @@ def test_inverses(statistics, chunk, state) -> None:
     # relative to the size of what was normalised: a narrow dimension makes large numbers
     restored = statistics.unnormalise_actions(statistics.normalise_actions(delta))
     np.testing.assert_allclose(restored, delta, atol=1e-5)
-    restored = statistics.unnormalise_state(statistics.normalise_state(state))
+    normalised = statistics.normalise_state(state)
+    restored = normalised * (statistics.state_std + EPSILON) + statistics.state_mean
     np.testing.assert_allclose(restored, state, atol=1e-5)
     saved = statistics.normalise_initial(chunk[:, :4], state)
     np.testing.assert_array_equal(saved, statistics.normalise_actions(delta)[:, :4])

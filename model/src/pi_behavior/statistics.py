@@ -92,10 +92,6 @@ class Statistics:
         """Scale states to zero mean and unit variance."""
         return _float32((state - self.state_mean) / (self.state_std + EPSILON))
 
-    def unnormalise_state(self, state: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 23"]:
-        """Invert `normalise_state`."""
-        return _float32(state * (self.state_std + EPSILON) + self.state_mean)
-
     def delta(
         self, actions: Float[np.ndarray, "*b k 23"], state: Float[np.ndarray, "*b 23"]
     ) -> Float32[np.ndarray, "*b k 23"]:
@@ -134,16 +130,8 @@ class Statistics:
         section 4.7). A constant dimension becomes -1.
         """
         clipped = np.clip(delta, self.action_q01, self.action_q99)
-        return _float32(2.0 * (clipped - self.action_q01) / self._quantile_range() - 1.0)
-
-    def unnormalise_quantiles(
-        self, normalised: Float[np.ndarray, "*b k 23"]
-    ) -> Float32[np.ndarray, "*b k 23"]:
-        """Invert `normalise_quantiles`, up to clipping."""
-        return _float32((normalised + 1.0) / 2.0 * self._quantile_range() + self.action_q01)
-
-    def _quantile_range(self) -> Vector:
-        return np.maximum(self.action_q99 - self.action_q01, np.float32(EPSILON))
+        width = np.maximum(self.action_q99 - self.action_q01, np.float32(EPSILON))
+        return _float32(2.0 * (clipped - self.action_q01) / width - 1.0)
 
     def normalise_initial(
         self, saved: Float[np.ndarray, "*b k 23"], state: Float[np.ndarray, "*b 23"]

@@ -29,7 +29,6 @@ from pi_behavior.lbm.clip_files import (
     HEAD_WIDTH,
     WEIGHTS,
     published_heads,
-    read_clip,
     read_tensors,
     tensor_metadata,
 )
@@ -149,20 +148,6 @@ def export_lerobot(path: Path, out: Path) -> None:
     write_processors(aside, config, files.ranges, clip)
     os.sync()
     aside.rename(out)
-
-
-def initial_clip(folder: Path, config: LbmConfig) -> tuple[dict[str, np.ndarray], TextTokenizer]:
-    """CLIP's parameters by our dotted path, and its tokenizer, to start a training from.
-
-    Raises:
-        CheckpointError: weights or tokenizer are absent, or of another size.
-    """
-    tokenizer = TextTokenizer.load(folder, config.text.length)
-    if tokenizer.vocabulary != config.text.vocabulary:
-        raise CheckpointError(
-            f"the tokenizer in {folder} has {tokenizer.vocabulary} tokens; expected {config.text.vocabulary}"
-        )
-    return read_clip(folder, config), tokenizer
 
 
 def _tokenizer(source: Path, clip: Path | None, config: LbmConfig) -> TextTokenizer | None:
