@@ -22,12 +22,11 @@ import tyro
 
 from household import cli, robot
 from household.collect import CollectConfig, collect
-from household.dataset import known_tasks
 from household.episode import Style, record
 from household.experts import make_expert
 from household.instances import TEST_INSTANCES, TRAIN_INSTANCES, make_instance
 from household.simulation import Simulation
-from household.tasks import TASKS
+from household.tasks import TASKS, known_tasks
 from household.validity import problems
 
 REQUIRED = 0.95

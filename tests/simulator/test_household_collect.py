@@ -17,7 +17,8 @@ import pytest
 from components.dataset.checks import check_complete, check_dataset
 from household import cli, robot
 from household.collect import CollectConfig, collect
-from household.dataset import episode_index, video_key
+from household.dataset import episode_index
+from household.dataset_2025 import video_key
 from household.tasks import TASKS
 from pi_behavior.data.lerobot import LeRobotDataset
 

@@ -15,18 +15,17 @@ from typing import Annotated
 
 import tyro
 
-from household import cli, dataset, dataset_2026
-from household.dataset import known_tasks
+from household import cli, dataset_2025, dataset_2026
 from household.episode import Style, record
 from household.files import write_json
 from household.instances import TRAIN_INSTANCES
 from household.robot import Edition
 from household.simulation import Simulation
-from household.task import Task
-from household.tasks import TASKS
+from household.tasks import TASKS, known_tasks
 
 _ATTEMPTS = 5
 _DEMO_INSTANCES = 100
+_LAYOUTS = {"2025": dataset_2025, "2026": dataset_2026}
 _simulations: dict[str, Simulation] = {}
 
 
@@ -92,11 +91,12 @@ def collect(config: CollectConfig) -> dict[str, int]:
     _check_settings(config)
     for leftover in config.output.rglob(".*.partial.*"):  # of a process that was killed while writing
         leftover.unlink(missing_ok=True)
+    layout = _LAYOUTS[config.edition]
     jobs = [
         (task.name, instance)
         for task in tasks
         for instance in TRAIN_INSTANCES[: config.episodes]
-        if not _metainfo_path(config, task, instance).exists()
+        if not layout.metainfo_path(config.output, task, instance).exists()
     ]
     total = len(tasks) * config.episodes
     if jobs:
@@ -112,14 +112,7 @@ def collect(config: CollectConfig) -> dict[str, int]:
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    layout = dataset if config.edition == "2025" else dataset_2026
     return layout.write_meta(config.output, tasks, config.image_size)
-
-
-def _metainfo_path(config: CollectConfig, task: Task, instance: int) -> Path:
-    if config.edition == "2025":
-        return dataset.metainfo_path(config.output, dataset.episode_index(task, instance))
-    return dataset_2026.metainfo_path(config.output, task, instance)
 
 
 def _check_settings(config: CollectConfig) -> None:
@@ -156,8 +149,7 @@ def _collect_one(config: CollectConfig, task_name: str, instance: int) -> int:
             attempt=attempt,
         )
         if recording.success:
-            layout = dataset if config.edition == "2025" else dataset_2026
-            layout.write_episode(config.output, task, instance, recording)
+            _LAYOUTS[config.edition].write_episode(config.output, task, instance, recording)
             return len(recording.actions)
     raise RuntimeError(f"the expert failed {task_name}, instance {instance}, {_ATTEMPTS} times")
 

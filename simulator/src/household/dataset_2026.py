@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from household import robot
-from household.dataset import annotation, vector_statistics
+from household.dataset import annotation, episode_index, vector_columns, vector_statistics, video_feature
 from household.episode import Recording
 from household.files import write_atomically, write_json, write_json_lines
 from household.robot import FloatArray
@@ -43,19 +43,6 @@ def video_key(camera: str) -> str:
     return f"observation.rgb.{_LINKS[camera]}_camera_0"
 
 
-def raw_episode_id(task: Task, instance_id: int) -> int:
-    """The number that names an episode's task and instance.
-
-    Args:
-        task: the task.
-        instance_id: the instance, 1 to 200.
-
-    Returns:
-        task index * 10000 + instance * 10.
-    """
-    return task.index * 10_000 + instance_id * 10
-
-
 def metainfo_path(root: Path, task: Task, instance_id: int) -> Path:
     """What meta/ will say of an episode, which is written last: where it exists, the episode is whole.
 
@@ -67,7 +54,7 @@ def metainfo_path(root: Path, task: Task, instance_id: int) -> Path:
     Returns:
         Its path.
     """
-    name = f"episode_{raw_episode_id(task, instance_id):08d}.json"
+    name = f"episode_{episode_index(task, instance_id):08d}.json"
     return root / f"meta/episodes/chunk-{task.index:03d}" / name
 
 
@@ -80,7 +67,7 @@ def write_episode(root: Path, task: Task, instance_id: int, recording: Recording
         instance_id: the instance.
         recording: a successful recording with pictures.
     """
-    raw, file = raw_episode_id(task, instance_id), instance_id - 1
+    raw, file = episode_index(task, instance_id), instance_id - 1
     length = len(recording.actions)
     vectors = _vectors(recording)
     number = task.index * _PER_TASK + file
@@ -182,10 +169,7 @@ def _vectors(recording: Recording) -> dict[str, FloatArray]:
 
 
 def _table(vectors: dict[str, FloatArray], task: Task, number: int) -> pa.Table:
-    columns: dict[str, pa.Array] = {}
-    for name, values in vectors.items():
-        flat = pa.array(np.ascontiguousarray(values).reshape(-1), pa.float32())
-        columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    columns = vector_columns(vectors)
     frames = np.arange(len(vectors["action"]))
     last = frames == frames[-1]
     columns["next.reward"] = pa.array(last.astype(np.float32))
@@ -254,19 +238,5 @@ def _features(image_size: int) -> dict[str, Any]:
     }
     features |= {name: {"dtype": kind, "shape": [1], "names": None} for name, kind in kinds.items()}
     for camera in robot.CAMERAS:
-        features[video_key(camera)] = {
-            "dtype": "video",
-            "shape": [image_size, image_size, 3],
-            "names": ["height", "width", "channels"],
-            "info": {
-                "video.fps": robot.CONTROL_HZ,
-                "video.height": image_size,
-                "video.width": image_size,
-                "video.channels": 3,
-                "video.codec": "hevc",
-                "video.pix_fmt": "yuv420p",
-                "video.is_depth_map": False,
-                "has_audio": False,
-            },
-        }
+        features[video_key(camera)] = video_feature(image_size, colours="channels")
     return features

@@ -1,5 +1,7 @@
 """The tasks that the simulator has, as data."""
 
+from collections.abc import Iterable
+
 from household import furnishings as f
 from household import room
 from household.room import Zone
@@ -322,3 +324,22 @@ def task_named(name: str) -> Task:
     if name not in TASKS:
         raise ValueError(f"task {name!r} is not in the household simulator; it has {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def known_tasks(names: Iterable[str]) -> list[Task]:
+    """Look tasks up by name.
+
+    Args:
+        names: task names.
+
+    Returns:
+        The tasks, in the order given, each once.
+
+    Raises:
+        ValueError: a name that the simulator does not have, or no name.
+    """
+    chosen = list(dict.fromkeys(names))
+    unknown = [name for name in chosen if name not in TASKS]
+    if unknown or not chosen:
+        raise ValueError(f"tasks {unknown or chosen} are not in the simulator; it has {', '.join(TASKS)}")
+    return [TASKS[name] for name in chosen]
