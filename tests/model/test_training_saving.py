@@ -159,7 +159,9 @@ def test_a_run_continues_on_other_numbers_of_devices(tmp_path: Path) -> None:
         # few would show as 1e-3 almost everywhere
         difference = np.abs(moved[name] - one[name])
         assert difference.max() < 5e-4, name
-        assert np.mean(difference > 1e-5) < 2e-3, name
+        # A key's bias adds the same to all scores of a query, which softmax drops: its gradient is rounding
+        if not name.endswith("key_bias"):
+            assert np.mean(difference > 1e-5) < 2e-3, name
 
 
 @pytest.mark.slow
