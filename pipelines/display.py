@@ -109,7 +109,7 @@ def _state(node: Node) -> str:
 
 def _progress(node: Node) -> str:
     step = node.progress
-    words = [str(step["description"])]
+    words = [str(step["description"])] if step["description"] else []
     if step["total"]:
         filled = min(_BAR, round(_BAR * step["completed"] / step["total"]))
         words += ["━" * filled + "╌" * (_BAR - filled)]

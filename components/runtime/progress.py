@@ -4,16 +4,20 @@
 
     {"time": 1760000000.0, "task": "train", "description": "steps", "completed": 1, "total": 9, "left": 80.0,
      "note": ""}
+
+On Kubeflow, Argo names a file in `ARGO_PROGRESS_FILE`; the Workflow has what is in it, such as `120/900`.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO, TypeVar
@@ -29,10 +33,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from components.store.files import write_atomic
+
 T = TypeVar("T")
 
 EVENTS_VARIABLE = "B1K_EVENTS"
 TASK_VARIABLE = "B1K_TASK"
+ARGO_VARIABLE = "ARGO_PROGRESS_FILE"
 
 
 def append_json_line(path: Path, value: object) -> None:
@@ -151,6 +158,7 @@ class Progress:
     ) -> None:
         self._events = os.environ.get(EVENTS_VARIABLE)
         self._task = os.environ.get(TASK_VARIABLE, "")
+        self._argo = os.environ.get(ARGO_VARIABLE)
         self._stream = sys.stderr if stream is None else stream
         self._lock = threading.RLock()
         self._rich: RichProgress | None = None
@@ -190,6 +198,10 @@ class Progress:
         with self._lock:
             self._stream.write(task.line() + "\n")
             self._stream.flush()
+            if self._argo and task.total:
+                total = math.ceil(task.total)  # Argo takes whole numbers, and no more than all
+                with suppress(OSError):  # the work counts, not who is told of it
+                    write_atomic(Path(self._argo), f"{min(math.floor(task.completed), total)}/{total}\n")
 
     def _add_bar(self, description: str, total: float | None) -> TaskID | None:
         if not self._is_terminal:

@@ -101,7 +101,7 @@ class Logs:
             return
         lines = [line for line in data.decode("utf-8", "replace").splitlines()[-_TAIL:] if line.strip()]
         if node.state == STARTED:
-            node.progress = progress(lines)
+            node.progress = progress(lines) or node.progress
         elif said := reason(lines):
             node.message = f"{node.message}: {said}" if node.message else said
 

@@ -196,3 +196,6 @@ def _run(node: Node, pods: Sequence[Pod]) -> None:
         node.state, node.message = WAITING, last.message or node.message
     elif last.phase in FAILED:
         node.message = f"attempt {len(pods)} failed: {last.message}"
+    elif found := last.progress:
+        # the log says more, where it is within reach
+        node.progress = {"description": "", "completed": found[0], "total": found[1], "note": ""}

@@ -156,7 +156,7 @@ class _Watcher:
         for node in nodes:
             before = known.get(node.key, Node(node.key, node.label))
             if node.state == before.state:
-                node.progress = before.progress
+                node.progress = before.progress if before.progress.get("description") else node.progress
                 node.message = before.message if node.state == FAILURE else node.message
             elif node.state == FAILURE:
                 self._unexplained.add(node.key)

@@ -69,6 +69,12 @@ class Pod:
         return " ".join(str(self.node.get("message") or "").split())
 
     @property
+    def progress(self) -> tuple[int, int] | None:
+        """How much of how much its program says is done; None if it says nothing, which Argo calls 0/1."""
+        found = re.fullmatch(r"(\d+)/(\d+)", str(self.node.get("progress") or ""))
+        return (int(found[1]), int(found[2])) if found and int(found[2]) > 1 else None
+
+    @property
     def log_uri(self) -> str:
         """Where the launcher keeps the log, without the number of the attempt; empty if it is not said."""
         found = re.search(r'[a-z0-9]+://[^"\\\s]+/executor-logs', json.dumps(self.node.get("inputs") or {}))

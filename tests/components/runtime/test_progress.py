@@ -70,6 +70,24 @@ def test_events_are_rate_limited_and_keep_the_first_and_last_state(
     assert 18 <= len(events) <= 23
 
 
+def test_argo_is_told_in_whole_numbers_of_which_the_first_is_never_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "progress"
+    monkeypatch.setenv("ARGO_PROGRESS_FILE", str(told))
+    progress = Progress(io.StringIO(), line_interval=0)
+    with progress.task("frames"):
+        assert not told.exists(), "without a total there is nothing that Argo could show"
+    with progress.task("steps", 7.5) as task:
+        for completed, said in ((0, "0/8"), (3.9, "3/8"), (9, "8/8")):
+            task.update(completed)
+            assert told.read_text() == f"{said}\n"
+    monkeypatch.setenv("ARGO_PROGRESS_FILE", str(told / "not a folder" / "progress"))
+    stream = io.StringIO()
+    Progress(stream).task("steps", 2).close()
+    assert stream.getvalue() == "steps 0/2 (0%)\n" * 2, "the work goes on"
+
+
 def test_the_total_may_be_known_late() -> None:
     with Progress(io.StringIO()).task("shards") as task:
         assert task.line() == "shards 0"

@@ -121,6 +121,21 @@ def test_a_task_is_what_its_pods_are(
     assert "-1:" not in _shown(_tasks(workflow)), "times of year 1 are none"
 
 
+def test_a_task_that_runs_says_how_far_it_is_as_far_as_argo_knows(argo: Any) -> None:
+    workflow = (
+        argo.Workflow().task("train", "Running").task("group", "Running", ("Running", ""), ("Error", ""))
+    )
+    pods = [node for node in workflow.nodes.values() if node["type"] == "Pod" and "executor" in node["name"]]
+    for pod in pods:
+        pod["progress"] = "300/20000"
+    nodes = _tasks(workflow).nodes
+    assert not nodes["group"].progress, "of the attempt that failed"
+    assert "Train              running" in _shown(_tasks(workflow))
+    assert _shown(_tasks(workflow)).count("300/20,000") == 1
+    pods[0]["progress"] = "0/1"
+    assert not _tasks(workflow).nodes["train"].progress, "Argo's own, of a program that says nothing"
+
+
 def test_attempts_at_the_steps_around_a_task_count(argo: Any) -> None:
     workflow = argo.Workflow().task("train", "Error", ("Error", FORBIDDEN), ("Error", FORBIDDEN))
     workflow.step("(0).root(1)", "DAG", "Running")
