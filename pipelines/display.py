@@ -64,19 +64,23 @@ class Display:
         """The tree as it is now."""
         root = RichTree(Text(self.title, style="bold"), guide_style="dim")
         for node in self.tree.nodes.values():
-            branch = root.add(_line(node))
-            for child in _shown(node):
-                branch.add(_line(child))
+            _add(root, node)
         return Group(root)
 
     def _label(self, node: Node) -> str:
         for parent in self.tree.nodes.values():
-            if node.key in parent.children:
+            if parent is not node and any(leaf is node for leaf in parent.leaves()):
                 return f"{parent.label} / {node.label}"
         return node.label
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, soft_wrap=True)
+
+
+def _add(branch: RichTree, node: Node) -> None:
+    line = branch.add(_line(node))
+    for child in _shown(node):
+        _add(line, child)
 
 
 def _shown(loop: Node) -> list[Node]:

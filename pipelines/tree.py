@@ -50,6 +50,13 @@ class Node:
         """The label as a key of records: `train_common`."""
         return self.label.lower().replace(" ", "_")
 
+    def leaves(self) -> Iterator["Node"]:
+        """The tasks of its iterations, also of those of loops inside; itself where it has none."""
+        if not self.children:
+            yield self
+        for child in self.children.values():
+            yield from child.leaves()
+
     def seconds(self, now: float) -> float:
         """Seconds of work until it ended, or until now."""
         if self.started is None:
@@ -66,7 +73,7 @@ class Tasks:
     def leaves(self) -> Iterator[Node]:
         """The tasks themselves: iterations in place of their loop."""
         for node in self.nodes.values():
-            yield from node.children.values() if node.is_loop else (node,)
+            yield from node.leaves()
 
     def failures(self) -> list[Node]:
         """Tasks that failed."""

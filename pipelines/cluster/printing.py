@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from components.errors import UserError
 from pipelines.cluster import watching
@@ -39,13 +39,13 @@ def print_logs(
         raise _unknown(seen, f"no task {task!r} has started" if task else problem)
     keys = {node.key for node in wanted}
     while True:
-        nodes = [leaf for node in wanted for leaf in (node.children.values() if node.is_loop else [node])]
+        nodes = [leaf for node in wanted for leaf in node.leaves()]
         problems = [printer.show(node, follow=follow and len(nodes) == 1) for node in nodes]
         if not follow or not any(node.state in (STARTED, WAITING) for node in wanted):
             break
         time.sleep(poll)
         seen = watching.look_patiently(server, seen.id, poll)
-        wanted = [node for node in _all(seen) if node.key in keys]
+        wanted = [node for node in _all(seen.tasks.nodes) if node.key in keys]
     if not follow and not any(node.pods for node in nodes):
         raise _unknown(seen, f"no task {task!r} has started")
     for error in problems:
@@ -53,11 +53,11 @@ def print_logs(
             raise error
 
 
-def _all(seen: watching.Look) -> Iterator[Node]:
+def _all(nodes: Mapping[str, Node]) -> Iterator[Node]:
     """Loops, iterations and other tasks."""
-    for node in seen.tasks.nodes.values():
+    for node in nodes.values():
         yield node
-        yield from node.children.values()
+        yield from _all(node.children)
 
 
 def _telling(seen: watching.Look, states: Collection[str]) -> list[Node]:
@@ -68,14 +68,16 @@ def _telling(seen: watching.Look, states: Collection[str]) -> list[Node]:
 def _named(seen: watching.Look, name: str) -> list[Node]:
     """The task or loop of a name, else the iteration: as people or as the pipeline call them."""
     plain = name.lower().replace(" ", "_")
-    fitting = [n for n in _all(seen) if plain in (n.name, n.key.rpartition("/")[2].replace("-", "_"))]
+    fitting = [
+        n for n in _all(seen.tasks.nodes) if plain in (n.name, n.key.rpartition("/")[2].replace("-", "_"))
+    ]
     top = [node for node in fitting if node.key in seen.tasks.nodes]
     return top or fitting
 
 
 def _unknown(seen: watching.Look, problem: str) -> UserError:
     nodes = seen.tasks.nodes.values()
-    begun = [one for one in nodes if one.pods or any(child.pods for child in one.children.values())]
+    begun = [one for one in nodes if any(leaf.pods for leaf in one.leaves())]
     started = ", ".join(repr(one.label) for one in begun) or "none"
     return UserError(f"in the run {seen.id} {problem}; started: {started}")
 

@@ -17,7 +17,7 @@ SUCCEEDED = "succeeded"
 UNSUCCESSFUL = ("failed", "cancelled", "lost")
 ENDED = (SUCCEEDED, "skipped", *UNSUCCESSFUL)
 _WORDS = {"CANCELING": "cancelling", "CANCELED": "cancelled"}
-_STOPPED = re.compile("deadline|terminat|shutdown", re.IGNORECASE)
+_STOPPED = re.compile("deadline|terminat|shutdown|stopped with", re.IGNORECASE)
 """What Argo says of what it stops when a run is cancelled."""
 _ITEM = re.compile(r"iteration-iterations\((\d+):")
 
@@ -78,23 +78,24 @@ class _Reader:
             steps: by name, with their drivers.
             nodes: what they are added to.
             place: the beginning of their keys.
-            item: the number of the loop's item that they belong to, after a space.
+            item: the number of the loop's item that they belong to, after a space; ` 2.0` in loops in loops.
             why: why all of them are skipped.
         """
         for name, driver, step in _pairs(steps):
             inner, key = step.inside(), place + name
             label = f"{_label(name, driver, step)}{item}"
-            if driver.phase in FAILED:
+            # other drivers that work are the beginning of their task
+            if driver.phase in FAILED or (name == "root" and driver.phase in ("Pending", "Running")):
                 self._add(nodes, f"{key}{DRIVER}", f"{label} driver", Step(), driver)
             if "iteration-driver" in inner or step.template.endswith("-iterator"):
-                nodes[key] = self._loop(key, label, step, why)
+                nodes[key] = self._loop(key, label, item, step, why)
             elif "executor" in inner or (not inner and name != "root"):
                 self._add(nodes, key, label, driver, step, why)
             else:
                 reason = f"condition {label!r} is false" if step.phase == "Skipped" else why
                 self.walk(inner, nodes, place if name == "root" else f"{key}/", item, reason)
 
-    def _loop(self, key: str, label: str, step: Step, why: str) -> Node:
+    def _loop(self, key: str, label: str, item: str, step: Step, why: str) -> Node:
         inner, nodes = step.inside(), dict[str, Node]()
         driver = inner.get("iteration-driver", Step())
         if driver.phase in FAILED:
@@ -102,17 +103,23 @@ class _Reader:
         items = {int(match[1]): inner[name] for name in inner if (match := _ITEM.match(name))}
         for number in sorted(items):
             steps = items[number].inside() or {"iteration-item": items[number]}
-            self.walk(steps, nodes, f"{key}/{number}/", f" {number}", why)
+            inner_item = f"{item}.{number}" if item else f" {number}"
+            self.walk(steps, nodes, f"{key}/{number}/", inner_item, why)
         made: dict[str, Node] = {}
         loop = self._add(made, key, label, Step(), step, why)
-        loop.is_loop, loop.children, loop.message = True, nodes, "" if nodes else loop.message
+        loop.is_loop, loop.children = True, nodes
+        if not items and loop.state == STARTED:
+            loop.message = "".join(pod.message for pod in driver.pods[-1:])
+        explained = any(leaf.state in (FAILURE, CANCELLED) for one in nodes.values() for leaf in one.leaves())
+        if explained or (nodes and loop.state != FAILURE):
+            loop.message = ""
         total = int(driver.parameter("outputs", "iteration-count") or 0) or len(items)
         if total:
             loop.count = f"{sum(one.phase == 'Succeeded' for one in items.values())} of {total}"
         if nodes and all(one.state == CACHED for one in nodes.values()):
             loop.state = CACHED
         for one in nodes.values():  # the item's steps have the name of the loop until its task begins
-            one.label = one.label.replace("Iteration item", label)
+            one.label = one.label.replace("Iteration item", label.removesuffix(item))
         return loop
 
     def _add(
