@@ -83,7 +83,7 @@ def random_statistics() -> Statistics:
     )
 
 
-def write_random_checkpoint(path: Path, config: ModelConfig) -> Path:
+def write_random_checkpoint(path: Path, config: ModelConfig, statistics: Statistics | None = None) -> Path:
     """Write a checkpoint of random weights, quicker than a network's initialisers compile."""
     import jax.numpy as jnp
     from flax import nnx
@@ -97,7 +97,7 @@ def write_random_checkpoint(path: Path, config: ModelConfig) -> Path:
         ".".join(map(str, name)): jnp.asarray(rng.normal(size=leaf.shape) * 0.1, jnp.float32)
         for name, leaf in shapes
     }
-    checkpoint.save(path, parameters, config=config, statistics=random_statistics(), step=7)
+    checkpoint.save(path, parameters, config=config, statistics=statistics or random_statistics(), step=7)
     return path
 
 

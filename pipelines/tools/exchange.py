@@ -183,7 +183,7 @@ def _inspect(folder: Path) -> None:
 
 
 def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
-    from pi_behavior.checkpoint_description import DESCRIPTION, STATISTICS, read_config
+    from pi_behavior.checkpoint_description import DESCRIPTION, STATISTICS, read_config, read_edition
     from pi_behavior.families import SIZES
     from pi_behavior.published_layout import BASE_NAMES, NAMES
 
@@ -191,7 +191,9 @@ def _kind(folder: Path, tensors: Mapping[str, Any]) -> str:
         if (place / DESCRIPTION).is_file():
             config, step = read_config(place)
             size = next((name for name, known in SIZES.items() if known == config), "other")
-            state = "" if (place / STATISTICS).is_dir() else ", without statistics: train it first"
+            state = f", trained on demonstrations of {edition}" if (edition := read_edition(place)) else ""
+            if not (place / STATISTICS).is_dir():
+                state = ", without statistics: train it first"
             return f"a checkpoint of ours, step {step}, size {size}{state}"
     if any(name.startswith("noise_predictor.") for name in tensors):
         return "a Large Behavior Model of LeRobot (multi_task_dit)"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pi_behavior.checkpoint_description import CheckpointError, read_config, write_config
+from pi_behavior.challenge import EDITIONS
+from pi_behavior.checkpoint_description import CheckpointError, read_config, read_edition, write_config
 from pi_behavior.config import ModelConfig
 
 TINY = ModelConfig.presets["tiny"]
@@ -22,6 +23,15 @@ def test_it_reads_what_was_written_without_jax(tmp_path: Path) -> None:
         "assert read_config(Path(sys.argv[1]))[1] == 7; assert not {'jax', 'orbax'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+
+
+def test_it_says_what_demonstrations_the_checkpoint_was_trained_on(tmp_path: Path) -> None:
+    write_config(tmp_path, TINY, 7)
+    assert read_edition(tmp_path) is None
+    write_config(tmp_path, TINY, 7, ("2025", EDITIONS["2025"].proprioception))
+    document = json.loads((tmp_path / "checkpoint.json").read_text())
+    assert (document["edition"], document["proprioception"], read_edition(tmp_path)) == ("2025", 256, "2025")
+    assert read_config(tmp_path) == (TINY, 7)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def save(
     if first:
         if statistics is not None:
             statistics.save(aside / STATISTICS)
-        write_config(aside, config, step)
+        layout = statistics.layout if isinstance(statistics, Statistics) else None
+        write_config(aside, config, step, layout)
         write_sums(aside)
         os.sync()
         shutil.rmtree(path, ignore_errors=True)

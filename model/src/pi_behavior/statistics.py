@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from pi_behavior import statistics_files
-from pi_behavior.challenge import BaseVelocity
+from pi_behavior.challenge import EDITIONS, BaseVelocity, Proprioception
 from pi_behavior.correlation import EPSILON, correction_matrix, pad_correlation, shrunk_covariance
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import (
@@ -87,6 +87,19 @@ class Statistics:
         if (std < _WORLD_STD).all():
             return "world"
         return "robot" if (std > _ROBOT_STD).all() else None
+
+    @property
+    def layout(self) -> tuple[str, Proprioception] | None:
+        """The demonstrations' proprioception, and the first edition of the challenge that has it.
+
+        By the record, else the first one with their `base_velocity`; None where that is not known.
+        """
+        known, velocity = self.proprioception, self.base_velocity
+        for name, edition in EDITIONS.items():
+            layout = edition.proprioception
+            if known == layout.length or (not known and velocity == layout.base_velocity):
+                return name, layout
+        return None
 
     def normalise_state(self, state: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 23"]:
         """Scale states to zero mean and unit variance."""

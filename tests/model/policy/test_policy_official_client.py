@@ -182,6 +182,53 @@ def test_the_same_observation_in_every_form_gets_the_same_action(serve, formula)
         np.testing.assert_array_equal(other, expected)
 
 
+def test_other_forms_of_the_same_observation_are_understood(serve, formula) -> None:
+    """What no release is known to send, and what has one meaning alone."""
+
+    def answers(message: dict[Any, Any], name: Any = lambda key: key) -> np.ndarray:
+        def encode(value: np.ndarray) -> dict[Any, Any]:
+            parts = {b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
+            return {name(key): part for key, part in ({b"__ndarray__": True} | parts).items()}
+
+        with serve(formula()) as port, client(port) as one:
+            one.socket.send(msgpack.packb(message, default=encode))
+            return np.asarray(unpack(one.socket.recv(timeout=20))["action"])
+
+    single, batch = make(0, None, values=256, task=3), make(0, 1, values=256, task=3)
+    privileged = single["robot_r1::proprio"].copy()
+    privileged[140:143] = np.nan  # nothing that the policy reads
+    rgb = {key: value[None] for key, value in single.items() if key.endswith("rgb")}
+    forms: dict[str, dict[Any, Any]] = {
+        "task as a number": single | {"task_id": 3},
+        "task as 0-d": single | {"task_id": np.array(3)},
+        "task as int32 column": single | {"task_id": np.array([[3]], np.int32)},
+        "task as a float": single | {"task_id": np.array([3.0])},
+        "no reset": single | {"reset": False},
+        "chunk of none": single | {"__action_chunk_size__": 0},
+        "no chunk": single | {"__action_chunk_size__": None},
+        "chunk of one": single | {"__action_chunk_size__": 1},
+        "chunk as an array": single | {"__action_chunk_size__": np.array([5])},
+        "needs an action": single | {"need_new_action": np.array([True])},
+        "big-endian": single | {"robot_r1::proprio": single["robot_r1::proprio"].astype(">f8")},
+        "unread values": single | {"robot_r1::proprio": privileged},
+        "another inner name": {
+            key.replace("robot_r1::", "robot::", 1): value for key, value in single.items()
+        },
+        "no poses": {key: value for key, value in single.items() if "poses" not in key},
+        "batched pictures": single | rgb,
+    }
+    expected = answers(single)
+    for name, form in forms.items():
+        np.testing.assert_array_equal(answers(form), expected, err_msg=name)
+    np.testing.assert_array_equal(answers(single, name=bytes.decode), expected)
+    flat = batch | {key: value[0] for key, value in batch.items() if key.endswith("rgb")}
+    np.testing.assert_array_equal(answers(flat), answers(batch))
+    for missing in single:
+        if "poses" not in missing:
+            with pytest.raises(RuntimeError, match=missing.split(":")[-1]):
+                answers({key: value for key, value in single.items() if key != missing})
+
+
 def calls(size: int, config: PolicyConfig) -> int | None:
     """Steps between two calls of the network; None without chunks. Written from the rule, not the code."""
     if config.execute % size == 0:

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from websockets.sync.server import ServerConnection, serve
 
+from benchmarks.serving import random_statistics, serving, write_random_checkpoint
 from pi_behavior.challenge import EDITIONS
+from pi_behavior.config import ModelConfig
 from pi_behavior.layout import PROPRIOCEPTION_KEY
 from pi_behavior.policy import protocol
 from pi_behavior.policy.rehearsal import CHUNK_SIZES, Rehearsal, rehearse
@@ -44,6 +46,19 @@ def problems(port: int, **changes: Any) -> dict[str, str]:
 def test_our_server_passes(serve, formula, edition) -> None:
     with serve(formula(), ports=3) as port:
         assert problems(port, ports=3, edition=EDITIONS[edition]) == {}
+
+
+def test_the_command_b1k_serve_passes(tmp_path) -> None:
+    """With a network of random weights, which says that it was trained in 2025."""
+    statistics = dataclasses.replace(random_statistics(), proprioception=256)
+    folder = write_random_checkpoint(tmp_path / "c", ModelConfig.presets["tiny"], statistics)
+    words = ("--checkpoint", str(folder), "--ports", "64", "--policy.num-steps", "1", "--batch-sizes", "1")
+    with serving(tmp_path, *words) as server:
+        assert problems(server.wait(), ports=64, environments=10) == {}
+        log = server.log.read_text()
+    assert "demonstrations of 2025" in log
+    assert log.count("the base part of its states is replaced by the training mean") == 1
+    assert log.count("chunks of 30 actions are not given") == 1
 
 
 class Faulty:

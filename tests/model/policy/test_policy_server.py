@@ -231,7 +231,7 @@ def test_malformed_messages_close_only_their_session(serve, formula, observation
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"__action_chunk_size__": 0}, "__action_chunk_size__"),
+        ({"__action_chunk_size__": -1}, "__action_chunk_size__"),
         ({"__action_chunk_size__": 2.5}, "__action_chunk_size__"),
         ({"task_id": np.array([1, 2, 3])}, "task_id"),
         ({"task_id": np.array([0.5])}, "task_id"),

@@ -1,7 +1,8 @@
 """What a client's observation message holds, checked: of every release of the challenge's evaluators.
 
 Releases up to v3.9.2 send one environment without a leading axis; later ones send a leading axis of
-environments, also for one. The robot's name in the keys is any.
+environments, also for one. The robot's name in the keys is any. What no release is known to send, but has
+only one meaning, is understood too, such as pictures of a batch of one without the leading axis.
 """
 
 from dataclasses import dataclass
@@ -60,11 +61,10 @@ class ObservationMessage:
             layout = proprioception_layout(given.shape[-1])
         except ValueError as error:
             raise ProtocolError(f"{key} has the shape {given.shape}: {error}") from error
-        with np.errstate(over="ignore"):  # becomes infinite, and is refused
-            proprioception = given.astype(np.float32)
-            states = np.atleast_2d(state_from_proprioception(proprioception))
-        if not np.isfinite(proprioception).all() or not np.isfinite(states).all():
-            raise ProtocolError(f"{key} has values that are not finite")
+        with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite, and is refused
+            states = np.atleast_2d(state_from_proprioception(given.astype(np.float32)))
+        if not np.isfinite(states).all():
+            raise ProtocolError(f"{key} has values that are not finite, of those that the policy reads")
         if not 0 < len(states) <= MAX_ENVIRONMENTS:
             raise ProtocolError(f"{key} has {len(states)} environments; expected 1 to {MAX_ENVIRONMENTS}")
         return cls(
@@ -74,7 +74,7 @@ class ObservationMessage:
             states=states,
             base_velocity=layout.base_velocity,
             tasks=whole_numbers(message, TASK_ID_KEY, len(states)),
-            chunk_size=_chunk_size(message),
+            chunk_size=_chunk_size(message, len(states)),
         )
 
     def whole_numbers(self, key: str) -> list[int]:
@@ -88,9 +88,10 @@ class ObservationMessage:
             ProtocolError: an image is missing, or has another shape or type.
         """
         images = {}
-        for camera, key in camera_observation_keys(self.robot).items():
+        for camera, usual in camera_observation_keys(self.robot).items():
+            key = self._camera_key(usual)
             pixels = _array(self.message, key)
-            if not self.batched:
+            if pixels.ndim == 3 and len(self.states) == 1:
                 pixels = pixels[None]
             good = pixels.ndim == 4 and pixels.shape[0] == len(self.states) and pixels.shape[-1] in (3, 4)
             if (
@@ -105,6 +106,12 @@ class ObservationMessage:
                 )
             images[camera] = pixels[..., :3]
         return images
+
+    def _camera_key(self, usual: str) -> str:
+        """A camera's key; the robot's second name in it may differ from the first."""
+        link = usual.removeprefix(f"{self.robot}::{self.robot}")
+        found = [key for key in self.message if isinstance(key, str) and key.endswith(link)]
+        return found[0] if len(found) == 1 else usual
 
 
 def _proprioception_key(message: dict[str, Any]) -> str:
@@ -129,13 +136,13 @@ def _array(message: dict[str, Any], key: str) -> np.ndarray:
     return value
 
 
-def _chunk_size(message: dict[str, Any]) -> int | None:
-    if ACTION_CHUNK_SIZE not in message:
+def _chunk_size(message: dict[str, Any], environments: int) -> int | None:
+    if message.get(ACTION_CHUNK_SIZE) is None:
         return None
-    value = _array(message, ACTION_CHUNK_SIZE)
-    if value.size != 1 or value.dtype.kind not in "iu" or value.item() < 1:
-        raise ProtocolError(f"{ACTION_CHUNK_SIZE} is {value!r}; expected a whole number from 1 up")
-    return int(value.item())
+    sizes = set(whole_numbers(message, ACTION_CHUNK_SIZE, environments))
+    if len(sizes) != 1 or min(sizes) < 0:
+        raise ProtocolError(f"{ACTION_CHUNK_SIZE} is {sizes}; expected one whole number from 0 up")
+    return sizes.pop() or None
 
 
 def whole_numbers(message: dict[str, Any], key: str, environments: int) -> list[int]:

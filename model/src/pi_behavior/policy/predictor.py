@@ -159,10 +159,13 @@ class JaxPredictor:
         loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
         read = time.monotonic()
         predictor = cls(loaded, policy, batch_sizes, digest)
+        layout = loaded.statistics.layout
         logger.info(
-            "checkpoint %s, step %d, sha256 %s: read in %.1f s as %s, compiled for batches of %s in %.1f s",
+            "checkpoint %s, step %d, %s, sha256 %s: read in %.1f s as %s, compiled for batches of %s in "
+            "%.1f s",
             path,
             loaded.step,
+            f"demonstrations of {layout[0]}" if layout else "demonstrations of an unknown edition",
             digest,
             read - start,
             parameters,
@@ -247,15 +250,17 @@ class JaxPredictor:
         """
         trained = self._statistics.base_velocity
         masked = [request.base_velocity not in (None, trained) for request in requests]
-        if trained is None or not any(masked):
+        if not any(masked):
             return
-        state[np.array(masked), BASE] = 0.0
+        if trained is not None:
+            state[np.array(masked), BASE] = 0.0
         if not self._masked:
             self._masked = True
             logger.warning(
-                "the checkpoint was trained with base velocities in the %s's frame, and a client sends them "
-                "in another: the base part of its states is replaced by the training mean",
-                trained,
+                "the checkpoint was trained with base velocities in %s, and a client sends them in another: "
+                "the base part of its states is %s",
+                f"the {trained}'s frame" if trained else "a frame that nothing tells",
+                "replaced by the training mean" if trained else "used as it is",
             )
 
     def _images(self, requests: Sequence[Request], camera: str) -> Array:

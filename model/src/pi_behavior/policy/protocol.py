@@ -67,6 +67,8 @@ def _encode(value: Any) -> dict[bytes, Any]:
 
 
 def _decode(value: dict[Any, Any]) -> Any:
+    if any(tag.decode() in value for tag in (_ARRAY, _SCALAR, _TORCH)):  # text keys, not the published bin
+        value = {key.encode() if isinstance(key, str) else key: one for key, one in value.items()}
     if _ARRAY in value:
         return _array(value, _numpy_dtype(value))
     if _TORCH in value:

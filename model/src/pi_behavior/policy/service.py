@@ -250,7 +250,7 @@ class PolicyService:
         if not isinstance(message, dict):
             raise protocol.ProtocolError(f"the message is {type(message).__name__}; expected a map")
         reset = message.get(protocol.RESET, False)
-        if not isinstance(reset, bool | np.bool_):
+        if not isinstance(reset, bool | np.bool_ | int | np.integer):
             raise protocol.ProtocolError(f"{protocol.RESET} is {type(reset).__name__}; expected true")
         if reset:
             seat.session.reset()
