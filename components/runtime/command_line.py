@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Generic, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Generic, get_args
 
 import tyro
 
@@ -14,13 +14,17 @@ from components.runtime.declaration import C, Declaration, In
 from components.runtime.executor import RUN_ID, TASK_ID, KfpTask
 from components.store.artifact import Artifact
 
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
+
 
 @dataclass(frozen=True)
 class Invocation:
-    """Who started the stage: ids of the pipeline engine."""
+    """Who started the stage: ids of the pipeline engine; and what signs the lineage, if anything."""
 
     run_id: str = "shell"
     task_id: str = ""
+    signer: "CryptoSigner | None" = None
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,9 @@ def read_call(declaration: Declaration[C, In], description: str, arguments: list
     if task is None:
         return _parse(declaration, description, arguments)
     workspace = Path(arguments[arguments.index("--workspace") + 1])
-    given = {name: str(task.parameters.get(name, "")) for name in (RUN_ID, TASK_ID)}
+    run_id, task_id = (str(task.parameters.get(name, "")) for name in (RUN_ID, TASK_ID))
     config, inputs = task.config(declaration), task.inputs(declaration)
-    return Call(config, inputs, workspace, None, Invocation(**given), task)
+    return Call(config, inputs, workspace, None, Invocation(run_id, task_id), task)
 
 
 def _parse(declaration: Declaration[C, In], description: str, arguments: list[str]) -> Call[C, In]:

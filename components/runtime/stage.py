@@ -32,6 +32,7 @@ from components.store.files import write_atomic
 from components.store.identity import code_digest, fingerprint, software
 from components.store.lineage import Dependency
 from components.store.making import CONTENT, exclusive, joined, lock_of, partial_of, publish
+from components.store.signing import signer_of_environment
 
 SUMMARY = "summary.html"
 
@@ -172,8 +173,10 @@ class Stage(Generic[C, In]):
 
     def _main(self, arguments: list[str]) -> str:
         """Do what a command line asks for; returns what came out, in a line."""
+        signer = signer_of_environment()
         call = self.call(arguments)
-        made = self.execute(call.config, call.inputs, call.workspace, call.invocation)
+        invocation = dataclasses.replace(call.invocation, signer=signer)
+        made = self.execute(call.config, call.inputs, call.workspace, invocation)
         if call.output is not None:
             made.artifact.write_record(call.output)
         if call.task is not None:
@@ -295,7 +298,7 @@ class Stage(Generic[C, In]):
                 finished=_now(),
             )
 
-        publish(partial, final, statement)
+        publish(partial, final, statement, invocation.signer)
 
 
 def _recorder(stage: str, arguments: Sequence[str]) -> Recorder:

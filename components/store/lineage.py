@@ -117,6 +117,11 @@ class Node:
         return cls(path, depth, name, json.loads((path / LINEAGE).read_text()))
 
     @property
+    def subject(self) -> str:
+        """The artifact's path relative to its workspace, when it was made."""
+        return str(self.lineage["subject"][0]["name"])
+
+    @property
     def digest(self) -> str:
         """The artifact's hex SHA-256 tree digest."""
         return str(self.lineage["subject"][0]["digest"]["sha256"])
@@ -262,7 +267,8 @@ def _check(path: Path, records: list[_Record]) -> list[Problem]:
         return [Problem(path, "the folder is missing")]
     actual, reading = hash_files(path), LINEAGE
     try:
-        subject = Node.read(path).digest
+        node = Node.read(path)
+        subject, place = node.digest, node.subject
         _records(path)
         reading = SUMS
         listed = parse_sums((path / SUMS).read_text())
@@ -286,4 +292,6 @@ def _check(path: Path, records: list[_Record]) -> list[Problem]:
             problems.append(Problem(path / name, f"{what}: {digests}"))
     if not differing and content != subject:
         problems.append(Problem(path / LINEAGE, f"names the digest {subject}; the content has {content}"))
+    if path.parts[-3] == "artifacts" and place != "/".join(path.parts[-3:]):
+        problems.append(Problem(path / LINEAGE, f"is the lineage of {place}, and not of this folder"))
     return problems or _compare(path, content, records)

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from components.errors import UserError
 from components.store.files import remove_leftovers, sync, sync_tree, write_atomic
-from components.store.sums import LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
+from components.store.signing import sign
+from components.store.sums import ENVELOPE, LINEAGE, SUMS, format_sums, hash_files, sha256_file, tree_digest
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 CONTENT = "content"
 """In the partial folder of an artifact that several processes make together: what becomes the artifact."""
@@ -116,7 +120,12 @@ def _take(file: IO[Any], lock: Path, how: int) -> bool:
     return True
 
 
-def publish(partial: Path, final: Path, statement: Callable[[str], dict[str, Any]]) -> None:
+def publish(
+    partial: Path,
+    final: Path,
+    statement: Callable[[str], dict[str, Any]],
+    signer: "CryptoSigner | None" = None,
+) -> None:
     """Make a finished partial folder the artifact.
 
     Killed at any moment, it leaves the artifact or a partial folder from which it can be called again.
@@ -125,12 +134,16 @@ def publish(partial: Path, final: Path, statement: Callable[[str], dict[str, Any
         partial: the content; what unfinished writers left in it is removed.
         final: the artifact's folder; the caller holds its lock.
         statement: makes the lineage statement from the hex tree digest of the content.
+        signer: what signs the statement, if anything.
     """
     remove_leftovers(partial)
-    (partial / LINEAGE).unlink(missing_ok=True)  # of an attempt that was killed here
+    for name in (LINEAGE, ENVELOPE):  # of an attempt that was killed here
+        (partial / name).unlink(missing_ok=True)
     sums = hash_files(partial)
     text = json.dumps(statement(tree_digest(sums)), indent=2) + "\n"
     write_atomic(partial / LINEAGE, text)
+    if signer is not None:
+        sign(partial, signer)
     sums[LINEAGE] = sha256_file(partial / LINEAGE)
     write_atomic(partial / SUMS, format_sums(sums))
     sync_tree(partial)

@@ -15,6 +15,8 @@ from components.store.files import THREADS, files_below
 
 SUMS = "SHA256SUMS"
 LINEAGE = "lineage.json"
+ENVELOPE = "lineage.dsse.json"
+"""The signed lineage, see `signing.py`."""
 _LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)")
 _UNFIT = re.compile("[\n\r\\\\\ud800-\udfff]")
 """What the format has no plain line for: line breaks, backslashes, and bytes that are not UTF-8."""
@@ -29,11 +31,11 @@ def sha256_file(path: Path) -> str:
 def hash_files(folder: Path) -> dict[str, str]:
     """Hex SHA-256 of every file below a folder, by its path relative to the folder.
 
-    Links to files are followed; `SHA256SUMS` and files of unfinished writers are left out. UserError if a
-    file's name cannot be written as a line of `SHA256SUMS`.
+    Links to files are followed; `SHA256SUMS`, signed lineage and files of unfinished writers are left out.
+    UserError if a file's name cannot be written as a line of `SHA256SUMS`.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in files_below(folder))
-    names = [name for name in names if name != SUMS]
+    names = [name for name in names if name not in (SUMS, ENVELOPE)]
     for name in names:
         if _UNFIT.search(name):
             raise UserError(f"the file name {name!r} has a line break, a backslash or no UTF-8; rename it")

@@ -247,7 +247,7 @@ def _nodes(cluster: Cluster) -> int:
 
 def _secrets(cluster: Cluster, profile: Profile, place: Place) -> Iterator[Finding]:
     online = _is_online(cluster, profile, place)
-    secrets = {secret for step in profile.steps.values() for secret in step.secrets}
+    secrets = {*profile.secrets, *(secret for step in profile.steps.values() for secret in step.secrets)}
     for wanted in sorted(secrets, key=lambda one: one.name):
         secret = cluster.find(cluster.core.read_namespaced_secret, wanted.name, place.namespace)
         filled = {key for key, value in ((secret.data if secret else None) or {}).items() if value}

@@ -1,9 +1,11 @@
 """Gives a task what its profile says: image, resources, place, mounts, tries."""
 
+from collections.abc import Sequence
+
 from kfp import dsl, kubernetes
 
 from components.runtime import attempts
-from pipelines.definitions.profiles.profile import USER, Profile, Step
+from pipelines.definitions.profiles.profile import USER, Profile, Secret, Step
 
 
 def apply_profile(profile: Profile, task: dsl.PipelineTask, stage: str, display_name: str) -> None:
@@ -25,7 +27,7 @@ def apply_profile(profile: Profile, task: dsl.PipelineTask, stage: str, display_
         return
     _resources(task, step)
     _placement(task, step)
-    _mounts(task, step)
+    _mounts(task, step, profile.secrets)
     for key, value in step.pod_labels.items():
         kubernetes.add_pod_label(task, key, value)
     _tries(task, step)
@@ -76,10 +78,10 @@ def _placement(task: dsl.PipelineTask, step: Step) -> None:
         )
 
 
-def _mounts(task: dsl.PipelineTask, step: Step) -> None:
+def _mounts(task: dsl.PipelineTask, step: Step, secrets: Sequence[Secret]) -> None:
     for volume in step.volumes:
         kubernetes.mount_pvc(task, volume.claim, volume.path)
-    for secret in step.secrets:
+    for secret in (*step.secrets, *secrets):
         kubernetes.use_secret_as_env(task, secret.name, {key: key for key in secret.keys}, secret.optional)
     for settings in step.settings:
         keys = {key: key for key in settings.keys}

@@ -1,19 +1,23 @@
-"""Show, verify or draw what an artifact was made from."""
+"""Show, verify, sign or draw what an artifact was made from."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from components.errors import UserError
-from components.store import lineage
+from components.store import lineage, signing
 from components.store.artifact import LINEAGE, RECORD, Artifact
 from components.store.champion import artifacts_of
 from components.store.files import write_atomic
-from components.store.sums import SUMS
+from components.store.sums import ENVELOPE, SUMS
+from pipelines.tools.lineage_search import artifacts_of_run, artifacts_with
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import CryptoSigner
 
 Format = Literal["mermaid", "dot"]
 _DIGITS = 16
@@ -35,8 +39,21 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class Show(_Target):
-    """Print what an artifact was made from, up to the raw demonstrations."""
+class Show:
+    """Print what an artifact was made from, up to the raw demonstrations.
+
+    Or list the artifacts of a run, or those in which a file lies.
+    """
+
+    artifact: tyro.conf.Positional[str] = ""
+    """The artifact's folder or record, a champion's folder, or the name of a run of the workspace, here or on
+    a cluster; a unique beginning is enough."""
+    workspace: Path | None = None
+    """The workspace; when not given, the folder that a champion's folder lies in, and for runs and digests
+    the folder `workspace`."""
+    digest: str = ""
+    """SHA-256 of a file or an artifact, or its first digits, or a file, such as the zip of a submission: list
+    the artifacts that hold it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,19 @@ class Verify(_Target):
 
     shallow: bool = False
     """Check this artifact alone, not what it was made from."""
+    key: tuple[Path, ...] = ()
+    """Public keys (PEM) that may have signed: the present one, then earlier ones. Says who signed each
+    artifact; what none of them signed is a problem."""
+
+
+@dataclass(frozen=True)
+class Sign(_Target):
+    """Sign the chain, after its digests were checked: with a new key, or what was made without one."""
+
+    key: Annotated[Path, tyro.conf.arg(metavar="PRIVATE-KEY")] = Path("key.pem")
+    """The private key (PEM, Ed25519 or ECDSA over P-256)."""
+    shallow: bool = False
+    """Sign this artifact alone, not what it was made from."""
 
 
 @dataclass(frozen=True)
@@ -57,15 +87,23 @@ class Graph(_Target):
     """mermaid or dot; when not given, dot for an output that ends with .dot or .gv, and else mermaid."""
 
 
-Command = Show | Verify | Graph
+Command = Show | Verify | Sign | Graph
 
 
 def run(command: Command) -> int:
     """Run one of the commands; returns the exit code."""
-    path = command.artifact
+    if isinstance(command, Show):
+        workspace = command.workspace or Path("workspace")
+        if command.digest:
+            return _list(artifacts_with(command.digest, workspace))
+        if not Path(command.artifact).exists():
+            return _list(artifacts_of_run(command.artifact, workspace))
+    path = Path(command.artifact)
     tops = artifacts_of(path, command.workspace or path.resolve().parent)
     if isinstance(command, Verify):
-        return verify(tops or {_folder(path): ""}, command.shallow)
+        return verify(tops or {_folder(path): ""}, command.shallow, signing.read_keys(command.key))
+    if isinstance(command, Sign):
+        return sign(tops or {_folder(path): ""}, command.shallow, signing.read_signer(command.key))
     artifacts = [Artifact.load(one) for one in tops or (path,)]
     if isinstance(command, Show):
         return show(artifacts)
@@ -79,6 +117,11 @@ def run(command: Command) -> int:
     except OSError as error:
         raise UserError(f"--output {command.output} cannot be written: {error}") from error
     print(command.output)
+    return 0
+
+
+def _list(lines: Sequence[str]) -> int:
+    print(*lines, sep="\n")
     return 0
 
 
@@ -98,17 +141,50 @@ def show(artifacts: Sequence[Artifact]) -> int:
     return 0
 
 
-def verify(artifacts: Mapping[Path, str], shallow: bool) -> int:
-    """Check folders, with their digests in a champion's record; returns exit code 1 if one does not match."""
+def verify(
+    artifacts: Mapping[Path, str], shallow: bool, keys: Mapping[str, signing.PublicKey] | None = None
+) -> int:
+    """Check folders, with their digests in a champion's record; returns exit code 1 if one does not match.
+
+    With keys, say who signed each, and count as a problem what none of them signed.
+    """
     checked, problems = lineage.verify(artifacts, shallow)
+    for path in checked if keys else ():
+        found = signing.check(path, keys or {})
+        if found.problem:
+            problems.append(lineage.Problem(path / LINEAGE, found.problem))
+        else:
+            print(f"{path}: signed by {' and '.join(found.by)}")
+    if problems:
+        return _report(checked, problems)
+    whole = "" if shallow else ", up to the raw demonstrations"
+    print(f"{len(checked)} artifacts are as their lineage says{', all signed' if keys else ''}{whole}")
+    if not keys and any((path / ENVELOPE).exists() for path in checked):
+        print("There are signatures, which were not checked: give the public key with --key")
+    return 0
+
+
+def sign(artifacts: Mapping[Path, str], shallow: bool, signer: "CryptoSigner") -> int:
+    """Sign folders and what they were made from; nothing, and exit code 1, if a digest does not match."""
+    checked, problems = lineage.verify(artifacts, shallow)
+    problems += [
+        lineage.Problem(path / LINEAGE, found.problem)
+        for path in checked
+        if (path / ENVELOPE).exists() and (found := signing.check(path)).problem
+    ]
+    if problems:
+        return _report(checked, problems)
+    for path in checked:
+        signing.sign(path, signer)
+        print(f"{path}: signed by {signing.short(signer.public_key.keyid)}")
+    return 0
+
+
+def _report(checked: Sequence[Path], problems: Sequence[lineage.Problem]) -> int:
     for problem in problems:
         print(f"{problem.path}: {problem.message}", file=sys.stderr)
-    if problems:
-        print(f"{len(problems)} problems in a chain of {len(checked)} artifacts", file=sys.stderr)
-        return 1
-    whole = "" if shallow else ", up to the raw demonstrations"
-    print(f"{len(checked)} artifacts are as their lineage says{whole}")
-    return 0
+    print(f"{len(problems)} problems in a chain of {len(checked)} artifacts", file=sys.stderr)
+    return 1
 
 
 def _folder(path: Path) -> Path:

@@ -7,7 +7,14 @@ The volumes may be ReadWriteOnce where all pods share one node.
 import dataclasses
 
 from components.settings.checks import Arguments
-from pipelines.definitions.profiles.cluster import DATASET, PULL_SECRET, WANDB_SETTINGS, WORKSPACE, notify
+from pipelines.definitions.profiles.cluster import (
+    DATASET,
+    PULL_SECRET,
+    SIGNING,
+    WANDB_SETTINGS,
+    WORKSPACE,
+    notify,
+)
 from pipelines.definitions.profiles.laptop import PROFILE as LAPTOP
 from pipelines.definitions.profiles.profile import Step
 
@@ -41,5 +48,6 @@ PROFILE = dataclasses.replace(
         "notify": notify("household"),
     },
     pull_secret=PULL_SECRET,
+    secrets=(SIGNING,),
     workspace=WORKSPACE.path,
 )

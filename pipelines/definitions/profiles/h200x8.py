@@ -18,6 +18,7 @@ from pipelines.definitions.profiles.cluster import (
     RTX_PRODUCTS,
     S3,
     S3_SETTINGS,
+    SIGNING,
     WANDB,
     WANDB_SETTINGS,
     WORKSPACE,
@@ -107,6 +108,7 @@ PROFILE = Profile(
         "notify": notify(),
     },
     pull_secret=PULL_SECRET,
+    secrets=(SIGNING,),
     evaluations=16,
     workspace=WORKSPACE.path,
 )

@@ -99,6 +99,8 @@ class Profile:
     """What each stage needs, by the stage's name."""
     pull_secret: str = ""
     """Image pull secret; empty for public images."""
+    secrets: tuple[Secret, ...] = ()
+    """Of every task, besides its step's own."""
     evaluations: int = 2
     """Most evaluation workers at the same time; kfp.local runs at most two."""
     trainings: int = 1

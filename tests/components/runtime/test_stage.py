@@ -24,6 +24,7 @@ from components.runtime.declaration import Declaration
 from components.runtime.executor import local_path
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
+from components.store.signing import SIGNING_KEY, check, read_keys
 from pi_behavior.config import OPERATIONAL
 
 
@@ -78,6 +79,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write what was asked."""
     CALLS.append(config)
     (work.path / "sub").mkdir(exist_ok=True)
+    (work.path / "sub" / "key.txt").write_text(os.environ.get(SIGNING_KEY, ""))
     text = f"{config.steps} {config.tasks} {config.loud} {config.rate.peak} {config.rate.last}\n"
     (work.path / "sub" / "steps.txt").write_text(text)
     return Result(metrics={"q": 0.5}, parameters={"Output": [{"worker": "0"}]}, html="<p>done</p>")
@@ -142,6 +144,26 @@ def test_shell_call_writes_the_record(tmp_path: Path) -> None:
     assert json.loads((artifact.path / "lineage.json").read_text())["predicate"]["buildDefinition"][
         "externalParameters"
     ] == {"steps": 7, "tasks": [], "loud": False, "log_every": 1, "rate": {"peak": 0.5, "last": 0.1}}
+
+
+def test_a_key_in_the_environment_signs_and_no_part_of_the_work_sees_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "key.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    public = subprocess.run(
+        ["openssl", "pkey", "-in", key, "-pubout"], check=True, capture_output=True
+    ).stdout
+    (tmp_path / "key.pub").write_bytes(public)
+    monkeypatch.setenv(SIGNING_KEY, str(key))
+    record = tmp_path / "record"
+    assert _main("--workspace", str(tmp_path / "w"), "--config.steps", "5", "--output", str(record)) == 0
+    folder = Artifact.load(record).path
+    assert not check(folder, read_keys([tmp_path / "key.pub"])).problem
+    assert (folder / "sub" / "key.txt").read_text() == ""
+    monkeypatch.setenv(SIGNING_KEY, "no such file")
+    assert _main("--workspace", str(tmp_path / "w"), "--config.steps", "6") == 2
+    assert len(list((tmp_path / "w" / "artifacts" / "shared").glob("*/"))) == 1
 
 
 def test_a_preset_by_its_name_and_changes_to_it(tmp_path: Path) -> None:

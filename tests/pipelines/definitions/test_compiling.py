@@ -335,8 +335,10 @@ def test_a_demo_collects_first_and_needs_little_of_a_cluster(
     assert demo.defaults()["repository"] == "/dataset/demonstrations"
     images = {executor["container"]["image"].partition(":")[0] for executor in demo.executors.values()}
     assert images == {f"{REGISTRY}/household"}
-    secrets = [one for settings in demo.kubernetes.values() for one in settings.get("secretAsEnv", [])]
-    assert [(one["secretName"], one["optional"]) for one in secrets] == [("b1k-webhook", True)]
+    secrets = [one["secretAsEnv"] for one in demo.kubernetes.values()]
+    assert all(one["optional"] for given in secrets for one in given)
+    assert all(given[-1]["secretName"] == "b1k-signing" for given in secrets)
+    assert [one["secretName"] for given in secrets for one in given[:-1]] == ["b1k-webhook"]
     profile = load_profile("cluster_small")
     at_once = {"evaluate": profile.evaluations, "train": profile.trainings}
     for stage, step in profile.steps.items():
@@ -360,7 +362,7 @@ def test_the_last_task_of_a_run_on_a_cluster_tells_how_the_others_ended(
         assert given["run_id"]["runtimeValue"]["constant"] == "{{$.pipeline_job_uuid}}"
         assert tasks["notify"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
         ((_, kubernetes),) = one.of_stage("notify")
-        (secret,) = kubernetes["secretAsEnv"]
+        secret, _ = kubernetes["secretAsEnv"]
         assert secret["keyToEnv"] == [{"envVar": "B1K_WEBHOOK_URL", "secretKey": "B1K_WEBHOOK_URL"}]
 
 
