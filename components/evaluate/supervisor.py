@@ -64,6 +64,7 @@ class Supervisor:
         self._finished = finished
         limits = (limits or Limits()).of(evaluator, plan.environments)
         self._results = Results(plan, evaluator, folder / CONTENT, folder / REFUSED)
+        plan.save(folder)  # for those who watch
         self._queue = Queue(folder, worker, limits.lease)
         self._ledger = Ledger(folder / FAULTS, self._queue.me)
         self._scratch = folder / "scratch" / self._queue.me

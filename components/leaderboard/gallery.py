@@ -1,12 +1,11 @@
 """Videos of rollouts for the report, with a poster each."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import av
 
-from components.evaluation.rollouts import Rollout
+from components.evaluation.rollouts import Rollout, RolloutKey
 from components.runtime.progress import Progress
 from components.store.files import link
 
@@ -14,40 +13,25 @@ _POSTER_WIDTH = 336
 """Pixels; a gallery shows posters smaller than that."""
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One video of the gallery."""
-
-    rollout: Rollout
-    file: str
-    """Path of the video relative to the page."""
-    poster: str
-    """Path of a JPEG relative to the page."""
-    width: int
-    height: int
-
-
-def collect(rollouts: Iterable[Rollout], page: Path, progress: Progress) -> list[Clip]:
+def collect(rollouts: Iterable[Rollout], page: Path, progress: Progress) -> set[RolloutKey]:
     """Put videos into `videos/` in the report's folder, as hard links where the file system allows it.
 
-    Videos that cannot be read are left out: they are no reason to fail a leaderboard.
+    Returns:
+        The rollouts that can be watched. A video that cannot be read is no reason to fail a leaderboard.
     """
-    clips = []
+    filmed = set()
     for rollout in progress.track([one for one in rollouts if one.video], "videos of the report"):
         source = Path(rollout.folder, str(rollout.video))
         policy = rollout.key.policy.replace(":", "-")
         target = page / "videos" / policy / rollout.key.split / source.name
         link(source, target)
-        poster = target.with_suffix(".jpg")
-        size = _write_poster(target, poster)
-        if size is not None:
-            file, picture = (path.relative_to(page).as_posix() for path in (target, poster))
-            clips.append(Clip(rollout, file, picture, *size))
-    return clips
+        if _write_poster(target, target.with_suffix(".jpg")):
+            filmed.add(rollout.key)
+    return filmed
 
 
-def _write_poster(video: Path, poster: Path) -> tuple[int, int] | None:
-    """Write a frame from the last third, where success or failure shows; returns (width, height)."""
+def _write_poster(video: Path, poster: Path) -> bool:
+    """Write a frame from the last third, where success or failure shows; False where it cannot be read."""
     try:
         with av.open(str(video)) as container:
             stream = container.streams.video[0]
@@ -63,8 +47,8 @@ def _write_poster(video: Path, poster: Path) -> tuple[int, int] | None:
             output.mux(picture.encode(frame.reformat(width, height, format="yuvj420p")))
             output.mux(picture.encode(None))
     except (av.FFmpegError, IndexError, OSError):
-        return None
-    return frame.width, frame.height
+        return False
+    return True
 
 
 def _first_from(frames: Iterable[av.VideoFrame], wanted: int) -> av.VideoFrame:

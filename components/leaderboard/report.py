@@ -3,8 +3,9 @@
 It opens from a file, from S3 and from any web server, and loads nothing from elsewhere.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.resources import files
 from pathlib import Path
@@ -16,13 +17,14 @@ from markupsafe import Markup
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
 from components.evaluation.records import Scores
+from components.evaluation.rollouts import RolloutKey
 from components.leaderboard import report_data, report_lineage
-from components.leaderboard.gallery import Clip
 from components.leaderboard.matrices import Matrix
 from components.leaderboard.published import PUBLISHED_2025
 from components.leaderboard.scores import Rollouts
 from components.runtime.curves import Curve
 from components.runtime.progress import format_seconds
+from components.runtime.stage import SUMMARY
 from components.store import lineage
 from components.store.artifact import RESULT, Artifact
 from components.store.files import write_atomic
@@ -43,12 +45,10 @@ class Report:
     """Those that were scored, and their plan."""
     created: str
     """A date to print."""
-    clips: Sequence[Clip] = ()
+    filmed: Collection[RolloutKey] = ()
+    """Rollouts whose videos the page's folder has."""
     curves: Sequence[Curve] = ()
     matrices: Sequence[Matrix] = ()
-    labels: report_data.Labels = field(default_factory=dict)
-    decision: Mapping[str, Any] | None = None
-    """Whether it was promoted (`promoted`, `reason`), where that is decided already."""
 
 
 def write(report: Report, page: Path) -> str:
@@ -63,24 +63,52 @@ def write(report: Report, page: Path) -> str:
     data = report_data.collect(
         report.scores,
         report.table,
-        report.clips,
+        report.filmed,
         traces,
-        report.labels,
         [matrix.data for matrix in report.matrices],
     )
-    html = _render(report, data)
+    html = _render(report, data, page)
     write_atomic(page / PAGE, html)
     return html
 
 
 def alone(report: Report) -> str:
     """The page for a viewer that has this one file, without videos and traces."""
-    data = report_data.collect(report.scores, report.table, (), {}, report.labels, [])
-    return _render(report, data)
+    data = report_data.collect(report.scores, report.table, (), {}, [])
+    return _render(report, data, None)
 
 
-def _render(report: Report, data: Mapping[str, Any]) -> str:
+def _render(report: Report, data: Mapping[str, Any], folder: Path | None) -> str:
     sources = sorted(lineage.chain(*report.artifacts), key=lambda node: (node.run["startedOn"], node.path))
+    reduced = find_evaluator(report.plan.evaluator, report.plan.edition).reduced
+    context: dict[str, Any] = {
+        "scores": report.scores,
+        "plan": report.plan,
+        "settings": _in_words(asdict(report.plan.policy)),
+        "reduced": REDUCED if reduced else "",
+        "published": () if reduced else PUBLISHED_2025,
+        "decision": None,  # promotion comes later
+        "curves": report.curves,
+        "matrices": report.matrices if data["matrices"] else (),
+        "sources": sources,
+        "anchor": report_lineage.anchor,
+        "pages": {} if folder is None else _pages(sources, folder),
+        "drawing": report_lineage.draw(sources),
+        "stages": _stage_times(sources),
+        "rules": _rules(report.artifacts),
+        "created": report.created,
+        "is_site": folder is not None,
+        "unfinished": data["rollouts"]["steps"].count(None),
+        "reruns": len(data["reruns"]),
+        # none of these two may be escaped; `as_script` and our own files hold nothing that ends a script
+        "data": Markup(report_data.as_script(data)),  # noqa: S704
+        "script": Markup(script()),  # noqa: S704
+    }
+    return templates().get_template("report.html").render(context)
+
+
+def templates() -> Environment:
+    """The page's templates."""
     environment = Environment(
         loader=PackageLoader("components.leaderboard", "."),
         autoescape=True,
@@ -89,29 +117,7 @@ def _render(report: Report, data: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["duration"] = format_seconds
-    reduced = find_evaluator(report.plan.evaluator, report.plan.edition).reduced
-    context: dict[str, Any] = {
-        "scores": report.scores,
-        "plan": report.plan,
-        "settings": _in_words(asdict(report.plan.policy)),
-        "reduced": REDUCED if reduced else "",
-        "published": () if reduced else PUBLISHED_2025,
-        "decision": report.decision,
-        "curves": report.curves,
-        "matrices": report.matrices if data["matrices"] else (),
-        "sources": sources,
-        "anchor": report_lineage.anchor,
-        "drawing": report_lineage.draw(sources),
-        "stages": _stage_times(sources),
-        "rules": _rules(report.artifacts),
-        "created": report.created,
-        "unfinished": data["rollouts"]["steps"].count(None),
-        "reruns": len(data["reruns"]),
-        # none of these two may be escaped; `as_script` and our own files hold nothing that ends a script
-        "data": Markup(report_data.as_script(data)),  # noqa: S704
-        "script": Markup(script()),  # noqa: S704
-    }
-    return environment.get_template("report.html").render(context)
+    return environment
 
 
 def script() -> str:
@@ -119,6 +125,13 @@ def script() -> str:
     folder = files("components.leaderboard")
     parts = [folder.joinpath(f"report_{name}.js").read_text() for name in _SCRIPTS]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
+
+
+def _pages(sources: Sequence[lineage.Node], folder: Path) -> dict[Path, str]:
+    """The pages of the workspace's artifacts, relative to the report's folder."""
+    workspace = folder.parents[3]
+    found = (node.path / SUMMARY for node in sources if node.path.is_relative_to(workspace))
+    return {page.parent: os.path.relpath(page, folder) for page in found if page.is_file()}
 
 
 def _in_words(values: Mapping[str, Any]) -> dict[str, str]:

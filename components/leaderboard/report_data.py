@@ -4,17 +4,16 @@ Rollouts are columns of numbers, so that thousands of them take a few hundred ki
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from components.evaluation.plan import REPORTED
 from components.evaluation.records import Scores
-from components.evaluation.rollouts import Rollout
+from components.evaluation.rollouts import Rollout, RolloutKey
 from components.evaluation.traces import Trace, thinned
 from components.leaderboard import causes
-from components.leaderboard.gallery import Clip
 from components.leaderboard.scores import Rollouts, policy_order
 from components.store.files import write_atomic
 from pi_behavior.challenge import TASKS
@@ -37,11 +36,6 @@ def reported(table: Rollouts) -> list[Rollout]:
     ]
 
 
-def rollout_key(rollout: Rollout) -> str:
-    """The name of a rollout in addresses and labels: POLICY/TASK/INSTANCE/NUMBER."""
-    return f"{rollout.key.policy}/{rollout.key.task}/{rollout.instance}/{rollout.key.rollout}"
-
-
 def read_trace(rollout: Rollout) -> Trace | None:
     """The trace of a rollout; None where there is none."""
     path = Path(rollout.folder, rollout.trace) if rollout.trace else None
@@ -51,16 +45,14 @@ def read_trace(rollout: Rollout) -> Trace | None:
 def collect(
     scores: Scores,
     table: Rollouts,
-    clips: Sequence[Clip],
+    filmed: Collection[RolloutKey],
     traces: Mapping[int, Trace],
-    labels: Labels,
     matrices: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """The object for the page; `traces` are by place in `reported`."""
     rollouts = reported(table)
     names = list(table)
     policies = sorted({one.key.policy for one in rollouts}, key=policy_order)
-    filmed = {clip.rollout.key for clip in clips}
     documents = [read_json(Path(one.folder, str(one.json))) for one in rollouts]
     moved = list(map(causes.moved, documents))
     guesses = {
@@ -85,7 +77,7 @@ def collect(
         },
         "reruns": {place: one.reruns for place, one in enumerate(rollouts) if one.reruns},
         "guesses": {place: (one.cause, one.reason) for place, one in guesses.items() if one},
-        "labels": {key: labels[key] for key in map(rollout_key, rollouts) if key in labels},
+        "labels": {},  # by people, who have not seen it yet
         "matrices": list(matrices),
     }
 

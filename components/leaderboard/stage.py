@@ -4,20 +4,22 @@ Report, sections 6.4 (a policy per task) and 8.2 (scores).
 """
 
 import dataclasses
+import json
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.plan import REPORTED, Plan
+from components.evaluation.plan import COMMON, REPORTED, Plan
 from components.evaluation.records import SCORES, Conditions
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
-from components.leaderboard import gallery, report
+from components.leaderboard import gallery, matrices, report
 from components.leaderboard.config import DECLARATION, Config, Inputs
-from components.leaderboard.report_again import training_figures
+from components.leaderboard.matrices import Matrix
 from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
+from components.runtime.curves import Curve, draw, draw_all
 from components.runtime.stage import Result, Stage, Work
 from components.store.lineage import Dependency
 from components.store.sums import sha256_file
@@ -26,7 +28,7 @@ from components.store.sums import sha256_file
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Write `scores.json`, `episodes.json`, `submission/` and `report/`."""
     plan = Plan.load(inputs.plan.path)
-    curves, pictures = training_figures(plan, work.workspace)
+    curves, pictures = _training(plan, work.workspace)
     artifacts = (*inputs.validation, *inputs.evaluations)
     table = collect(chain.from_iterable(load(a.path / ROLLOUTS) for a in artifacts), plan)
     without = [t for t in plan.tasks if not any(s.get(REPORTED) for s in table.get(t, {}).values())]
@@ -47,7 +49,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         plan=plan,
         artifacts=[inputs.plan, *artifacts],
         created=now.strftime("%d %B %Y, %H:%M UTC"),
-        clips=gallery.collect(rollouts, page, work.progress),
+        filmed=gallery.collect(rollouts, page, work.progress),
         curves=curves,
         matrices=pictures,
     )
@@ -64,6 +66,23 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         f"task{'s' * (total.tasks > 1)}, {total.n} rollouts",
         html=report.alone(shown),
     )
+
+
+def _training(plan: Plan, workspace: Path) -> tuple[list[Curve], list[Matrix]]:
+    """Training curves of the plan's policies, and the matrices of the common one."""
+    curves: list[Curve] = []
+    pictures: list[Matrix] = []
+    for name, artifact in plan.artifacts(workspace).items():
+        file = artifact.path / "metrics.jsonl"
+        if plan.policies[name].folder == "checkpoint" and file.is_file():
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            curves += draw_all(name, rows)
+        if name == COMMON:
+            checkpoint = artifact.path / "checkpoint"
+            pictures = [*matrices.kv_mix(checkpoint), *matrices.correlation(checkpoint)]
+            spectrum = [draw("noise", "spectrum", picture.spectrum) for picture in pictures]
+            curves += [curve for curve in spectrum if curve is not None]
+    return curves, pictures
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:

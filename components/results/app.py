@@ -1,7 +1,7 @@
 """The web application: pages, files of leaderboards with range requests, and labels.
 
-Files are read, never written, and only those inside of a leaderboard's folder; nothing follows a link out of
-the root. Names and notes are text wherever they are shown.
+Files are read, never written: those in a leaderboard's folder, and the pages of other artifacts; nothing
+follows a link out of the root. Names and notes are text wherever they are shown.
 """
 
 import base64
@@ -29,6 +29,10 @@ from components.errors import UserError
 from components.evaluation.records import SCORES
 from components.results import comparing, listing
 from components.results.labels import Label, Labels, to_csv
+from components.results.running import running
+from components.results.site import with_decision
+from components.runtime.progress import format_seconds
+from components.runtime.stage import SUMMARY
 from components.store.artifact import is_artifact
 from components.store.lineage import Node
 
@@ -116,6 +120,7 @@ class _Browser:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        environment.filters["duration"] = format_seconds
         environment.filters["path"] = lambda text: quote(text, safe="/")
         environment.globals["style"] = files("components.leaderboard").joinpath("report.css").read_text()
         self._environment = environment
@@ -132,12 +137,12 @@ class _Browser:
             boards=boards,
             unread=listing.unread(self._root, boards),
             runs=listing.runs(self._root),
-            running=listing.running(self._root),
+            running=running(self._root),
             root=self._root.name,
         )
 
     def live(self, request: Request) -> Response:
-        return self._page("live.html", scripts=True, running=listing.running(self._root))
+        return self._page("live.html", scripts=True, running=running(self._root))
 
     def compare(self, request: Request) -> Response:
         boards = listing.boards(self._root)
@@ -178,7 +183,7 @@ class _Browser:
         return FileResponse(path, headers={**_SAFE, "Content-Security-Policy": policy})
 
     def _locate(self, wanted: str) -> tuple[Path, Path]:
-        """A file of a leaderboard, and the leaderboard's folder; 404 for everything else."""
+        """A file of a leaderboard, or the page of another artifact, and the artifact's folder; else 404."""
         parts = wanted.split("/")
         if any(part.startswith(".") or not part or "\0" in part or "\\" in part for part in parts):
             raise HTTPException(404)
@@ -192,13 +197,13 @@ class _Browser:
         for folder in path.parents:
             if folder == self._root.parent:
                 break
-            if (folder / SCORES).is_file() and is_artifact(folder):
+            if is_artifact(folder) and (path == folder / SUMMARY or (folder / SCORES).is_file()):
                 return path, folder
         raise HTTPException(404)
 
     def _report(self, path: Path, board: Path) -> Response:
-        """The report's page, with the place of its labels."""
-        text = path.read_text(errors="replace")
+        """The report's page, with the promotion's decision and the place of its labels."""
+        text = with_decision(path.read_text(errors="replace"), listing.decision_of(board))
         meta = f'<meta name="b1k-labels" content="/labels/{Node.read(board).digest}">'
         text = text.replace('<meta charset="utf-8">', f'<meta charset="utf-8">\n{meta}', 1)
         scripts = re.findall(r"<script(?:\s[^>]*)?>(.*?)</script>", text, re.DOTALL)

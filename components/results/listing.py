@@ -1,19 +1,20 @@
-"""What a folder holds: leaderboards, runs of this machine, and evaluations that are being done."""
+"""What a folder holds: leaderboards, promotions, and runs of this machine."""
 
-from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.errors import UserError
+from components.evaluation import records
 from components.evaluation.plan import Plan
 from components.evaluation.records import SCORES, Scores
 from components.leaderboard.report_data import read_json
-from components.store.artifact import LINEAGE, is_artifact
+from components.promote.stage import DECISION, Decision
+from components.store.artifact import is_artifact
 from components.store.champion import CHAMPION
 from components.store.lineage import UNREADABLE, Node
-from components.store.making import CONTENT
 
 _DEPTH = 4
 """Folders below the root in which leaderboards are looked for."""
@@ -43,15 +44,6 @@ class Board:
     edition: str
     champion: bool
     """Whether a champion of the workspace was promoted on it."""
-
-
-@dataclass(frozen=True)
-class Running:
-    """An evaluation in progress."""
-
-    name: str
-    counts: tuple[tuple[str, str, str, int, float], ...]
-    """Policy, split, task, finished rollouts and their mean q."""
 
 
 def boards(root: Path) -> list[Board]:
@@ -126,29 +118,12 @@ def runs(root: Path) -> list[dict[str, Any]]:
     )
 
 
-def running(root: Path) -> list[Running]:
-    """Evaluations in progress, from what their workers have finished."""
-    found = []
-    for folder in sorted(root.glob("artifacts/evaluate/*.partial")):
-        scores: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-        for path in folder.glob(f"{CONTENT}/rollouts/*/*/[!.]*/*_*.json"):
-            q = read_json(path).get("q_score", {}).get("final")
-            if isinstance(q, int | float):
-                policy, split = path.parts[-4], path.parts[-3]
-                scores[policy, split, path.stem.rsplit("_", 2)[0]].append(q)
-        counts = tuple((*key, len(qs), sum(qs) / len(qs)) for key, qs in sorted(scores.items()))
-        found.append(Running(folder.stem, counts))
-    return found
-
-
-def decision_of(board: Path) -> dict[str, Any] | None:
-    """The promotion that a leaderboard went into: `promoted`, `reason`; None where there is none (yet)."""
-    for path in sorted(board.parents[1].glob("promote/*/decision.json")):
-        try:
-            inputs = {place.resolve() for _, place in Node.read(path.parent).inputs()}
-        except UNREADABLE:
-            continue
-        found = read_json(path)
-        if board.resolve() in inputs and (path.parent / LINEAGE).is_file() and "promoted" in found:
-            return {"promoted": bool(found["promoted"]), "reason": str(found.get("reason", ""))}
-    return None
+def decision_of(board: Path) -> Decision | None:
+    """The last promotion that a leaderboard went into; None where there is none that can be read."""
+    found: dict[str, Decision] = {}
+    for path in board.parents[1].glob(f"promote/*/{DECISION}"):
+        with suppress(*UNREADABLE, UserError):
+            node = Node.read(path.parent)
+            if board.resolve() in {place.resolve() for _, place in node.inputs()}:
+                found[str(node.run["finishedOn"])] = records.read(path, Decision, "promote again")
+    return found[max(found)] if found else None

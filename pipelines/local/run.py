@@ -20,7 +20,7 @@ from typing import Any
 from components.errors import UserError
 from components.runtime.processes import Child, describe_exit, log_tail
 from components.runtime.progress import format_seconds
-from components.store.artifact import RESULT
+from components.store.artifact import RESULT, Artifact
 from pipelines.definitions.choosing import Set, choose, find_pipeline
 from pipelines.definitions.compiling import compile_pipeline
 from pipelines.definitions.component import pipeline_documentation
@@ -51,7 +51,6 @@ _REFRESH = 0.1
 _GRACE = 15.0
 LEADERBOARD = "leaderboard"
 _SUMMARISED = ("news", LEADERBOARD, "promote")
-REPORT = "report/index.html"
 REFUSED = 2
 """Exit code of a task that does not accept its input."""
 
@@ -251,16 +250,25 @@ def leaderboard_folder(run: Run, workspace: Path) -> Path | None:
     return workspace / place if place else None
 
 
-def print_results(run: Run, workspace: Path) -> None:
-    """Print the results of a run, a line each: news, scores, promotion, and where the report is."""
+def print_results(run: Run, workspace: Path) -> Path | None:
+    """Print the results of a run, a line each: news, scores, promotion, and where the report is.
+
+    Returns:
+        The report's page, which is made here, as the leaderboard's own does not know what promotion decided.
+    """
     for task, place in run.outputs.items():
         path = workspace / place / RESULT
         said = json.loads(path.read_text()).get("summary", "") if path.is_file() else ""
         if said and task in _SUMMARISED:
             print(f"{task}: {said}")
     board = leaderboard_folder(run, workspace)
-    if board is not None:
-        print(f"report: {board / REPORT}")
+    if board is None:
+        return None
+    from pipelines.tools.report import current  # which takes a second to import
+
+    page = current(Artifact.load(board))
+    print(f"report: {page}")
+    return page
 
 
 def _explain(run: Run, workspace: Path, tree: Tree, code: int) -> None:

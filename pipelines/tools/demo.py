@@ -63,9 +63,9 @@ def run(options: Options) -> int:
             return code
         board = workspace / record.outputs[local.LEADERBOARD]
         result = summarise(board, record.seconds)
-        write_atomic(workspace / RESULT, json.dumps(result, indent=2) + "\n")
         _print_table(result)
-        local.print_results(record, workspace)
+        result["report"] = str(local.print_results(record, workspace))
+        write_atomic(workspace / RESULT, json.dumps(result, indent=2) + "\n")
         print(
             f"to look at it: b1k report open --workspace {options.workspace}, or, from another machine, "
             f"b1k results serve --workspace {options.workspace}"
@@ -105,8 +105,8 @@ def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """The content of `result.json`, from the folder of the leaderboard and the seconds per stage.
 
     Returns:
-        {"tasks": {name: {"trained", "untrained": {"q", "low", "high", "n"}}}, "seconds", "report",
-        "leaderboard"}; `trained` is the policy that was chosen on validation, scored on test instances.
+        {"tasks": {name: {"trained", "untrained": {"q", "low", "high", "n"}}}, "seconds", "leaderboard"}, but
+        for "report"; `trained` is the policy that was chosen on validation, scored on test instances.
     """
     tasks: dict[str, Any] = {}
     for name, entry in json.loads((board / "scores.json").read_text())["tasks"].items():
@@ -116,12 +116,7 @@ def summarise(board: Path, seconds: dict[str, float]) -> dict[str, Any]:
             for label, policy in shown.items()
             if policy in entry["policies"]
         }
-    return {
-        "tasks": tasks,
-        "seconds": seconds,
-        "report": str(board / local.REPORT),
-        "leaderboard": str(board),
-    }
+    return {"tasks": tasks, "seconds": seconds, "leaderboard": str(board)}
 
 
 def _print_table(result: dict[str, Any]) -> None:

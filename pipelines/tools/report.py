@@ -4,6 +4,7 @@ A report is a folder of static files. `b1k results serve` shows all reports of a
 """
 
 import os
+import shutil
 import sys
 import webbrowser
 from dataclasses import dataclass
@@ -17,14 +18,14 @@ from rich.table import Table
 
 from components.errors import UserError
 from components.leaderboard.causes import CAUSES
-from components.leaderboard.report_again import write_again
 from components.results.labels import FOLDER, Labels, from_csv, kappa, to_csv
 from components.results.listing import boards, decision_of
-from components.runtime.progress import Progress
+from components.results.site import write_again
 from components.store.artifact import Artifact
 from components.store.files import write_atomic
 
-PAGE = Path("report", "index.html")
+CURRENT = "report"
+"""The folder of a workspace with the report that was made or opened last."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ class _Board:
             )
         return Artifact.load(self.workspace / found[0].place)
 
-    def labels(self) -> tuple[Artifact, Labels]:
-        """The leaderboard and its labels."""
-        board = self.find()
-        return board, Labels(board.workspace / FOLDER, board.digest)
+    def labels(self) -> Labels:
+        """The leaderboard's labels."""
+        return _labels(self.find())
 
 
 @dataclass(frozen=True)
 class Open(_Board):
-    """Open a report in the browser, by default the last one of the workspace."""
+    """Open a report in the browser, with labels and the promotion's decision; by default the last one of the
+    workspace. It is written into `report/` of the workspace.
+    """
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def run(command: Command) -> int:
     """Run one of the commands; returns exit code 0."""
     match command:
         case Open():
-            page = command.find().path / PAGE
+            page = current(command.find())
             has_screen = (
                 sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
             )
@@ -108,12 +110,9 @@ def run(command: Command) -> int:
                 )
             print(page)
         case Build():
-            board, labels = command.labels()
-            page = command.output.resolve()
-            write_again(board, page, labels.for_report(), decision_of(board.path), Progress(sys.stderr))
-            print(page / "index.html")
+            print(_write(command.find(), command.output.resolve()))
         case Export():
-            _, labels = command.labels()
+            labels = command.labels()
             found = labels.current()
             write_atomic(command.output, to_csv(found))
             print(f"labels of {len(found)} rollouts in {command.output}")
@@ -124,8 +123,31 @@ def run(command: Command) -> int:
     return 0
 
 
+def current(board: Artifact) -> Path:
+    """Make a leaderboard's report with what is known now the one in the workspace; returns its page."""
+    folder = board.workspace / CURRENT
+    aside = folder.with_name(f".{CURRENT}.{os.getpid()}.partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        page = _write(board, aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        return aside.rename(folder) / page.name
+    except OSError as error:  # a workspace that may only be read
+        page = board.path / CURRENT / "index.html"
+        print(f"without labels and decision, since {folder} cannot be written: {error.strerror}")
+        return page
+
+
+def _write(board: Artifact, folder: Path) -> Path:
+    return write_again(board, folder, _labels(board).for_report(), decision_of(board.path))
+
+
+def _labels(board: Artifact) -> Labels:
+    return Labels(board.workspace / FOLDER, board.digest)
+
+
 def _import(command: Import) -> None:
-    _, labels = command.labels()
+    labels = command.labels()
     try:
         found = from_csv(command.file.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -137,7 +159,7 @@ def _import(command: Import) -> None:
 
 
 def _agreement(command: Agreement) -> None:
-    _, labels = command.labels()
+    labels = command.labels()
     people: dict[str, dict[str, tuple[str, ...]]] = {}
     for rollout, given in labels.current().items():
         for who, label in given.items():

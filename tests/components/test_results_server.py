@@ -179,6 +179,11 @@ def test_no_path_finds_a_file_outside(tmp_path_factory, path):
 def test_artifacts_of_other_stages_are_not_served(board, server):
     model = next((board.workspace / "artifacts" / "train").glob("*/checkpoint/weights"))
     assert server.get(f"/files/{model.relative_to(board.workspace).as_posix()}").status == 404
+    plan = next((board.workspace / "artifacts" / "plan").glob("*/summary.html"))
+    page = server.get(f"/files/{plan.relative_to(board.workspace).as_posix()}")
+    assert (page.status, page.content) == (200, plan.read_bytes())  # which the report's lineage links to
+    assert page.headers["content-security-policy"].startswith("sandbox")
+    assert server.get(f"/files/{(plan.parent / 'plan.json').relative_to(board.workspace)}").status == 404
     assert server.get(f"{files(board)}/scores.json").status == 200
 
 
@@ -293,7 +298,10 @@ def test_a_running_evaluation(board, server, tmp_path):
     page = server.get("/live").content.decode()
     shutil.rmtree(folder / "abc.partial")
     assert "Evaluation abc" in page
-    assert '<td class="num">1</td><td class="num">0.250</td>' in page
+    assert "1 of 2 rollouts finished in 0:0" in page
+    assert '<td class="num">1 of 2</td>' in page
+    assert '<td class="num">0.250</td>' in page
+    assert "left</p>" in page
     assert "torn" not in page
 
 

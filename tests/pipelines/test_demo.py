@@ -30,7 +30,6 @@ def test_the_result_takes_the_policy_chosen_on_validation(tmp_path: Path) -> Non
             }
         },
         "seconds": {"collect": 1.0},
-        "report": str(tmp_path / "report" / "index.html"),
         "leaderboard": str(tmp_path),
     }
 

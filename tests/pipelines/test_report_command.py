@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from components.errors import UserError
+from components.evaluation import records
+from components.promote import stage as promote
+from components.promote.config import Config as PromoteConfig
+from components.promote.config import Inputs as PromoteInputs
 from components.results.labels import Label, Labels
+from components.results.listing import decision_of
 from components.store import lineage
+from components.store.artifact import Artifact
 from pipelines.tools.report import Agreement, Build, Export, Import, Open, run
 
 _spec = importlib.util.spec_from_file_location(
@@ -34,14 +40,15 @@ def test_labels_build_and_csv(board, tmp_path, capsys, monkeypatch):
     labels.add(
         [Label.make(rollout, who, causes, "seen") for who, causes in (("Ann", ["fell"]), ("Bob", ["order"]))]
     )
-    assert run(Open(workspace=board.workspace)) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(board.path / "report" / "index.html")
     output = tmp_path / "built"
     assert run(Build(board.path, output=output)) == 0
     text = (output / "index.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
     assert data["labels"][rollout]["Ann"] == {"causes": ["fell"], "note": "seen"}
     assert sum(data["rollouts"]["video"]) == len(list(output.rglob("*.mp4"))) > 0
+    links = re.findall(r'href="(\.\.[^"]*)"', text)
+    assert any(link.endswith("summary.html") for link in links)
+    assert all((output / link).exists() for link in links)
     assert lineage.verify(board.path, shallow=True)[1] == []
     with pytest.raises(UserError, match="lies in an artifact"):
         run(Build(board.path, output=board.path / "again"))
@@ -55,6 +62,30 @@ def test_labels_build_and_csv(board, tmp_path, capsys, monkeypatch):
     labels.add([Label.make("common/turning_on_radio/302/0", who, ["order"], "") for who in ("Ann", "Bob")])
     assert run(Agreement(board.path)) == 0
     assert re.search(r"Robot fell\s*│\s*1\.00", capsys.readouterr().out)
+
+
+def test_the_report_that_is_opened_has_the_decision(board, capsys, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    def opened():
+        assert run(Open(workspace=board.workspace)) == 0
+        page = board.workspace / "report" / "index.html"
+        assert capsys.readouterr().out.splitlines()[-1] == str(page)
+        return page.read_text()
+
+    assert "Decided after this page was made" in opened()
+    plan = next(place for name, place in lineage.Node.read(board.path).inputs() if name == "plan")
+    made = promote.STAGE.execute(PromoteConfig(), PromoteInputs(board, Artifact.load(plan)), board.workspace)
+    text, decision = opened(), decision_of(board.path)
+    verdict = decision.verdict
+    assert decision == records.read(made.artifact.path / promote.DECISION, promote.Decision, "")
+    assert f'<h2 id="promotion-title">{"Promoted" if decision.promoted else "Not promoted"}</h2>' in text
+    for said in (f"{verdict.difference:+.3f}", f"[{verdict.low:+.3f}, {verdict.high:+.3f}]", verdict.pairs):
+        assert str(said) in text
+    assert "Decided after" not in text
+    assert not list(board.workspace.glob(".report*"))
+    assert lineage.verify(board.path, shallow=True)[1] == []
 
 
 def test_no_leaderboard(tmp_path):
