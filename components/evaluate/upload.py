@@ -13,17 +13,16 @@ import threading
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from components.errors import PassingError, UserError
 from components.evaluation.rollouts import Rollout
 from components.store.files import sync
+from components.store.s3 import SCHEME, Prefix
 from components.store.sums import sha256_file
 
-_S3 = "s3"
 _PART = 8 * 2**20
 """Size of the parts of a file on S3, in bytes; S3 checks and retries each for itself."""
 _PAUSE, _LONGEST_PAUSE = 1.0, 60.0
@@ -69,55 +68,34 @@ class Folder:
 
 
 class Bucket:
-    """A bucket of S3, or of a server that speaks its protocol (AWS_ENDPOINT_URL)."""
+    """A prefix in a bucket of S3."""
 
     def __init__(self, url: str) -> None:
-        try:
-            import boto3
-            from boto3.exceptions import Boto3Error
-            from boto3.s3.transfer import TransferConfig
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError, ClientError
-        except ImportError as error:
-            raise UserError(f"evaluate.results is {url}, but boto3 is not installed: b1k[results]") from error
-        self.errors: tuple[type[Exception], ...] = (OSError, Boto3Error, BotoCoreError, ClientError)
-        parts = urlsplit(url)
-        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
-        retries: Any = {"mode": "standard", "max_attempts": 6}
-        self._client = boto3.client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
+        self._s3 = Prefix(url, "evaluate.results")
+        self.errors = self._s3.errors
+        from boto3.s3.transfer import TransferConfig
+
         self._transfer = TransferConfig(multipart_threshold=_PART, multipart_chunksize=_PART)
-        try:
-            self._client.head_bucket(Bucket=self._bucket)
-        except ClientError as error:
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status >= HTTPStatus.INTERNAL_SERVER_ERROR:  # the server's own trouble, which passes
-                return
-            raise UserError(
-                f"evaluate.results is {url}: the bucket answers {status}; expected one that exists, and keys "
-                "that may write to it"
-            ) from error
-        except BotoCoreError as error:
-            raise UserError(f"evaluate.results is {url}: {error}") from error
 
     def put(self, source: Path, name: str) -> None:
         """Upload in parts, each with a checksum that the server compares, and compare the size."""
-        key = f"{self._prefix}/{name}".lstrip("/")
-        self._client.upload_file(
+        client, bucket, key = self._s3.client, self._s3.bucket, self._s3.key(name)
+        client.upload_file(
             str(source),
-            self._bucket,
+            bucket,
             key,
             ExtraArgs={"ChecksumAlgorithm": "SHA256", "Metadata": {"sha256": sha256_file(source)}},
             Config=self._transfer,
         )
-        found = self._client.head_object(Bucket=self._bucket, Key=key)
+        found = client.head_object(Bucket=bucket, Key=key)
         if found["ContentLength"] != source.stat().st_size:
-            raise OSError(f"s3://{self._bucket}/{key} has {found['ContentLength']} bytes after uploading")
+            raise OSError(f"{SCHEME}{bucket}/{key} has {found['ContentLength']} bytes after uploading")
 
 
 def find_destination(place: str) -> Destination:
     """The place of a name: s3://BUCKET/PREFIX, or a folder; UserError if nothing can be put there."""
     parts = urlsplit(place)
-    if parts.scheme == _S3 and parts.netloc:
+    if place.startswith(SCHEME) and parts.netloc:
         return Bucket(place)
     if parts.scheme:
         raise UserError(f"evaluate.results is {place}; expected s3://BUCKET/PREFIX or a folder")

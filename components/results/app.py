@@ -28,6 +28,7 @@ from starlette.routing import Route
 from components.errors import UserError
 from components.evaluation.records import SCORES
 from components.results import comparing, listing
+from components.results.bucket import Bucket
 from components.results.labels import Label, Labels, to_csv
 from components.results.running import running
 from components.results.site import with_decision
@@ -60,6 +61,8 @@ class Place:
     """Folder of the labels."""
     user_header: str = ""
     """Header in which a proxy names the user who has logged in; without it only this machine is served."""
+    bucket: Bucket | None = None
+    """Of which `root` has copies of records and pages."""
 
 
 def make_app(place: Place) -> Starlette:
@@ -130,8 +133,13 @@ class _Browser:
         text = self._environment.get_template(name).render(**context)
         return HTMLResponse(text, headers={**_SAFE, "Content-Security-Policy": policy})
 
+    def _boards(self) -> list[listing.Board]:
+        if self._place.bucket is not None:
+            self._place.bucket.refresh()
+        return listing.boards(self._root)
+
     def index(self, request: Request) -> Response:
-        boards = listing.boards(self._root)
+        boards = self._boards()
         return self._page(
             "index.html",
             boards=boards,
@@ -145,7 +153,7 @@ class _Browser:
         return self._page("live.html", scripts=True, running=running(self._root))
 
     def compare(self, request: Request) -> Response:
-        boards = listing.boards(self._root)
+        boards = self._boards()
         known = {board.place: board for board in boards}
         first, second = (request.query_params.get(name, "") for name in ("first", "second"))
         found, problem, film = None, "", None
@@ -176,29 +184,41 @@ class _Browser:
         return Response(f'"use strict";\n{text}', media_type="text/javascript", headers=_SAFE)
 
     def file(self, request: Request) -> Response:
-        path, board = self._locate(request.path_params["path"])
+        place, bucket = request.path_params["path"], self._place.bucket
+        if any(part.startswith(".") or not part or "\0" in part or "\\" in part for part in place.split("/")):
+            raise HTTPException(404)
+        path = self._root / place
+        entry = None
+        if bucket is not None:
+            bucket.refresh()
+            entry = bucket.find(place)
+        if entry is None:
+            self._check_file(path)
+        board = self._artifact_of(path)
         if path == board / "report" / "index.html":
             return self._report(path, board)
         policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-        return FileResponse(path, headers={**_SAFE, "Content-Security-Policy": policy})
+        headers = {**_SAFE, "Content-Security-Policy": policy}
+        if bucket is not None and entry is not None:
+            return bucket.respond(place, entry, request, headers)
+        return FileResponse(path, headers=headers)
 
-    def _locate(self, wanted: str) -> tuple[Path, Path]:
-        """A file of a leaderboard, or the page of another artifact, and the artifact's folder; else 404."""
-        parts = wanted.split("/")
-        if any(part.startswith(".") or not part or "\0" in part or "\\" in part for part in parts):
-            raise HTTPException(404)
-        path = self._root.joinpath(*parts)
+    def _check_file(self, path: Path) -> None:
+        """404 unless a path is that of a file."""
         try:
             # no link anywhere: the real place is the place that was asked for
             if os.path.realpath(path, strict=True) != str(path) or not stat.S_ISREG(path.stat().st_mode):
                 raise HTTPException(404)
         except (OSError, ValueError) as error:
             raise HTTPException(404) from error
+
+    def _artifact_of(self, path: Path) -> Path:
+        """The folder of the leaderboard that a file is of, or of the artifact whose page it is; else 404."""
         for folder in path.parents:
             if folder == self._root.parent:
                 break
             if is_artifact(folder) and (path == folder / SUMMARY or (folder / SCORES).is_file()):
-                return path, folder
+                return folder
         raise HTTPException(404)
 
     def _report(self, path: Path, board: Path) -> Response:
@@ -218,7 +238,7 @@ class _Browser:
             found = Labels(self._place.labels, request.path_params["digest"])
         except ValueError as error:
             raise HTTPException(404) from error
-        if not any(board.digest == request.path_params["digest"] for board in listing.boards(self._root)):
+        if not any(board.digest == request.path_params["digest"] for board in self._boards()):
             raise HTTPException(404)
         return found
 

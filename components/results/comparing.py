@@ -1,5 +1,6 @@
 """Two leaderboards on the same rollouts: numbers as promotion has them, and pairs of videos."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from components.evaluation.sequential import judge
 from components.promote.config import Config
 from components.promote.rules import pair, rule
 from components.store.artifact import Artifact
+from components.store.sums import SUMS, parse_sums
 
 _LEVEL = 0.05
 
@@ -71,8 +73,9 @@ def compare(first: Path, second: Path) -> Compared:
         means = [sum(one.values()) / len(one) for one in (mine, other)]
         rows.append(Row(task, means[0], means[1], len(other)))
     rollouts = [_chosen(board.path, one) for board, one in zip(boards, scores, strict=True)]
+    contents = [parse_sums((board.path / SUMS).read_text()) for board in boards]
     films = [
-        _film(name, rollouts[0][name], rollouts[1][name], boards)
+        _film(name, rollouts[0][name], rollouts[1][name], contents)
         for name in sorted(rollouts[0].keys() & rollouts[1].keys())
         if rollouts[0][name].q != rollouts[1][name].q
     ]
@@ -95,10 +98,10 @@ def _chosen(board: Path, scores: Scores) -> dict[str, Rollout]:
     }
 
 
-def _film(name: str, ours: Rollout, theirs: Rollout, boards: list[Artifact]) -> Film:
+def _film(name: str, ours: Rollout, theirs: Rollout, contents: Sequence[Collection[str]]) -> Film:
     videos = []
-    for rollout, board in zip((ours, theirs), boards, strict=True):
+    for rollout, files in zip((ours, theirs), contents, strict=True):
         place = f"report/videos/{rollout.key.policy.replace(':', '-')}/{REPORTED}/{rollout.name}.mp4"
-        videos.append(place if (board.path / place).is_file() else "")
+        videos.append(place if place in files else "")
     policies = ours.key.policy, theirs.key.policy
     return Film(name, (ours.q, theirs.q), policies, (videos[0], videos[1]))

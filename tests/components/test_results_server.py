@@ -166,14 +166,17 @@ def test_nothing_leaves_the_leaderboards(board, server, trick):
 @given(st.text(max_size=60))
 def test_no_path_finds_a_file_outside(tmp_path_factory, path):
     from starlette.exceptions import HTTPException
+    from starlette.requests import Request
 
     from components.results.app import Place, _Browser
 
     root = tmp_path_factory.getbasetemp() / "hostile" / "root"
     root.mkdir(parents=True, exist_ok=True)
     (root.parent / "secret").write_text("secret")
+    browser = _Browser(Place(root, root / "labels"))
+    request = Request({"type": "http", "method": "GET", "headers": [], "path_params": {"path": path}})
     with pytest.raises(HTTPException):
-        _Browser(Place(root, root / "labels"))._locate(path)
+        browser.file(request)
 
 
 def test_artifacts_of_other_stages_are_not_served(board, server):
@@ -270,9 +273,9 @@ def test_who_may_come_in(board, server):
     finally:
         named.close()
     with pytest.raises(UserError, match="name the header of a proxy"):
-        Options(board.workspace, host="0.0.0.0")
+        Options(str(board.workspace), host="0.0.0.0")
     with pytest.raises(UserError, match="is not a folder"):
-        Options(board.workspace / "nowhere")
+        Options(str(board.workspace / "nowhere"))
 
 
 def test_two_leaderboards_are_compared(factory, board, server):
