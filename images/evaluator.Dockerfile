@@ -27,7 +27,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src && touch README.md && \
     pip --python /opt/b1k/bin/python3 install \
         --constraint constraints.txt --constraint constraints-cuda.txt ./model ".[evaluate]" "jax[cuda12]" && \
-    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
+    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior && \
+    pip install --constraint constraints.txt cyclonedx-bom && \
+    cyclonedx-py environment --output-reproducible --output-file /opt/b1k/sbom.cdx.json /opt/b1k/bin/python3
 
 FROM ${PYTHON_IMAGE} AS packages
 WORKDIR /build
@@ -74,6 +76,7 @@ ENV PATH=/opt/b1k/bin:$PATH \
     XLA_PYTHON_CLIENT_PREALLOCATE=false \
     OMNI_KIT_ACCEPT_EULA=${OMNI_KIT_ACCEPT_EULA} \
     OMNIGIBSON_APPDATA_PATH=/tmp/omnigibson \
+    B1K_SBOM=/opt/b1k/sbom.cdx.json \
     B1K_VERSION=${B1K_VERSION} \
     B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
 WORKDIR /tmp

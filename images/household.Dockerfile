@@ -14,7 +14,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src simulator/src && touch README.md && \
     python3 -m venv --without-pip /opt/b1k && \
     pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ./simulator ".[dataset,train,evaluate]" && \
-    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior household
+    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior household && \
+    pip install --constraint constraints.txt cyclonedx-bom && \
+    cyclonedx-py environment --output-reproducible --output-file /opt/b1k/sbom.cdx.json /opt/b1k/bin/python3
 
 FROM ${PYTHON_IMAGE} AS wheels
 WORKDIR /build
@@ -60,6 +62,7 @@ ENV PATH=/opt/b1k/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     JAX_PLATFORMS=cpu \
     MUJOCO_GL=egl \
+    B1K_SBOM=/opt/b1k/sbom.cdx.json \
     B1K_VERSION=${B1K_VERSION} \
     B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
 WORKDIR /tmp

@@ -12,7 +12,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     mkdir -p model/src && touch README.md && \
     python3 -m venv --without-pip /opt/b1k && \
     pip --python /opt/b1k/bin/python3 install --constraint constraints.txt ./model ".[dataset,results]" && \
-    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior
+    pip --python /opt/b1k/bin/python3 uninstall --yes b1k pi-behavior && \
+    pip install --constraint constraints.txt cyclonedx-bom && \
+    cyclonedx-py environment --output-reproducible --output-file /opt/b1k/sbom.cdx.json /opt/b1k/bin/python3
 
 FROM ${PYTHON_IMAGE} AS wheels
 WORKDIR /build
@@ -53,6 +55,7 @@ ENV PATH=/opt/b1k/bin:$PATH \
     HOME=/tmp \
     PYTHONUNBUFFERED=1 \
     JAX_PLATFORMS=cpu \
+    B1K_SBOM=/opt/b1k/sbom.cdx.json \
     B1K_VERSION=${B1K_VERSION} \
     B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
 WORKDIR /tmp

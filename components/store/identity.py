@@ -129,7 +129,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def software(roots: tuple[str, ...]) -> list[Dependency]:
-    """The code, and where known the commit and the image that it came from."""
+    """The code, and where known the commit, and the image that it came from with its list of packages."""
     found = [Dependency("source", f"pkg:pypi/b1k@{version('b1k')}", {"sha256": code_digest(roots)})]
     commit = os.environ.get("B1K_GIT_COMMIT") or git_commit()
     if commit:
@@ -137,6 +137,9 @@ def software(roots: tuple[str, ...]) -> list[Dependency]:
     image = os.environ.get("B1K_IMAGE_DIGEST")
     if image:
         found.append(Dependency("image", os.environ.get("B1K_IMAGE", "image"), {"sha256": image}))
+    packages = os.environ.get("B1K_SBOM")
+    if packages:
+        found.append(Dependency("sbom", f"image:{packages}", {"sha256": sha256_file(Path(packages))}))
     return found
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Format = Literal["mermaid", "dot"]
 _DIGITS = 16
-_SOFTWARE = ("source", "commit", "image")
+_SOFTWARE = ("source", "commit", "image", "sbom")
 _KEY_PARAMETERS = (
     *("revision", "name", "tasks", "model.width", "model.depth", "steps", "batch_size", "flow_samples"),
     *("learning_rate.peak", "evaluator", "edition", "splits", "worker", "team"),

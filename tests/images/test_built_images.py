@@ -212,6 +212,18 @@ def test_labels_user_and_size(image: Image, capsys: pytest.CaptureFixture[str]) 
     assert run(image, "python3", "-c", code).split() == ["b1k", f"{USER}", "/opt/b1k"]
 
 
+def test_the_bill_of_materials_names_every_python_package(image: Image) -> None:
+    code = (
+        "import json, os; from importlib.metadata import distributions; print(json.dumps(["
+        "json.load(open(os.environ['B1K_SBOM'])), {d.name: d.version for d in distributions()}]))"
+    )
+    bill, installed = json.loads(run(image, "python3", "-c", code))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    ours = {"b1k", "pi-behavior", "household"}
+    listed = {one["name"]: one["version"] for one in bill["components"]}
+    assert listed == {name: version for name, version in installed.items() if name not in ours}
+
+
 def test_no_build_tools_and_no_caches(image: Image) -> None:
     with files_of(image.name) as root:
         folders = ("usr/bin", "usr/sbin", "usr/local/bin", "opt/b1k/bin")

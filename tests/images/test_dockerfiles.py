@@ -77,6 +77,10 @@ def test_labels_and_environment(dockerfile):
     assert labels[f"{image}.licenses"] == "Apache-2.0"
     declared = {key for argument in final.all("ARG") for key in argument.pairs()}
     assert {"B1K_VERSION", "B1K_GIT_COMMIT"} <= declared, "an undeclared argument is empty, silently"
+    made = [
+        run for run in dockerfile.stage("dependencies").all("RUN") if "cyclonedx-py" in str(run.commands())
+    ]
+    assert environment["B1K_SBOM"] in str(made[0].commands())
     used = re.findall(r"\$\{(\w+)\}", " ".join([*labels.values(), *environment.values()]))
     assert set(used) <= declared
     assert environment["HOME"] == "/tmp"

@@ -308,6 +308,7 @@ def test_the_whole_pipeline_in_its_images(
         stage = statement.parents[1].name
         facts = json.loads(statement.read_text())["predicate"]["buildDefinition"]["resolvedDependencies"]
         (software,) = [one for one in facts if one["name"] == "image"]
+        assert len([one for one in facts if one["name"] == "sbom"]) == 1
         name = image(used.get(stage, "toolbox"))
         assert software["uri"] == name
         assert software["digest"]["sha256"] == _image_id(name)
