@@ -65,7 +65,11 @@ class Row:
 
 
 BASE = Variant(
-    "base", {"train": {"flow_samples": 15, "track": False}, "plan": {"videos": 0, "untrained": False}}
+    "base",
+    {
+        "train": {"flow_samples": 15, "track": False},
+        "plan": {"videos": 0, "untrained": False, "policy": {"inpainting": "soft"}},
+    },
 )
 """The laptop's profile, apart from these."""
 ROWS = (
