@@ -71,7 +71,16 @@ def timeline(plan: Plan, workers: int) -> str:
     spans = expected(plan, workers)
     end = max(span.end for span in spans)
     head = f"expected: {format_seconds(end)} with {workers} worker{'s' * (workers > 1)}"
-    return f"{head}, all to the time limit where nothing was measured\n{_lines(spans)}"
+    return f"{head}, all to the time limit where nothing was measured\n{_queue(plan, workers)}{_lines(spans)}"
+
+
+def _queue(plan: Plan, workers: int) -> str:
+    """What it means that a queue lets fewer workers run at a time; empty where that is hours."""
+    fewer = [2**power for power in range(workers.bit_length()) if 2**power < workers]
+    days = {n: max(span.end for span in expected(plan, n)) / 86400 for n in reversed(fewer)}
+    if not days or max(days.values()) < 1:
+        return ""
+    return f"in days, if a queue lets fewer run: {', '.join(f'{n}: {d:.1f}' for n, d in days.items())}\n"
 
 
 def comparison(plan: Plan, done: Sequence[Duration]) -> str:

@@ -34,6 +34,8 @@ class Pipeline:
     """Which pipeline: train_and_evaluate, evaluate, retrain or demo."""
     registry: str = ""
     """Registry and path before the names of the images, such as registry.example.org/robots."""
+    queue: str = ""
+    """Queue of Kueue (a LocalQueue of the namespace) that admits the pods that ask for GPUs."""
     set: Set = ()
     """Values that differ from the profile's: name=value ...; `b1k run --fields` lists the names. They become
     arguments of a run, defaults of a compiled file."""
@@ -202,7 +204,9 @@ def _compile(command: Pipeline, output: Path, *, given: Arguments | None = None)
     # a second of imports that the commands which compile nothing should not wait for
     from pipelines.definitions.compiling import compile_pipeline
 
-    compile_pipeline(command.pipeline, command.profile, output, registry=command.registry, given=given)
+    compile_pipeline(
+        command.pipeline, command.profile, output, registry=command.registry, queue=command.queue, given=given
+    )
     profile = load_profile(command.profile)
     if not command.registry and not profile.is_local:
         first = next(iter(profile.steps.values())).image

@@ -19,6 +19,7 @@ from pipelines.definitions.images import image
 from pipelines.definitions.profiles import PROFILES, load_profile
 from pipelines.definitions.profiles.profile import Profile
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 BUILDERS: Mapping[str, Callable[[Profile], dsl.graph_component.GraphComponent]] = {
     "train_and_evaluate": train_and_evaluate.train_and_evaluate_pipeline,
     "evaluate": evaluate.evaluate_pipeline,
@@ -34,14 +35,16 @@ def compile_pipeline(
     output: Path,
     *,
     registry: str = "",
+    queue: str = "",
     workspace: Path | None = None,
     given: Arguments | None = None,
 ) -> dict[str, Any]:
     """Compile a pipeline, check it against the DAG rules, write it to a YAML file and return the IR.
 
     The file's second document, if any, holds the Kubernetes settings. `registry` is what comes before the
-    names of our images, `workspace` the folder that all stages share (the profile's when None), and `given`
-    the values that become the defaults of the pipeline's inputs.
+    names of our images, `queue` the queue of Kueue that admits pods with GPUs (the profile's when empty),
+    `workspace` the folder that all stages share (the profile's when None), and `given` the values that become
+    the defaults of the pipeline's inputs.
 
     Raises:
         UserError: there is no such pipeline or profile, or the profile is not for the pipeline.
@@ -59,6 +62,11 @@ def compile_pipeline(
         stage: dataclasses.replace(step, image=image(step.image, registry)) if step.image else step
         for stage, step in profile.steps.items()
     }
+    if queue := queue or profile.queue:
+        for stage, step in steps.items():
+            if step.gpus:
+                labels = {**step.pod_labels, QUEUE_LABEL: queue}
+                steps[stage] = dataclasses.replace(step, pod_labels=labels)
     profile = dataclasses.replace(profile, steps=steps, workspace=str(workspace or profile.workspace))
     output.parent.mkdir(parents=True, exist_ok=True)
     pipeline = BUILDERS[name](profile)

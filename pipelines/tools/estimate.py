@@ -36,7 +36,15 @@ FPS = 30
 _PIPELINE = "train_and_evaluate"
 _REPORT_PROFILE = "h200x8"
 """The profile whose run is comparable with the report's."""
-_NOT_ASSUMED = ("set", "format", "profile", "training_gpu_hour", "evaluation_gpu_hour", "gigabyte_month")
+_NOT_ASSUMED = (
+    "set",
+    "format",
+    "profile",
+    "queue",
+    "training_gpu_hour",
+    "evaluation_gpu_hour",
+    "gigabyte_month",
+)
 """Options that are no assumptions."""
 _HOUR = 3600.0
 _HOURS_OF_A_MONTH = 730.0
@@ -55,6 +63,8 @@ class Options:
     """A profile of a cluster: h200x8, h200x8_2026 or one_gpu."""
     set: Set = ()
     """Values that differ from the profile's: name=value ..."""
+    queue: int | None = None
+    """GPUs that a queue lets evaluation have at a time; by default what the profile's workers ask for."""
     groups: int = 3
     """Groups that are fine-tuned; best, good and bad in the report, section 6.4."""
     peak_tflops: float | None = None
@@ -92,7 +102,7 @@ class Options:
         for name in ("groups", "dataset_copies", "video_megabytes_per_minute"):
             if getattr(self, name) < 0:
                 raise UserError(f"{_option(name)} {getattr(self, name)}; expected 0 or more")
-        for name in ("peak_tflops", "human_seconds", "time_factor", "steps_per_second"):
+        for name in ("queue", "peak_tflops", "human_seconds", "time_factor", "steps_per_second"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{_option(name)} {value}; expected more than 0")
@@ -148,6 +158,9 @@ def run(options: Options) -> int:
         if name not in _NOT_ASSUMED:
             assumptions.add_row(_option(name), "each task's own" if value is None else f"{value:g}")
     console.print(assumptions)
+    if result.assumed.queue is not None:
+        days = sum(row.hours or 0.0 for row in result.rows if row.what.startswith("evaluate")) / 24
+        console.print(f"evaluation in a queue with {result.assumed.queue} GPUs: {days:.1f} days")
     if not priced:
         prices = "--training-gpu-hour, --evaluation-gpu-hour, --gigabyte-month"
         console.print(f"no prices given ({prices}): no money")
@@ -231,18 +244,25 @@ def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterato
     everything = {"groups": validation + reported, "common": reported}
     if plan.untrained:
         everything["untrained"] = reported
+    workers, gpus = min(plan.workers, profile.evaluations), profile.steps["evaluate"].gpus
+    if assumed.queue is not None:
+        if assumed.queue < gpus:
+            raise UserError(
+                f"--queue {assumed.queue}; a worker of the profile {profile.name} asks for {gpus} GPUs"
+            )
+        workers = min(workers, assumed.queue // gpus)
     for what, policies in (
         ("common policy on validation", {"common": validation}),
         ("all policies", everything),
     ):
         work = [Work(policy, count, seconds[name]) for policy, count in policies.items() for name in names]
         rules = Rules(startup, plan.environments, in_order=not plan.environments and plan.rollouts == 1)
-        spans = forecast(work, min(plan.workers, profile.evaluations), rules)
+        spans = forecast(work, workers, rules)
         count = plan.rollouts * sum(policies.values()) * len(names)
         said = f"{_REPORT_ROLLOUT_HOURS * count:,.0f} (240 per 500)"
         yield Row(
             f"evaluate, {what}: {count:,} rollouts",
-            sum(span.end - span.begin for span in spans) / _HOUR * profile.steps["evaluate"].gpus,
+            sum(span.end - span.begin for span in spans) / _HOUR * gpus,
             hours=max(span.end for span in spans) / _HOUR,
             report=said if profile.name == _REPORT_PROFILE else "",
             price=assumed.evaluation_gpu_hour,

@@ -11,6 +11,7 @@ from components.errors import UserError
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan, Policy
+from components.evaluation.timeline import timeline
 from components.plan.config import Config, Inputs
 from components.plan.stage import STAGE
 from components.store import lineage
@@ -49,6 +50,18 @@ def test_first_evaluation(factory):
     assert (again.cached, again.artifact) == (True, made.artifact)
     assert again.result.parameters["Output"] == [{"worker": str(number)} for number in range(5)]
     assert "with 5 workers" in STAGE.details(more, made.artifact)
+
+
+def test_a_long_plan_says_what_fewer_workers_mean_in_days(factory):
+    common = factory.model("common", TASKS)
+    made = STAGE.execute(config(splits=("validation",)), Inputs(common), factory.workspace)
+    plan = Plan.load(made.artifact.path)
+    assert "queue" not in timeline(plan, 8), "hours"
+    # by hand: 2 jobs of 6 rollouts of half a day; 1 worker does 12 of them, 2 do 6 each, 4 do 3, 6 do 2
+    jobs = tuple(dataclasses.replace(job, seconds=43_200.0) for job in plan.jobs)
+    long = dataclasses.replace(plan, jobs=jobs, startup=0.0)
+    assert "in days, if a queue lets fewer run: 4: 1.5, 2: 3.0, 1: 6.0\n" in timeline(long, 6)
+    assert "queue" not in timeline(long, 1)
 
 
 def test_second_evaluation(factory):

@@ -75,6 +75,22 @@ def test_rollouts_are_those_of_the_plan() -> None:
     assert more["evaluate, all policies"].amount * 3600 == pytest.approx(40 * seconds)
 
 
+def test_a_queue_that_gives_few_gpus_makes_evaluation_longer_and_not_dearer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    many, few = estimate(Options()), estimate(Options(queue=2))
+    for one, other in zip(many.rows, few.rows, strict=True):
+        if one.what.startswith("evaluate"):
+            assert one.hours is not None
+            assert other.hours is not None
+            assert 6 < other.hours / one.hours < 8.5, "2 workers instead of 16"
+            assert other.amount < one.amount * 1.01
+    assert run(Options(queue=2)) == 0
+    assert "evaluation in a queue with 2 GPUs: 24." in capsys.readouterr().out
+    with pytest.raises(UserError, match="--queue 0; expected more than 0"):
+        Options(queue=0)
+
+
 def test_parameters_are_counted_on_the_network() -> None:
     trained, frozen = parameters(ModelConfig.presets["full"])
     assert (trained + frozen) / 1e6 == pytest.approx(3404.5, abs=0.1)

@@ -101,6 +101,8 @@ class Profile:
     """Image pull secret; empty for public images."""
     secrets: tuple[Secret, ...] = ()
     """Of every task, besides its step's own."""
+    queue: str = ""
+    """Queue of Kueue (a LocalQueue) that admits the pods that ask for GPUs; empty: they ask for none."""
     evaluations: int = 2
     """Most evaluation workers at the same time; kfp.local runs at most two."""
     trainings: int = 1

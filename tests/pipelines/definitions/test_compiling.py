@@ -371,6 +371,23 @@ def test_a_pipeline_is_compiled_for_profiles_that_have_all_its_steps(tmp_path: P
         compile_pipeline("demo", "h200x8", tmp_path / "p.yaml")
 
 
+def test_pods_with_gpus_carry_the_label_of_the_queue_that_admits_them(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    spec = compile_pipeline("train_and_evaluate", "h200x8", path, queue="b1k-gpus")
+    pods = list(yaml.safe_load_all(path.read_text()))[1]["platforms"]["kubernetes"]["deploymentSpec"]
+    waiting = {
+        name.removeprefix("exec-").rstrip("-0123456789")
+        for name, pod in pods["executors"].items()
+        if pod.get("podMetadata", {}).get("labels", {}).get("kueue.x-k8s.io/queue-name") == "b1k-gpus"
+    }
+    asking = {
+        name.removeprefix("exec-").rstrip("-0123456789")
+        for name, one in spec["deploymentSpec"]["executors"].items()
+        if "accelerator" in one["container"].get("resources", {})
+    }
+    assert waiting == asking == {"train", "evaluate"}
+
+
 def test_a_profile_with_a_wrong_value_cannot_be_made() -> None:
     values = Arguments({"model": "huge"}, {"train": {"stepz": 1}})
     with pytest.raises(UserError, match="2 mistakes"):
