@@ -30,6 +30,8 @@ class Config:
 
     videos: str = ""
     """Address where the videos of the submission are published; the challenge asks for one."""
+    gpu_hour_price: float = 0.0
+    """Price of a GPU for an hour, in any currency, for the costs in the report; 0: no costs are shown."""
 
     def __post_init__(self) -> None:
         require(
@@ -43,6 +45,10 @@ class Config:
             (
                 not self.videos or self.videos.startswith(("https://", "http://")),
                 f"videos is {self.videos!r}; expected an address that begins with https://",
+            ),
+            (
+                0 <= self.gpu_hour_price < float("inf"),
+                f"gpu_hour_price is {self.gpu_hour_price}; expected 0 or more",
             ),
             (self.seed >= 0, f"seed is {self.seed}; expected 0 or more"),
         )

@@ -8,12 +8,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from components.evaluation.durations import DURATIONS
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
 from components.evaluation.records import Scores
@@ -49,6 +51,8 @@ class Report:
     """Rollouts whose videos the page's folder has."""
     curves: Sequence[Curve] = ()
     matrices: Sequence[Matrix] = ()
+    price: float = 0.0
+    """Of a GPU for an hour; 0 where it is not known."""
 
 
 def write(report: Report, page: Path) -> str:
@@ -94,7 +98,8 @@ def _render(report: Report, data: Mapping[str, Any], folder: Path | None) -> str
         "anchor": report_lineage.anchor,
         "pages": {} if folder is None else _pages(sources, folder),
         "drawing": report_lineage.draw(sources),
-        "stages": _stage_times(sources),
+        "stages": _spent(sources),
+        "price": report.price,
         "rules": _rules(report.artifacts),
         "created": report.created,
         "is_site": folder is not None,
@@ -150,11 +155,31 @@ def _rules(artifacts: Sequence[Artifact]) -> dict[str, int]:
     return dict(sorted(totals.items(), key=lambda entry: -entry[1]))
 
 
-def _stage_times(sources: Sequence[lineage.Node]) -> list[tuple[str, float, float, int]]:
-    """Stage, seconds, per cent of the longest, and how many runs of it, in the order of their start."""
-    totals: dict[str, list[float]] = {}
+@dataclass
+class Spent:
+    """What the runs of a stage took."""
+
+    runs: int = 0
+    seconds: float = 0.0
+    gpu_hours: float = 0.0
+
+
+def _spent(sources: Sequence[lineage.Node]) -> dict[str, Spent]:
+    """What the stages took, in the order of their start."""
+    found: dict[str, Spent] = {}
     for source in sources:
         started, finished = (datetime.fromisoformat(source.run[one]) for one in ("startedOn", "finishedOn"))
-        totals.setdefault(source.stage, []).append((finished - started).total_seconds())
-    longest = max((sum(times) for times in totals.values()), default=0.0) or 1.0
-    return [(name, sum(times), 100 * sum(times) / longest, len(times)) for name, times in totals.items()]
+        wall = busy = (finished - started).total_seconds()
+        workers: dict[int, list[float]] = {}
+        for one in report_data.read_json(source.path / DURATIONS).get("rollouts", ()):
+            workers.setdefault(one["times"]["worker"], []).extend(
+                (one["times"]["begin"], one["times"]["end"])
+            )
+        if workers:  # the lineage of an evaluation is that of its completion
+            times = list(chain.from_iterable(workers.values()))
+            wall, busy = max(times) - min(times), sum(max(one) - min(one) for one in workers.values())
+        stage = found.setdefault(source.stage, Spent())
+        stage.runs += 1
+        stage.seconds += wall
+        stage.gpu_hours += len(source.run.get("b1k_gpus", {}).get("names", ())) * busy / 3600
+    return found

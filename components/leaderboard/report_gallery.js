@@ -14,7 +14,7 @@ function card(rollout, keys) {
     element("button", { type: "button", class: "card", "aria-label": name, onclick: () => openRollout(rollout.key, keys) },
       element("span", { class: "picture" }, picture, element("span", { class: `pill ${rollout.outcome}` }, score(rollout))),
       element("span", { class: "title" }, words(rollout.task.name)),
-      element("span", { class: "note" }, [`${rollout.column}`, rollout.policy, rollout.steps === null ? null : seconds(rollout.steps), ...said].filter(Boolean).join(" · "))));
+      element("span", { class: "note" }, [`instance ${rollout.column}`, rollout.policy, rollout.steps === null ? null : seconds(rollout.steps), ...said, ...notesOf(rollout)].filter(Boolean).join(" · "))));
 }
 
 function drawGallery() {
@@ -27,6 +27,7 @@ function drawGallery() {
   byId("cards").replaceChildren(...shown.map((rollout) => card(rollout, keys)));
   byId("gallery-empty").hidden = found.length > 0;
   for (const tab of byId("gallery-tabs").children) tab.setAttribute("aria-pressed", tab.dataset.outcome === state.outcome);
+  byId("pager").hidden = pages === 1;
   byId("page-place").textContent = `Page ${page} of ${pages}`;
   byId("page-back").disabled = page <= 1;
   byId("page-on").disabled = page >= pages;

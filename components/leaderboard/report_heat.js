@@ -45,7 +45,7 @@ function setUpFilters() {
   fill(inputs.policy, [[CHOSEN, "Chosen per task"], ["all", "All, side by side"], ...DATA.policies.map((name) => [name, name])]);
   fill(inputs.outcome, [["", "All outcomes"], ["not", "no success"], ...Object.entries(OUTCOMES), ["rerun", "started again"]]);
   fill(inputs.cause, [["", "All causes"], ...DATA.causes.map(({ id, name }) => [id, name])]);
-  fill(inputs.order, [["instance", "Columns by instance"], ["score", "Columns by score"]]);
+  fill(inputs.order, [["instance", "by instance"], ["score", "by score"]]);
   for (const name of names) {
     inputs[name].addEventListener("change", () => show({ [name]: inputs[name].value, page: "1" }, { push: true }));
   }

@@ -21,7 +21,7 @@ from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
 from components.runtime.curves import Curve, draw, draw_all
 from components.runtime.stage import Result, Stage, Work
-from components.store.lineage import Dependency
+from components.store.lineage import Dependency, Node
 from components.store.sums import sha256_file
 
 
@@ -52,6 +52,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         filmed=gallery.collect(rollouts, page, work.progress),
         curves=curves,
         matrices=pictures,
+        price=config.gpu_hour_price,
     )
     report.write(shown, page)
     total = scores.overall
@@ -77,6 +78,12 @@ def _training(plan: Plan, workspace: Path) -> tuple[list[Curve], list[Matrix]]:
         if plan.policies[name].folder == "checkpoint" and file.is_file():
             rows = [json.loads(line) for line in file.read_text().splitlines()]
             curves += draw_all(name, rows)
+        use = Node.read(artifact.path).run.get("b1k_gpus")
+        if use is not None and plan.policies[name].folder == "checkpoint":
+            pairs = enumerate(zip(use["busy"], use["memory"], strict=True))
+            rows = [{"minute": i * use["period"] / 60, "busy": b, "memory": m} for i, (b, m) in pairs]
+            curve = draw(name, "GPU use in per cent, by minutes", rows, ("busy", "memory"), over="minute")
+            curves += [curve] if curve else []
         if name == COMMON:
             checkpoint = artifact.path / "checkpoint"
             pictures = [*matrices.kv_mix(checkpoint), *matrices.correlation(checkpoint)]

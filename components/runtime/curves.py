@@ -53,21 +53,20 @@ def draw_all(name: str, rows: Sequence[dict[str, float]]) -> list[Curve]:
         "loss": [m for m in found if m == "loss" or (m.endswith("loss") and m.startswith(_HELD_OUT))],
         "loss by group of joints": [m for m in found if m.startswith(_JOINTS)],
         **{metric: [metric] for metric in ("stage_accuracy", "learning_rate", "gradient_norm")},
-        "GPU use": [m for m in found if m.startswith("gpu_")],
     }
     drawn = (draw(name, title, rows, metrics) for title, metrics in figures.items())
     return [curve for curve in drawn if curve is not None]
 
 
 def draw(
-    name: str, title: str, rows: Sequence[dict[str, float]], metrics: Sequence[str] = ()
+    name: str, title: str, rows: Sequence[dict[str, float]], metrics: Sequence[str] = (), over: str = "step"
 ) -> Curve | None:
-    """Draw metrics, by default the one of the title, over the `step` of the rows, with one scale.
+    """Draw metrics, by default the one of the title, over a value of the rows, with one scale.
 
     Returns:
         The figure, of the metrics with at least two finite points; None where none has them.
     """
-    series = {metric: _points(rows, metric) for metric in metrics or (title,)}
+    series = {metric: _points(rows, metric, over) for metric in metrics or (title,)}
     series = {metric: points for metric, points in series.items() if len(points) > 1}
     if not series:
         return None
@@ -76,7 +75,7 @@ def draw(
     logarithmic = title.startswith(_LOGARITHMIC) and low > 0 and high / low > _LOG_FROM
     y_values = _powers(low, high) if logarithmic else _ticks(min(low, 0.0), high)
     bottom, top = min(y_values[0], low), max(y_values[-1], high)
-    x_values = [x for x in _ticks(0.0, last) if x <= last]
+    x_values = [x for x in _ticks(0.0, last) if x <= last and x == round(x)]
 
     def y_place(value: float) -> float:
         if logarithmic:
@@ -92,22 +91,22 @@ def draw(
         lines=[Line(_label(metric), path(points)) for metric, points in series.items()],
         x_ticks=[Tick(f"{x:,.0f}", 100 * x / (last or 1)) for x in x_values],
         y_ticks=[Tick(f"{y:g}", y_place(y)) for y in y_values],
-        summary="; ".join(_in_words(name, metric, points) for metric, points in series.items()),
+        summary="; ".join(_in_words(name, metric, points, over) for metric, points in series.items()),
     )
 
 
 def _label(metric: str) -> str:
-    return metric.removeprefix(_JOINTS).removeprefix("gpu_").replace("_", " ")
+    return metric.removeprefix(_JOINTS).replace("_", " ")
 
 
-def _in_words(name: str, metric: str, points: Sequence[tuple[float, float]]) -> str:
+def _in_words(name: str, metric: str, points: Sequence[tuple[float, float]], over: str) -> str:
     (first, start), (last, end) = points[0], points[-1]
-    said = f"{start:.3g} at step {first:,.0f}, {end:.3g} at step {last:,.0f}"
+    said = f"{start:.3g} at {over} {first:,.0f}, {end:.3g} at {over} {last:,.0f}"
     return f"{metric.replace('_', ' ')} of {name}: {said}"
 
 
-def _points(rows: Sequence[dict[str, float]], metric: str) -> list[tuple[float, float]]:
-    points = [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
+def _points(rows: Sequence[dict[str, float]], metric: str, over: str) -> list[tuple[float, float]]:
+    points = [(row[over], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
     return _thin(sorted(points))
 
 

@@ -24,6 +24,7 @@ from components.runtime import attempts
 from components.runtime.command_line import Call, Invocation, read_call
 from components.runtime.declaration import C, Declaration, In
 from components.runtime.executor import FLAG, RUN_ID, STATUS, KfpTask
+from components.runtime.gpus import Gpus
 from components.runtime.outcomes import Recorder, recorder
 from components.runtime.progress import Progress
 from components.store import lineage
@@ -227,11 +228,12 @@ class Stage(Generic[C, In]):
                 artifact.touch()
             cached = final.is_dir()
             if not cached:
-                arguments = (config, inputs, external, workspace, invocation or Invocation())
-                if self.share is None:
-                    self._make(partial_of(final), final, *arguments)
-                else:
-                    self._make_together(final, *arguments)
+                with Gpus() as gpus:
+                    arguments = (config, inputs, external, workspace, invocation or Invocation(), gpus)
+                    if self.share is None:
+                        self._make(partial_of(final), final, *arguments)
+                    else:
+                        self._make_together(final, *arguments)
             artifact = Artifact.load(final)
             artifact.touch()
         result = Result(**json.loads((final / RESULT).read_text()))
@@ -250,6 +252,7 @@ class Stage(Generic[C, In]):
         external: Sequence[Dependency],
         workspace: Path,
         invocation: Invocation,
+        gpus: Gpus,
     ) -> None:
         """Do a part of the work; the first process that sees the end of it publishes the artifact."""
         assert self.share is not None
@@ -260,7 +263,7 @@ class Stage(Generic[C, In]):
         waiting = f"{self.name}: another process completes the artifact; waiting for it"
         with exclusive(final.with_suffix(".completing.lock"), waiting):
             if not final.is_dir():
-                self._make(partial / CONTENT, final, config, inputs, external, workspace, invocation)
+                self._make(partial / CONTENT, final, config, inputs, external, workspace, invocation, gpus)
             shutil.rmtree(partial, ignore_errors=True)
 
     def _make(
@@ -272,6 +275,7 @@ class Stage(Generic[C, In]):
         external: Sequence[Dependency],
         workspace: Path,
         invocation: Invocation,
+        gpus: Gpus,
     ) -> None:
         started = _now()
         partial.mkdir(exist_ok=True)
@@ -296,6 +300,7 @@ class Stage(Generic[C, In]):
                 attempts=attempts.number_of_this(),
                 started=started,
                 finished=_now(),
+                gpus=gpus.record(),
             )
 
         publish(partial, final, statement, invocation.signer)

@@ -67,12 +67,13 @@ def statement(
     started: str,
     finished: str,
     attempts: int = 1,
+    gpus: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Build a lineage statement.
 
     `subject` is the artifact's path relative to the workspace, `digest` its hex SHA-256 tree digest,
     `invocation` the run and task ids of the pipeline engine, `attempts` how often the stage was started in
-    its pod until it was done; times are ISO 8601 in UTC.
+    its pod until it was done, `gpus` what `components.runtime.gpus` recorded; times are ISO 8601 in UTC.
     """
     return {
         "_type": "https://in-toto.io/Statement/v1",
@@ -94,6 +95,7 @@ def statement(
                     "startedOn": started,
                     "finishedOn": finished,
                     "b1k_attempts": attempts,
+                    **({} if gpus is None else {"b1k_gpus": gpus}),
                 },
             },
         },
@@ -138,7 +140,7 @@ class Node:
 
     @property
     def run(self) -> dict[str, Any]:
-        """How it was made: `startedOn`, `finishedOn`, `invocationId`, and `b1k_attempts`."""
+        """How it was made: `startedOn`, `finishedOn`, `invocationId`, `b1k_attempts`, maybe `b1k_gpus`."""
         return self.lineage["predicate"]["runDetails"]["metadata"]
 
     @property

@@ -380,6 +380,31 @@ def test_every_reported_rollout_of_a_trained_policy_can_be_watched(run, factory)
             assert (artifact.path / "report" / "videos" / f"{stem}.{ending}").exists() == bool(video)
 
 
+def test_times_and_costs_of_the_stages(run, factory):
+    for artifact, workers in ((run.policies[0], ()), (run.reported[0], (0, 1))):
+        statement = json.loads((artifact.path / "lineage.json").read_text())
+        told = statement["predicate"]["runDetails"]["metadata"]
+        told |= {"startedOn": "2026-11-01T00:00:00Z", "finishedOn": "2026-11-01T02:00:00Z"}
+        use = {"names": ["NVIDIA H200"] * 4, "period": 60.0, "busy": [10.0, 90.0, 80.0], "memory": [50.0] * 3}
+        told["b1k_gpus"] = use
+        (artifact.path / "lineage.json").write_text(json.dumps(statement))
+        # workers, of which the second begins an hour later, and both end after three
+        rows = [{"times": {"worker": one, "begin": 3600.0 * one, "end": 3600.0 * 3}} for one in workers]
+        (artifact.path / "durations.json").write_text(json.dumps({"rollouts": rows}))
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, gpu_hour_price=2.5))
+    artifact, _ = make(run, factory.workspace)
+    text = (artifact.path / "report" / "index.html").read_text()
+    table = re.search(r'<table class="times">.*?</table>', text, re.DOTALL)[0]
+    rows = {
+        re.search(r'scope="row">(.*?)<', row)[1]: re.findall(r'class="num">(.*?)<', row)
+        for row in table.split("<tr>")[2:]
+    }
+    assert rows["train"][:3] == ["2:00:00", "8.00", "20.00"]  # one of the three had GPUs
+    assert rows["evaluate"][:3] == ["3:00:00", "20.00", "50.00"]  # 3 and 2 hours with 4 GPUs each
+    assert rows["all"] == ["28.00", "70.00"]
+    assert "busy of common: 10 at minute 0, 80 at minute 2" in text
+
+
 def test_broken_video_is_left_out(run, factory):
     for artifact in run.reported:
         for video in artifact.path.rglob("*.mp4"):
