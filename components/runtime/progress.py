@@ -33,8 +33,6 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from components.store.files import write_atomic
-
 T = TypeVar("T")
 
 EVENTS_VARIABLE = "B1K_EVENTS"
@@ -199,9 +197,11 @@ class Progress:
             self._stream.write(task.line() + "\n")
             self._stream.flush()
             if self._argo and task.total:
-                total = math.ceil(task.total)  # Argo takes whole numbers, and no more than all
+                path, total = Path(self._argo), math.ceil(task.total)
                 with suppress(OSError):  # the work counts, not who is told of it
-                    write_atomic(Path(self._argo), f"{min(math.floor(task.completed), total)}/{total}\n")
+                    # Argo takes whole numbers, no more than all, and passes over a file that is still empty
+                    path.write_text(f"{min(math.floor(task.completed), total)}/{total}\n")
+                    path.chmod(0o644)  # who reads it is another user
 
     def _add_bar(self, description: str, total: float | None) -> TaskID | None:
         if not self._is_terminal:

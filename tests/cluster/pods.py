@@ -20,8 +20,9 @@ ROOT = Path(__file__).parents[2]
 HELM = Path(sys.executable).with_name("helm")
 REGISTRY = os.environ.get("B1K_TEST_REGISTRY", "localhost/b1k")
 _MARK = "\n== outputs of the task ==\n"
-# As the launcher does: no umask, folders for the outputs, and what the task wrote is handed on.
-_LAUNCHER = f"""umask 0; mkdir -p "$0"; "$@"; code=$?
+PROGRESS = "progress"
+# As Argo and the launcher do: no umask, folders for the outputs, and what the task wrote is handed on.
+_LAUNCHER = f"""umask 0; mkdir -p "$0"; export ARGO_PROGRESS_FILE="$0/{PROGRESS}"; "$@"; code=$?
 printf '%s' '{_MARK}'; tar -C "$0" -cz . | base64 -w0; exit $code"""
 _POLL = 1.0
 _PENDING = 300.0

@@ -103,9 +103,9 @@ def test_pods_of_another_user_are_refused(namespace: str, tmp_path: Path) -> Non
         pods.Cluster(namespace).create(pod)
 
 
-def _compiled(folder: Path) -> Path:
-    path = folder / "demo.yaml"
-    compile_pipeline("demo", "cluster_small", path, registry=pods.REGISTRY)
+def _compiled(folder: Path, pipeline: str = "demo") -> Path:
+    path = folder / f"{pipeline}.yaml"
+    compile_pipeline(pipeline, "cluster_small", path, registry=pods.REGISTRY)
     return path
 
 
@@ -156,6 +156,18 @@ def test_every_stage_runs_as_a_restricted_pod_through_a_crash_and_a_lost_pod(
     assert "train: done" in crashed or "policy common" in crashed
     assert sum(one.endswith(": lost") for one in events) == 1
     assert sum("its pod is deleted" in one for one in events) == 1
+    told_argo = {path.parent.name: path.read_text().strip() for path in tmp_path.rglob(pods.PROGRESS)}
+    print(told_argo)
+    assert {told_argo[name] for name in ("collect", "train")} == {"2/2", "4/4"}
+
+
+def test_the_stage_that_looks_for_news_runs_as_a_restricted_pod(namespace: str, tmp_path: Path) -> None:
+    cluster = pods.Cluster(namespace)
+    cluster.create(_pod_of("news", pods.Package(_compiled(tmp_path, "retrain")), "news", {}))
+    assert cluster.wait("news") == 0, cluster.log("news")
+    log = pods.unpack(cluster.log("news"), tmp_path)
+    print(log)
+    assert "news: done" in log
 
 
 def test_what_stages_wrote_is_theirs_and_closed_to_others(namespace: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -78,10 +79,15 @@ def test_argo_is_told_in_whole_numbers_of_which_the_first_is_never_more(
     progress = Progress(io.StringIO(), line_interval=0)
     with progress.task("frames"):
         assert not told.exists(), "without a total there is nothing that Argo could show"
-    with progress.task("steps", 7.5) as task:
-        for completed, said in ((0, "0/8"), (3.9, "3/8"), (9, "8/8")):
-            task.update(completed)
-            assert told.read_text() == f"{said}\n"
+    umask = os.umask(0o027)  # as stages set it
+    try:
+        with progress.task("steps", 7.5) as task:
+            for completed, said in ((0, "0/8"), (3.9, "3/8"), (9, "8/8")):
+                task.update(completed)
+                assert told.read_text() == f"{said}\n"
+    finally:
+        os.umask(umask)
+    assert told.stat().st_mode & 0o777 == 0o644, "Argo reads it as another user"
     monkeypatch.setenv("ARGO_PROGRESS_FILE", str(told / "not a folder" / "progress"))
     stream = io.StringIO()
     Progress(stream).task("steps", 2).close()
