@@ -6,6 +6,8 @@ from typing import Any
 
 _LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
 """A line of Kubeflow's launcher or driver, not of the program."""
+_ENDED = re.compile(r"attempt (\d+) of \d+ ended with (exit code|signal) \w+; .*")
+"""A line of what starts a stage again, `components/runtime/attempts.py`."""
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
 _PROGRESS = re.compile(
     rf"(?P<description>\S.*?) (?P<completed>{_NUMBER})(?:/(?P<total>{_NUMBER}) \(\d+ ?%\))?"
@@ -30,9 +32,19 @@ def progress(lines: Sequence[str]) -> dict[str, Any]:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """What the program of a failed task said last; empty if only Kubeflow's own lines are there."""
-    own = [line for line in lines if not _LAUNCHER.match(line)]
-    return " ".join(own[-1].split()) if own else ""
+    """What the program of a failed task said last; empty if only Kubeflow's own lines are there.
+
+    Of an error the stage has said more than what starts it again; of a signal it has said nothing.
+    """
+    own = [" ".join(line.split()) for line in lines if not _LAUNCHER.match(line)]
+    if not own:
+        return ""
+    said = []
+    if ended := _ENDED.fullmatch(own[-1]):
+        said = [line for line in own if line.startswith(f"attempt {ended[1]} is ended: ")]
+        if not said and ended[2] == "exit code":
+            said = [line for line in own if not _ENDED.fullmatch(line)]
+    return (said or own)[-1]
 
 
 def _number(text: str | None) -> float:

@@ -1,6 +1,8 @@
 """Where the logs of a run come from, and what their lines say."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,3 +301,27 @@ def test_the_reason_is_the_last_line_of_the_program() -> None:
     )
     assert reason(["F1127 21:01:09.004168      16 main.go:59] failed"]) == ""
     assert reason([]) == ""
+
+
+GIVEN_UP = "attempt 2 of 2 ended with {}; given up"
+FULL = "attempt 2 is ended: it holds 96% of the pod's memory limit, where the kernel would kill the pod"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("print('step 7'); sys.exit('no space left on the disk')", "no space left on the disk"),
+        ("sys.exit(75)", GIVEN_UP.format("exit code 75")),
+        ("print('step 7'); os.kill(os.getpid(), 9)", GIVEN_UP.format("signal SIGKILL")),
+        (f"print({FULL!r}); print('saved'); os.kill(os.getpid(), 15)", FULL),
+        (f"print({FULL.replace('2', '1')!r}); os.kill(os.getpid(), 11)", GIVEN_UP.format("signal SIGSEGV")),
+    ],
+)
+def test_the_reason_of_a_stage_that_was_given_up_is_what_it_said(program: str, expected: str) -> None:
+    command = [sys.executable, "-c", f"import os, sys; {program}"]
+    code = f"from components.runtime.attempts import run; run({command!r}, 2, pause=0.01)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    assert "given up" in done.stdout
+    assert reason(done.stdout.splitlines()) == expected
