@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-_LAUNCHER = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ ")
-"""A line of Kubeflow's launcher or driver, not of the program."""
+_LAUNCHER = re.compile(r"([IWEF])\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w.]+:\d+\] (.*)")
+"""A line of Kubeflow's launcher, driver or importer, not of the program: how serious it is, and its text."""
+_OF_PROGRAM = re.compile(r"exit status \d+|signal: ")
+"""What the launcher says last where the program has failed, not the launcher."""
 _ENDED = re.compile(r"attempt (\d+) of \d+ ended with (exit code|signal) \w+; .*")
 """A line of what starts a stage again, `components/runtime/attempts.py`."""
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"
@@ -32,11 +34,16 @@ def progress(lines: Sequence[str]) -> dict[str, Any]:
 
 
 def reason(lines: Sequence[str]) -> str:
-    """What the program of a failed task said last; empty if only Kubeflow's own lines are there.
+    """What the program of a failed task said last, or Kubeflow's launcher, driver or importer if that failed.
 
     Of an error the stage has said more than what starts it again; of a signal it has said nothing.
     """
     own = [" ".join(line.split()) for line in lines if not _LAUNCHER.match(line)]
+    fatal = [
+        " ".join(found[2].split()) for line in lines if (found := _LAUNCHER.match(line)) and found[1] == "F"
+    ]
+    if fatal and not (own and _OF_PROGRAM.search(fatal[-1])):
+        return fatal[-1]
     if not own:
         return ""
     said = []

@@ -299,8 +299,16 @@ def test_the_reason_is_the_last_line_of_the_program() -> None:
         reason(["one", "ValueError:  two\t", "E1127 21:01:08.991889 16 launcher_v2.go:449] exit"])
         == "ValueError: two"
     )
-    assert reason(["F1127 21:01:09.004168      16 main.go:59] failed"]) == ""
+    assert reason(["one", "F1127 21:01:09.004168      16 main.go:59] failed: exit status 2"]) == "one"
+    assert reason(["I1127 21:01:09.004168      16 main.go:59] level: 4"]) == ""
     assert reason([]) == ""
+
+
+def test_a_launcher_or_driver_that_failed_says_why() -> None:
+    uploading = "F1127 21:01:09.004168      16 main.go:59] failed to upload  the output: no such bucket"
+    assert reason(["train: done: /workspace/x", uploading]) == "failed to upload the output: no such bucket"
+    killed = "F1127 21:01:09.004168      16 main.go:59] failed to execute component: signal: killed"
+    assert reason([killed]) == "failed to execute component: signal: killed", "the program has said nothing"
 
 
 GIVEN_UP = "attempt 2 of 2 ended with {}; given up"
