@@ -18,9 +18,9 @@ from rich.table import Table
 from scipy import stats
 
 from components.evaluation.champion import share
+from components.evaluation.pairs import lead
 from components.evaluation.sequential import Rule, judge
-from components.promote.config import Config as Promotion
-from components.promote.rules import lead, rule
+from components.trial.config import Config as Promotion
 
 Scores = NDArray[np.float64]
 """q by round and task."""
@@ -96,7 +96,7 @@ def promotes(config: Config, gain: float, random: np.random.Generator) -> tuple[
             continue
         tested += 1
         level = share(promotion.error, tested)
-        verdict = judge(policies.confirmation(), rule(promotion, level, config.rounds))
+        verdict = judge(policies.confirmation(), Rule(level, promotion.gain, promotion.miss, config.rounds))
         pairs += verdict.pairs
         if verdict.answer == "better":
             return True, fixed, night + 1, pairs
@@ -122,7 +122,7 @@ class Power:
 def power(config: Config, gain: float, number: int, random: np.random.Generator) -> Power:
     """The power of the test of a number against a champion."""
     promotion = Promotion()
-    test: Rule = rule(promotion, share(promotion.error, number), config.rounds)
+    test = Rule(share(promotion.error, number), promotion.gain, promotion.miss, config.rounds)
     found, pairs, leads = [], [], []
     fixed = np.zeros((config.challengers, config.rounds), bool)
     for i in range(config.challengers):

@@ -49,7 +49,7 @@ ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
 # b1k.stages names the stages that no other image has, b1k.laptop-stages those that run here without a GPU.
 LABEL b1k.stages="collect" \
-      b1k.laptop-stages="settings news dataset prepare statistics train plan evaluate group leaderboard promote notify" \
+      b1k.laptop-stages="settings news dataset prepare statistics train plan evaluate group leaderboard trial promote notify" \
       org.opencontainers.image.title="b1k-household" \
       org.opencontainers.image.description="All stages without a GPU (JAX on CPU, MuJoCo)" \
       org.opencontainers.image.licenses="Apache-2.0" \

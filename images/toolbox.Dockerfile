@@ -42,7 +42,7 @@ COPY LICENSE /usr/share/licenses/b1k/LICENSE
 ARG PYTHON_IMAGE
 ARG B1K_VERSION
 ARG B1K_GIT_COMMIT
-LABEL b1k.stages="settings news dataset prepare statistics plan group leaderboard promote notify" \
+LABEL b1k.stages="settings news dataset prepare statistics plan group leaderboard trial promote notify" \
       b1k.services="results" \
       org.opencontainers.image.title="b1k-toolbox" \
       org.opencontainers.image.description="CPU stages of the BEHAVIOR challenge pipeline" \

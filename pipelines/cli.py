@@ -39,6 +39,7 @@ STAGES = {
     "evaluate": "run one worker's share of a plan",
     "group": "split tasks into groups by validation score",
     "leaderboard": "score, package the submission, write the report; `leaderboard check`: check a submission",
+    "trial": "draw fresh rollouts of a challenger and the champion",
     "promote": "replace the champion on evidence",
     "notify": "tell by a webhook how a run on a cluster ended",
 }

@@ -82,7 +82,7 @@ class Inputs:
     """What a worker reads."""
 
     plan: Artifact
-    """The plan; the checkpoints that it names lie in the same workspace."""
+    """The plan, or a trial; the checkpoints that it names lie in the same workspace."""
 
 
 DECLARATION = Declaration("evaluate", Config, Inputs, image="evaluator", output="rollouts", page="scores")

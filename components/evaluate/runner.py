@@ -66,6 +66,7 @@ class Runner:
                 policy,
                 self._workspace / self.plan.policies[policy].checkpoint,
                 sorted({job.task for job in self.plan.jobs if job.policy == policy}),
+                self.plan.execution(policy).policy,
                 self._server_command,
                 log_file(self.logs, policy),
                 self._limits.loading,
@@ -123,7 +124,7 @@ class Runner:
                 port=server.port,
                 output=output,
                 image_size=self.plan.image_size,
-                action_chunk_size=self.plan.action_chunk_size,
+                action_chunk_size=self.plan.execution(wanted[0].key.policy).action_chunk_size,
                 oracle_stage=self.plan.oracle_stage,
                 environments=len(indices) if self.plan.environments else 0,
             )

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -21,11 +21,11 @@ ServerCommand = Callable[[Path, Path], Sequence[str]]
 """Gives the policy server's command line for a mapping file and a port file."""
 
 
-def policy_server(policy: PolicyConfig, batch: int = 1) -> ServerCommand:
+def policy_server(batch: int = 1) -> ServerCommand:
     """The command line of our policy server, with its network compiled for batches of one size."""
 
     def command(mapping: Path, port_file: Path) -> Sequence[str]:
-        options = server_options(mapping, HOST, 0, policy, every=True, batch=batch)
+        options = server_options(mapping, HOST, 0, batch=batch)
         return [sys.executable, "-m", *options, "--port-file", str(port_file), "--json-logs"]
 
     return command
@@ -72,6 +72,7 @@ class PolicyServer:
         name: str,
         checkpoint: Path,
         tasks: Sequence[str],
+        policy: PolicyConfig,
         command: ServerCommand,
         log: Path,
         timeout: float,
@@ -79,7 +80,8 @@ class PolicyServer:
         """Prepare; `ensure` starts it, and waits for it at most `timeout` seconds."""
         self._name = name
         self._timeout = timeout
-        self._mapping = {"checkpoints": {name: {"path": str(checkpoint), "tasks": list(tasks)}}}
+        entry = {"path": str(checkpoint), "tasks": list(tasks)}
+        self._mapping = {"checkpoints": {name: entry}, "policy": asdict(policy)}
         self._command = command
         self._log = log
         self._child: Child | None = None

@@ -1,6 +1,7 @@
 """Evaluate: a worker does rollouts of a plan, together with all others that are started for it.
 
-They share the plan's rollouts through a queue in the workspace, and make one artifact together. Each starts
+They share the plan's rollouts through a queue in the workspace, and make one artifact together; those of a
+trial end as soon as its test has an answer. Each starts
 the policy server and the evaluator as two processes, and starts a crashed or hanging one again. Report,
 section 8.3.
 """
@@ -24,6 +25,7 @@ from components.evaluation.plan import Plan
 from components.evaluation.rollouts import ROLLOUTS, Rollout, save
 from components.evaluation.serving import SERVER
 from components.evaluation.timeline import comparison, table
+from components.evaluation.trial import Trial
 from components.runtime import page
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
@@ -35,25 +37,30 @@ _SCHEDULE = "schedule.txt"
 
 def share(config: Config, inputs: Inputs, work: Work) -> None:
     """Do rollouts until all of the plan are done, here or by other workers."""
-    plan = Plan.load(inputs.plan.path)
+    plan, trial = Plan.load(inputs.plan.path), Trial.find(inputs.plan.path)
     plan.artifacts(work.workspace)  # refuses other weights than those that were planned
     with _uploads(config, work.path) or nullcontext() as uploads:
         Supervisor(
             plan,
             config.worker,
             find_evaluator(plan.evaluator, plan.edition),
-            policy_server(plan.policy, max(1, plan.environments)),
+            policy_server(max(1, plan.environments)),
             folder=work.path,
             workspace=work.workspace,
             progress=work.progress,
             limits=config.limits,
             finished=lambda one: None if uploads is None else uploads.add(one, work.path / CONTENT),
+            suffice=lambda rollouts: trial is not None and trial.is_decided(plan, rollouts),
         ).run()
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
     """Complete the artifact: `rollouts/`, `rollouts.json`, `durations.json` and `logs/`."""
     plan, folder = Plan.load(inputs.plan.path), work.path.parent
+    if not plan.jobs:  # a trial without a test
+        save([], work.path / ROLLOUTS)
+        write_atomic(work.path / _SCHEDULE, "")
+        return Result(metrics={"rollouts": 0, "unfinished": 0}, summary="there is nothing to roll out")
     evaluator = find_evaluator(plan.evaluator, plan.edition)
     rollouts, results = conclude(plan, evaluator, folder, lambda text: print(text, file=sys.stderr))
     if uploads := _uploads(config, folder):

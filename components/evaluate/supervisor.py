@@ -52,16 +52,19 @@ class Supervisor:
         limits: Limits | None = None,
         cgroup: Path = _CGROUP,
         finished: Callable[[Rollout], None] = lambda rollout: None,
+        suffice: Callable[[list[Rollout]], bool] = lambda rollouts: False,
     ) -> None:
         """Prepare; UserError if the instance ids cannot be read.
 
-        `finished` is called with every rollout that this worker has finished and put in place.
+        `finished` is called with every rollout that this worker has finished and put in place. `suffice` says
+        whether those that ended are enough, so that no more are begun.
         """
         self.plan = plan
         self.evaluator = evaluator
         self._worker = worker
         self._progress = progress
         self._finished = finished
+        self._suffice = suffice
         limits = (limits or Limits()).of(evaluator, plan.environments)
         self._results = Results(plan, evaluator, folder / CONTENT, folder / REFUSED)
         plan.save(folder)  # for those who watch
@@ -128,13 +131,14 @@ class Supervisor:
         self._results.refresh()
         self._ledger.refresh()
         self._show(shown)
-        every = (one for those in self._results.instances.values() for one in those)
-        return not any(missing(self._results, self._ledger, one) for one in every)
+        every = self._results.instances.values()
+        is_left = any(missing(self._results, self._ledger, one) for instances in every for one in instances)
+        return not is_left or self._suffice(_ended(self._results, self._ledger))
 
     def _turn(self) -> tuple[list[Instance], bool] | None:
         """Claim what comes next: instances, and whether all of them are claimed; None where nothing does."""
         claims = self._queue.claims()
-        jobs = list(self._results.instances.items())
+        jobs = self._open()
         lanes = [self._lane(job, instances, claims.holders) for job, instances in jobs]
         workers = max(1, len(self._queue.working()))
         turn = choose(lanes, self._queue.me, self._runner.policy, workers, self.plan.rules)
@@ -146,6 +150,13 @@ class Supervisor:
         elif not self._queue.claim(chosen[0].name, claims):
             chosen = []
         return (chosen, turn.together) if chosen else None
+
+    def _open(self) -> list[tuple[Job, tuple[Instance, ...]]]:
+        """The jobs that workers may do now."""
+        jobs = list(self._results.instances.items())
+        while jobs and not any(missing(self._results, self._ledger, one) for one in jobs[0][1]):
+            del jobs[0]
+        return jobs[: self.plan.window or len(jobs)]
 
     def _lane(self, job: Job, instances: Sequence[Instance], holders: Mapping[str, str]) -> Lane:
         """What is left of a job."""
@@ -224,10 +235,19 @@ class Supervisor:
         shown.update(completed=sum(self._results.outcome(one) is not None for one in self._results.all()))
 
 
+def _ended(results: Results, ledger: Ledger) -> list[Rollout]:
+    """The rollouts that are finished or given up."""
+    return [
+        dataclasses.replace(one, outcome=results.outcome(one))
+        for one in results.all()
+        if results.outcome(one) is not None or ledger.given_up(str(one.json))
+    ]
+
+
 def conclude(
     plan: Plan, evaluator: Evaluator, folder: Path, say: Callable[[str], None]
 ) -> tuple[list[Rollout], Results]:
-    """The rollouts of a finished evaluation as they ended, from the folder that its workers shared.
+    """The rollouts of an evaluation that ended, from the folder that its workers shared.
 
     Raises:
         UserError: a result is not understood.
@@ -236,10 +256,10 @@ def conclude(
     ledger = Ledger(folder / FAULTS, "")
     results.refresh()
     found = []
-    for one in (dataclasses.replace(each, folder=str(folder / CONTENT)) for each in results.all()):
-        outcome, reasons = results.outcome(one), ledger.reasons(str(one.json))
-        one = dataclasses.replace(one, attempts=len(reasons) + 1, outcome=outcome, reruns=reasons)
-        if outcome is None:
+    for one in (dataclasses.replace(each, folder=str(folder / CONTENT)) for each in _ended(results, ledger)):
+        reasons = ledger.reasons(str(one.json))
+        one = dataclasses.replace(one, attempts=len(reasons) + 1, reruns=reasons)
+        if one.outcome is None:
             say(f"{one.key.policy} {one.name} is given up and counts as 0: {'; '.join(reasons)}")
             one = dataclasses.replace(one, attempts=len(reasons), json=None, video=None)
         found.append(one)

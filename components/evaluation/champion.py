@@ -1,7 +1,9 @@
 """The champion: what is promoted, under which conditions it was evaluated, and what was compared with it."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -9,9 +11,11 @@ import msgspec
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.plan import Split
-from components.evaluation.records import Conditions, Reference, ServedPolicy
+from components.evaluation.plan import REPORTED, VALIDATION, Plan, Split
+from components.evaluation.records import Conditions, Reference, Scores, ServedPolicy
 from components.evaluation.rollouts import EPISODES, load
+from components.evaluation.sequential import Rule
+from components.evaluation.serving import served_policies
 from components.store.artifact import Artifact
 from components.store.champion import CHAMPION, FORMER_CHAMPIONS
 from components.store.files import write_atomic
@@ -42,6 +46,8 @@ class Champion:
     checkpoints: Mapping[str, ServedPolicy]
     policy: PolicyConfig
     """How chunks were executed in the evaluation that it was promoted on."""
+    action_chunk_size: int
+    """Actions per request in that evaluation; 0 is one."""
     validation: Table
     """q of the chosen policies on validation instances, for the next challenger."""
     reported: Table
@@ -50,7 +56,7 @@ class Champion:
     """When, ISO 8601 in UTC."""
     forced: Forced | None = None
     """Who promoted it whatever the comparison said, and why; None where the comparison decided."""
-    format: Literal[3] = field(kw_only=True)
+    format: Literal[4] = field(kw_only=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Champion | None":
@@ -66,7 +72,8 @@ class Champion:
             path,
             cls,
             "evaluate its policies again with `b1k run --pipeline evaluate` into a new champion's folder "
-            "(promote.champion), or move the file away: the next run then promotes a first champion",
+            "(trial.champion and promote.champion), or move the file away: the next run then promotes a "
+            "first champion",
         )
 
     @classmethod
@@ -80,7 +87,7 @@ class Champion:
         if different:
             raise UserError(
                 f"their scores cannot be compared: {'; '.join(different)}. Evaluate both alike, or give "
-                "another folder as promote.champion"
+                "another folder as trial.champion and promote.champion"
             )
 
     def replace(self, old: "Champion | None", folder: Path) -> None:
@@ -98,30 +105,34 @@ class Champion:
 class Comparison:
     """A test of a challenger against a champion."""
 
-    evidence: Reference
-    """The artifact with the challenger's rollouts."""
+    challenger: Reference
+    """Its leaderboard."""
     champion: Reference | None
     """The champion's leaderboard; None where there was no champion yet."""
-    level: float
-    """Largest probability with which it promotes a challenger that is not better."""
+    rule: Rule
 
     @classmethod
-    def begin(
-        cls, folder: Path, evidence: Reference, champion: Reference | None, error: float
-    ) -> "Comparison":
-        """Write down that a test begins, and give it its share of the `error` that a champion's tests have.
+    def begin(cls, folder: Path, challenger: Reference, champion: Reference | None, rule: Rule) -> Rule:
+        """Write down that a test begins, and give it its share of the error that a champion's tests have.
 
-        The k-th test against one champion gets error / (k (k + 1)), which adds up to `error` however many
+        The k-th test against one champion gets error / (k (k + 1)), which adds up to the error however many
         there are. The same test, begun again, keeps its share. The caller holds the lock of the folder.
+
+        Args:
+            folder: the champion's folder.
+            challenger: its leaderboard.
+            champion: the champion's leaderboard.
+            rule: the test, with the error of all tests as its level.
         """
         path = folder / COMPARISONS
         known = _lines(path, cls)
         rivals = [one for one in known if one.champion == champion]
-        found = next((one for one in rivals if one.evidence == evidence), None)
-        if found is None:
-            found = cls(evidence, champion, share(error, len(rivals) + 1))
-            _write_lines(path, [*known, found])
-        return found
+        for one in rivals:
+            if one.challenger == challenger and replace(one.rule, level=rule.level) == rule:
+                return one.rule
+        begun = cls(challenger, champion, replace(rule, level=share(rule.level, len(rivals) + 1)))
+        _write_lines(path, [*known, begun])
+        return begun.rule
 
 
 def share(error: float, number: int) -> float:
@@ -137,6 +148,23 @@ def episodes_of(board: Artifact, policies: Mapping[str, str], split: Split) -> T
         if key.split == split and policies.get(key.task) == key.policy:
             episodes.setdefault(key.task, {})[f"{key.index}_{key.rollout}"] = rollout.q
     return episodes
+
+
+def challenger_of(board: Artifact, plan: Plan, folder: Path, workspace: Path) -> Champion:
+    """The policies of a leaderboard, as they are recorded when they become the champion of a folder."""
+    scores = Scores.load(board.path)
+    top = os.path.relpath(workspace, folder) if folder.is_relative_to(workspace) else str(workspace)
+    return Champion(
+        conditions=scores.conditions,
+        leaderboard=Reference(board.uri, board.digest),
+        checkpoints=served_policies(plan, scores.chosen, top),
+        policy=plan.policy,
+        action_chunk_size=plan.action_chunk_size,
+        validation=episodes_of(board, scores.chosen, VALIDATION),
+        reported=episodes_of(board, scores.chosen, REPORTED),
+        promoted=datetime.now(UTC).isoformat(timespec="seconds"),
+        format=4,
+    )
 
 
 def _lines(path: Path, kind: type[T]) -> list[T]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.plan import UNTRAINED, Plan
+from components.evaluation.plan import CONFIRMATION, UNTRAINED, Plan
 
 TIMES = "times.json"
 DURATIONS = "durations.json"
@@ -91,6 +91,6 @@ def measured(plan: Plan, workspace: Path) -> Measured:
 def _means(rollouts: Iterable[Duration]) -> dict[tuple[str, bool], float]:
     seconds: dict[tuple[str, bool], list[float]] = defaultdict(list)
     for one in rollouts:
-        if one.seconds > 0:
+        if one.seconds > 0 and one.split != CONFIRMATION:  # whether a policy there was trained is not said
             seconds[one.task, one.policy == UNTRAINED].append(one.seconds)
     return {key: sum(each) / len(each) for key, each in seconds.items()}

@@ -20,7 +20,7 @@ class Order:
 
     task: str
     split: str
-    """validation or reported."""
+    """validation, reported or confirmation."""
     indices: tuple[int, ...]
     """Indices of the instances in the split's mode."""
     rollouts: int
@@ -63,7 +63,8 @@ class Evaluator:
     program: tuple[str, ...]
     """The command without options."""
     splits: Mapping[str, Instances]
-    """Checkpoints are chosen on those of validation, and scores are computed on those of reported."""
+    """Policies are chosen on those of validation, scored on those of reported, and compared with the
+    champion on those of confirmation."""
     startup_seconds: float
     """Time of one process before its first step: loading the scene."""
     steps_per_second: float

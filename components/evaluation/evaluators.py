@@ -20,7 +20,8 @@ _HOUSEHOLD = Evaluator(
     (sys.executable, "-m", "household.eval"),
     {
         # the demonstrations use the first 100 training instances; those after them are unseen
-        "validation": Instances("train", 100, first=100, id_of_0=1),
+        "validation": Instances("train", 50, first=100, id_of_0=1),
+        "confirmation": Instances("train", 50, first=150, id_of_0=1),
         # no instances are hidden from us here, and 40 give tighter intervals than 20
         "reported": Instances("all_test", 40, id_of_0=301),
     },
@@ -37,7 +38,11 @@ EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
         "2025": Evaluator2025(
             ("omnigibson-python", "-m", "omnigibson.learning.eval"),
             # the ten public instances are all reported; those with demonstrations do for choosing
-            {"validation": Instances("train", 200), "reported": Instances("public_test", 10)},
+            {
+                "validation": Instances("train", 100),
+                "confirmation": Instances("train", 100, first=100),
+                "reported": Instances("public_test", 10),
+            },
             startup_seconds=240.0,
             steps_per_second=15.0,
             results="metrics",
@@ -49,6 +54,8 @@ EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
             # all training instances have demonstrations; of the 20 public ones only 0 to 9 are reported
             {
                 "validation": Instances("public_test", 10, first=10, id_of_0=301),
+                # no others are unseen and open: these once more, with other noise of the policy
+                "confirmation": Instances("public_test", 10, first=10, id_of_0=301),
                 "reported": Instances("public_test", 10, id_of_0=301),
             },
             startup_seconds=240.0,

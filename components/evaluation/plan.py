@@ -16,9 +16,19 @@ PLAN = "plan.json"
 COMMON = "common"
 UNTRAINED = "untrained"
 GROUP = "group:"
-Split = Literal["validation", "reported"]
+Split = Literal["validation", "reported", "confirmation"]
 VALIDATION: Split = "validation"
 REPORTED: Split = "reported"
+CONFIRMATION: Split = "confirmation"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the chunks of a policy's network are executed."""
+
+    policy: PolicyConfig
+    action_chunk_size: int
+    """Actions per request, where the evaluator has the choice; 0 is one."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class Policy:
     """The artifact's digest: other weights at the same place are refused."""
     folder: Literal["checkpoint", "initial"]
     """Which of the artifact's checkpoints: the trained one, or that of step 0."""
+    execution: Execution | None = None
+    """Where it is not the plan's; both tell the policy the true stage, or neither."""
 
     @property
     def checkpoint(self) -> str:
@@ -43,7 +55,7 @@ class Job:
     """Rollouts that need the same policy server and the same scene."""
 
     policy: str
-    """Name of the policy: `common`, `untrained` or `group:NAME`."""
+    """Name of the policy: `common`, `untrained` or `group:NAME`; in a trial a code, which says nothing."""
     task: str
     split: Split
     instances: tuple[int, ...]
@@ -76,6 +88,8 @@ class Plan:
     """Environments that a process of the evaluator simulates together; 0: one after the other."""
     startup: float = 0.0
     """Expected seconds from the start of a process to its first step."""
+    window: int = 0
+    """Jobs that are open at a time, from the first unfinished one on; 0: all."""
 
     @property
     def rules(self) -> Rules:
@@ -86,6 +100,10 @@ class Plan:
     def oracle_stage(self) -> bool:
         """Whether the evaluator has to tell the policy the true stage."""
         return self.policy.voting == "oracle"
+
+    def execution(self, policy: str) -> Execution:
+        """How a policy is executed."""
+        return self.policies[policy].execution or Execution(self.policy, self.action_chunk_size)
 
     def save(self, folder: Path) -> None:
         """Write `plan.json` into a folder."""

@@ -14,19 +14,19 @@ SERVER = "pi_behavior.policy.server"
 
 
 def server_options(
-    mapping: Path | str, host: str, port: int, policy: PolicyConfig, *, every: bool, batch: int = 1
+    mapping: Path | str, host: str, port: int, policy: PolicyConfig | None = None, batch: int = 1
 ) -> list[str]:
     """Module and options of the policy server.
 
-    `every`: also fields of the policy with default values. The network is compiled for one size of `batch`:
+    Without a `policy` its settings are those of the mapping. The network is compiled for one size of `batch`:
     an answer is then the same whatever else is answered with it.
     """
     words = [SERVER, "--mapping", str(mapping), "--host", host, "--port", str(port)]
     words += ["--batch-sizes", str(batch)]
     default = PolicyConfig()
-    for field in dataclasses.fields(policy):
-        name, value = field.name.replace("_", "-"), getattr(policy, field.name)
-        if not every and value == getattr(default, field.name):
+    for field in dataclasses.fields(default):
+        name, value = field.name.replace("_", "-"), getattr(policy or default, field.name)
+        if value == getattr(default, field.name):
             continue
         if isinstance(value, bool):
             words.append(f"--policy.{name}" if value else f"--policy.no-{name}")

@@ -45,23 +45,24 @@ def expected(plan: Plan, workers: int) -> list[Span]:
 
 
 def table(plan: Plan, done: Iterable[Duration] = ()) -> str:
-    """A line per job: what is expected of it, and, where it was done, what it took."""
+    """A line per policy, task and split: what is expected of it, and, where it was done, what it took."""
     took: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for one in done:
         took[one.policy, one.task, one.split].append(one.seconds)
     width = max(len(job.task) for job in plan.jobs)
     rows = [
-        f"{'task':{width}}  {'policy':12}  {'split':10}  {'rollouts':>8}  {'expected':>9}  {'source':8}"
+        f"{'task':{width}}  {'policy':12}  {'split':12}  {'rollouts':>8}  {'expected':>9}  {'source':8}"
         f"{'  took' if took else ''}"
     ]
+    jobs: dict[tuple[str, str, str], list[Job]] = defaultdict(list)
     for job in plan.jobs:
-        count = len(job.instances) * plan.rollouts
-        source = "measured" if job.measured else "limit"
-        row = (
-            f"{job.task:{width}}  {job.policy:12}  {job.split:10}  {count:8}  "
-            f"{format_seconds(job.seconds * len(job.instances)):>9}  {source:8}"
-        )
-        seconds = took[job.policy, job.task, job.split] if took else []
+        jobs[job.policy, job.task, job.split].append(job)
+    for (policy, task, split), those in jobs.items():
+        count = sum(len(job.instances) for job in those) * plan.rollouts
+        source = "measured" if those[0].measured else "limit"
+        expects = sum(job.seconds * len(job.instances) for job in those)
+        row = f"{task:{width}}  {policy:12}  {split:12}  {count:8}  {format_seconds(expects):>9}  {source:8}"
+        seconds = took[policy, task, split] if took else []
         rows.append(row + (f"  {format_seconds(sum(seconds))}" if seconds else ""))
     return "\n".join(rows)
 

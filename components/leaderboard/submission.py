@@ -112,7 +112,7 @@ def _readme(title: str, config: Config, plan: Plan, manifest: Manifest, reported
     again = [f"- {name}: {'; '.join(reasons)}" for name, reasons in manifest.reruns.items()]
     reduced = "**Reduced tasks: one room, few objects. Not BEHAVIOR scores; not for submission.**\n\n"
     files = ", ".join(path.name for path in config.files.values())
-    server = ["python", "-m", *server_options(MAPPING, "0.0.0.0", 8000, plan.policy, every=False)]  # noqa: S104
+    server = ["python", "-m", *server_options(MAPPING, "0.0.0.0", 8000, plan.policy)]  # noqa: S104
     digests = [f"- {name}: sha256 {digest}" for name, digest in manifest.policies.items()]
     instances = max(map(len, manifest.instances.values()))
     line = "\n"

@@ -1,29 +1,24 @@
-"""Promote: compare the challenger with the champion, and replace it on evidence only.
+"""Promote: replace the champion if the trial says that the challenger is better, and no task has fallen.
 
-The rules are in `rules.py`. A first champion has to pass the test against its own untrained policy, or
-against a stated floor where none was evaluated. A person may decide otherwise; the record then says who and
-why.
+A person may decide otherwise; the record then says who and why.
 """
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation import records
-from components.evaluation.champion import Champion, Comparison, Forced, Table, episodes_of
-from components.evaluation.plan import REPORTED, UNTRAINED, VALIDATION, Plan
-from components.evaluation.records import Reference, Scores
+from components.evaluation.champion import Champion, Forced, challenger_of
+from components.evaluation.pairs import fallen
+from components.evaluation.plan import Plan
+from components.evaluation.rollouts import ROLLOUTS, load
 from components.evaluation.sequential import Verdict, judge
-from components.evaluation.serving import served_policies
+from components.evaluation.trial import Lead, Trial
 from components.promote.config import DECLARATION, Config, Inputs
-from components.promote.rules import Lead, fallen, lead, pair, rule
 from components.runtime.page import page, paragraph, table
 from components.runtime.stage import Result, Stage, Work
-from components.store.artifact import Artifact
 from components.store.champion import champion_folder
 from components.store.making import exclusive
 
@@ -38,16 +33,17 @@ class Decision:
     reason: str
     compared_with: str
     """Place of the champion's leaderboard in the workspace, `untrained`, or `floor`."""
-    lead: Lead | None = None
+    lead: Lead | None
     """On validation instances; None where the rival has none."""
-    level: float | None = None
+    level: float | None
     """The test's share of the error; None where there was no test."""
-    verdict: Verdict | None = None
-    fallen: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    verdict: Verdict | None
+    """None where no round was finished."""
+    fallen: Mapping[str, float]
     """Tasks that have fallen, with the upper bound of their difference."""
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...]
     """Tasks of the champion that the challenger lacks; they count as 0."""
-    forced: Forced | None = None
+    forced: Forced | None
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -56,13 +52,15 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     with exclusive(folder / ".lock", "promote: another challenger is being compared; waiting for it"):
         plan = Plan.load(inputs.plan.path)
         champion = Champion.load(folder)
-        challenger = _challenger(config, plan, inputs, folder, work.workspace)
+        challenger = challenger_of(inputs.leaderboard, plan, folder, work.workspace)
+        if config.force:
+            challenger = dataclasses.replace(challenger, forced=Forced(config.by, config.force))
         known = [one.leaderboard for one in (champion, *Champion.former(folder)) if one is not None]
         if file.exists() and challenger.leaderboard in known:
             # killed after the promotion: that decision stands, whichever policy is the champion now
             decision = records.read(file, Decision, "remove it and promote again")
         else:
-            decision = _decide(config, inputs.leaderboard, challenger, champion)
+            decision = _decide(config, inputs, challenger, champion)
             records.write(file, decision)
             if decision.promoted:
                 plan.artifacts(work.workspace)  # refuses other weights than those that were evaluated
@@ -82,94 +80,80 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     )
 
 
-def _challenger(config: Config, plan: Plan, inputs: Inputs, folder: Path, workspace: Path) -> Champion:
-    """The challenger as the champion of a folder."""
-    board, scores = inputs.leaderboard, Scores.load(inputs.leaderboard.path)
-    top = os.path.relpath(workspace, folder) if folder.is_relative_to(workspace) else str(workspace)
-    return Champion(
-        conditions=scores.conditions,
-        leaderboard=Reference(board.uri, board.digest),
-        checkpoints=served_policies(plan, scores.chosen, top),
-        policy=plan.policy,
-        validation=episodes_of(board, scores.chosen, VALIDATION),
-        reported=episodes_of(board, scores.chosen, REPORTED),
-        promoted=datetime.now(UTC).isoformat(timespec="seconds"),
-        forced=Forced(config.by, config.force) if config.force else None,
-        format=3,
+def _decide(config: Config, inputs: Inputs, challenger: Champion, champion: Champion | None) -> Decision:
+    trial, forced = Trial.load(inputs.trial.path), challenger.forced
+    _check(trial, challenger, champion, config)
+    differences = trial.differences(
+        Plan.load(inputs.trial.path),
+        (one for each in inputs.confirmation for one in load(each.path / ROLLOUTS)),
     )
-
-
-def _decide(config: Config, board: Artifact, challenger: Champion, champion: Champion | None) -> Decision:
-    try:
-        decision = _compare(config, board, challenger, champion)
-    except UserError as error:
-        if challenger.forced is None:
-            raise
-        rival = "" if champion is None else champion.leaderboard.uri
-        decision = Decision(promoted=False, reason=f"no comparison: {error}", compared_with=rival)
-    if challenger.forced is not None:
-        reason = f"forced by {config.by} ({config.force}); otherwise {decision.reason}"
-        decision = dataclasses.replace(decision, promoted=True, reason=reason, forced=challenger.forced)
-    return decision
-
-
-def _compare(config: Config, board: Artifact, challenger: Champion, champion: Champion | None) -> Decision:
-    missing: tuple[str, ...] = ()
-    ahead = None
-    if champion is None:
-        untrained = episodes_of(board, dict.fromkeys(challenger.reported, UNTRAINED), REPORTED)
-        name, rival = "untrained", untrained
-        if not untrained:
-            name, rival = "floor", _flat(challenger.reported, config.floor)
-    else:
-        champion.check(challenger.conditions)
-        name, rival = champion.leaderboard.uri, champion.reported
-        missing = tuple(sorted(rival.keys() - challenger.reported.keys()))
-        ahead = lead(pair(challenger.validation, champion.validation))
-        if not ahead.suffices(config.lead):
-            reason = (
-                f"not ahead of the champion on validation: difference in q {ahead.difference:+.3f}, standard "
-                f"error {ahead.error:.3f}, {ahead.pairs} pairs"
-            )
-            return Decision(False, reason, name, ahead, missing=missing)
-    differences = pair(challenger.reported, rival)
-    folder = Path(config.champion)
-    old = None if champion is None else champion.leaderboard
-    test = Comparison.begin(folder, challenger.leaderboard, old, config.error)
-    verdict = judge(differences, rule(config, test.level, len(differences)))
-    down = fallen(differences, sorted(rival), config.fall)
-    promoted = verdict.answer == "better" and not down
+    verdict, down = None, dict[str, float]()
+    if trial.rule is not None and differences.size:
+        verdict = judge(differences, trial.rule)
+        down = fallen(differences, trial.tasks, config.fall)
+    elif trial.rule is not None and forced is None:
+        raise UserError(
+            "the trial has no whole round of rollouts; expected those of the stage evaluate, given the trial"
+        )
+    promoted = verdict is not None and verdict.answer == "better" and not down
+    reason = _reason(trial, verdict, down)
+    if forced is not None:
+        promoted, reason = True, f"forced by {forced.by} ({forced.why}); otherwise {reason}"
     return Decision(
         promoted=promoted,
-        reason=_reason(verdict, name, down, missing),
-        compared_with=name,
-        lead=ahead,
-        level=test.level,
+        reason=reason,
+        compared_with=trial.rival if trial.champion is None else trial.champion.uri,
+        lead=trial.lead,
+        level=None if trial.rule is None else trial.rule.level,
         verdict=verdict,
         fallen=down,
-        missing=missing,
+        missing=tuple(trial.missing),
+        forced=forced,
     )
 
 
-def _reason(verdict: Verdict, rival: str, down: Mapping[str, float], missing: tuple[str, ...]) -> str:
-    named = rival if rival == "untrained" else "the floor" if rival == "floor" else "the champion"
-    if verdict.answer == "better":
-        said = f"better than {named}"
-    elif verdict.answer == "not better":
-        said = f"not better than {named} by what is worth it"
-    else:
-        said = f"no evidence that it is better than {named}"
+def _check(trial: Trial, challenger: Champion, champion: Champion | None, config: Config) -> None:
+    """Refuse a trial of another challenger, or against a champion that was replaced since."""
+    now = None if champion is None else champion.leaderboard
+    if trial.challenger != challenger.leaderboard:
+        raise UserError(
+            f"the trial is of {trial.challenger.uri}, and the challenger is {challenger.leaderboard.uri}; "
+            "expected the trial of this challenger"
+        )
+    if config.force:
+        return
+    if trial.refused:
+        raise UserError(
+            f"{trial.refused}. To promote it all the same, give promote.force, why, and promote.by, your name"
+        )
+    if trial.champion != now:
+        then, name = (one.uri if one else "no champion" for one in (trial.champion, now))
+        raise UserError(
+            f"the trial was against {then}, and {config.champion} has {name} now: it was replaced since. "
+            "Start the run again: what is finished is kept, and the trial is made against the champion of now"
+        )
+
+
+def _reason(trial: Trial, verdict: Verdict | None, down: Mapping[str, float]) -> str:
+    if trial.refused:
+        return f"no comparison: {trial.refused}"
+    if trial.rule is None:
+        return f"not ahead of the champion on validation: {trial.lead}"
+    if verdict is None:
+        return "no whole round of rollouts"
+    rival = {"champion": "the champion", "untrained": "its untrained policy", "floor": f"q {trial.floor:g}"}
+    said = {
+        "better": f"better than {rival[trial.rival]}",
+        "not better": f"not better than {rival[trial.rival]} by what is worth it",
+        "go on": f"no evidence that it is better than {rival[trial.rival]}",
+    }[verdict.answer]
     numbers = (
         f"difference in q {verdict.difference:+.3f}, 95 % [{verdict.low:+.3f}, {verdict.high:+.3f}], "
         f"{verdict.pairs} pairs"
     )
     falls = "".join(f"; but {task} fell, to {bound:+.2f} at most" for task, bound in down.items())
-    lacks = f"; without {', '.join(missing)}, which count as 0" if missing else ""
+    lacks = f"; without {', '.join(trial.missing)}, which count as 0" if trial.missing else ""
     return f"{said}: {numbers}{falls}{lacks}"
-
-
-def _flat(scores: Table, q: float) -> Table:
-    return {task: dict.fromkeys(episodes, q) for task, episodes in scores.items()}
 
 
 def _resolve(config: Config, inputs: Inputs, workspace: Path) -> Config:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from components.errors import UserError
 from components.evaluation.champion import episodes_of
+from components.evaluation.pairs import pair
 from components.evaluation.plan import REPORTED
 from components.evaluation.records import Scores
 from components.evaluation.rollouts import EPISODES, Rollout, load
-from components.evaluation.sequential import judge
-from components.promote.config import Config
-from components.promote.rules import pair, rule
+from components.evaluation.sequential import Rule, judge
 from components.store.artifact import Artifact
 from components.store.sums import SUMS, parse_sums
+from components.trial.config import Config
 
 _LEVEL = 0.05
 
@@ -66,7 +66,7 @@ def compare(first: Path, second: Path) -> Compared:
         raise UserError(f"their scores cannot be compared: {'; '.join(different)}")
     ours, theirs = (episodes_of(b, s.chosen, REPORTED) for b, s in zip(boards, scores, strict=True))
     differences = pair(ours, theirs)
-    verdict = judge(differences, rule(Config(), _LEVEL, len(differences)))
+    verdict = judge(differences, Rule(_LEVEL, Config.gain, Config.miss, len(differences)))
     rows = []
     for task, other in sorted(theirs.items()):
         mine = ours.get(task) or dict.fromkeys(other, 0.0)

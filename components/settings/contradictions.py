@@ -123,13 +123,15 @@ def _missing(configs: Configs) -> Iterator[str]:
 
 def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
     """A champion that the run's last stage, or retraining, could not use."""
-    if "news" in configs and configs["news"].champion != configs["promote"].champion:
-        yield (
-            f"news.champion is {configs['news'].champion!r} and promote.champion "
-            f"{configs['promote'].champion!r}; expected the same folder"
-        )
+    folder = configs["promote"].champion
+    for name in ("news", "trial"):
+        if name in configs and configs[name].champion != folder:
+            yield (
+                f"{name}.champion is {configs[name].champion!r} and promote.champion {folder!r}; expected "
+                "the same folder"
+            )
     try:
-        champion = Champion.load(champion_folder(configs["promote"].champion, workspace))
+        champion = Champion.load(champion_folder(folder, workspace))
         if champion is None:
             return
         if not configs["promote"].force:

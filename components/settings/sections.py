@@ -23,6 +23,7 @@ from components.runtime.declaration import Declaration
 from components.runtime.values import Field, fields
 from components.statistics.config import DECLARATION as STATISTICS
 from components.train.config import DECLARATION as TRAIN
+from components.trial.config import DECLARATION as TRIAL
 
 INPUTS = (
     *("repository", "revision", "remote", "tasks", "episodes", "model", "initial_checkpoint", "steps"),
@@ -70,11 +71,13 @@ _WHOLE = (
     Section("evaluate", EVALUATE),
     Section("group", GROUP),
     Section("leaderboard", LEADERBOARD),
+    Section("trial", TRIAL),
     Section("promote", PROMOTE),
 )
+_EVALUATING = ("plan", "evaluate", "leaderboard", "trial", "promote")
 PIPELINES: Mapping[str, tuple[Section, ...]] = {
     "train_and_evaluate": _WHOLE,
-    "evaluate": tuple(one for one in _WHOLE if one.name in ("plan", "evaluate", "leaderboard", "promote")),
+    "evaluate": tuple(one for one in _WHOLE if one.name in _EVALUATING),
     "retrain": (Section("news", NEWS), *_WHOLE),
     "demo": (Section("collect", COLLECT), *_WHOLE),
 }
@@ -92,6 +95,7 @@ DECLARATIONS: Mapping[str, Declaration[Any, Any]] = {
         EVALUATE,
         GROUP,
         LEADERBOARD,
+        TRIAL,
         PROMOTE,
     )
 }

@@ -3,7 +3,8 @@
 0. settings: check all values together.
 1. plan and evaluate: validation and reported instances.
 2. leaderboard: score the reported instances, package the submission.
-3. promote: replace the champion on evidence.
+3. trial and evaluate: fresh rollouts of challenger and champion, until a test has an answer.
+4. promote: replace the champion on evidence.
 """
 
 from kfp import dsl
@@ -28,7 +29,7 @@ def evaluate_pipeline(profile: Profile) -> dsl.graph_component.GraphComponent:
             plan=plan.outputs["plan"],
             evaluations=dsl.Collected(scored.outputs["rollouts"]),
         )
-        flow.task("promote", "Promote", leaderboard=board.outputs["leaderboard"], plan=plan.outputs["plan"])
+        flow.promotion(board.outputs["leaderboard"], plan.outputs["plan"])
 
     return flow.pipeline_of(
         body,

@@ -8,7 +8,7 @@ from typing import Any
 from kfp import dsl
 
 from components.notify.config import DECLARATION as NOTIFY
-from components.runtime.declaration import Declaration
+from components.runtime.declaration import LOOP, Declaration
 from components.runtime.executor import PROFILE, RUN_ID, SECTIONS, TASK_ID
 from components.settings.config import DECLARATION as CHECK
 from components.settings.sections import DECLARATIONS
@@ -91,6 +91,22 @@ class Flow:
             **given,
         }
         return self._add(made, declaration, label, known)
+
+    def promotion(self, leaderboard: Any, plan: Any) -> None:
+        """Add the trial of a leaderboard's policies, its rollouts, and the promotion."""
+        given = {"leaderboard": leaderboard, "plan": plan}
+        drawn = self.task("trial", "Trial", **given)
+        with dsl.ParallelFor(
+            drawn.outputs[LOOP], name="Confirm", parallelism=self.profile.evaluations
+        ) as share:
+            confirmed = self.task("evaluate", "Confirm", plan=drawn.outputs["trial"], worker=share.worker)
+        self.task(
+            "promote",
+            "Promote",
+            **given,
+            trial=drawn.outputs["trial"],
+            confirmation=dsl.Collected(confirmed.outputs["rollouts"]),
+        )
 
     def _add(
         self, made: Any, declaration: Declaration[Any, Any], label: str, known: Mapping[str, Any]

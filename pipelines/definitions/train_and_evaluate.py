@@ -10,7 +10,8 @@
 6. train: one policy per group, from the common one.
 7. plan and evaluate: the groups' policies, the common and the untrained one.
 8. leaderboard: choose a policy per task on validation, score the reported instances.
-9. promote: replace the champion on evidence.
+9. trial and evaluate: fresh rollouts of challenger and champion, until a test has an answer.
+10. promote: replace the champion on evidence.
 
 It avoids whatever kfp.local and the cluster do differently: `dag_rules.py` has the rules.
 """
@@ -96,4 +97,4 @@ def add_tasks(flow: Flow, **source: Any) -> None:
         evaluations=dsl.Collected(reported.outputs["rollouts"]),
         validation=dsl.Collected(validation.outputs["rollouts"]),
     )
-    flow.task("promote", "Promote", leaderboard=board.outputs["leaderboard"], plan=second.outputs["plan"])
+    flow.promotion(board.outputs["leaderboard"], second.outputs["plan"])

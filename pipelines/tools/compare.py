@@ -13,13 +13,14 @@ from rich.table import Table as Printed
 
 from components.errors import UserError
 from components.evaluation.champion import Champion, Table, episodes_of
+from components.evaluation.pairs import fallen, lead, pair
 from components.evaluation.plan import REPORTED, VALIDATION
 from components.evaluation.records import Conditions, Scores
-from components.evaluation.sequential import judge
-from components.promote.config import Config
-from components.promote.rules import fallen, lead, pair, rule
+from components.evaluation.sequential import Rule, judge
+from components.promote.config import Config as Promotion
 from components.store.artifact import Artifact
 from components.store.champion import CHAMPION
+from components.trial.config import Config as Trial
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Options:
     """Another: the champion. Its tasks count; one that the first lacks scores 0."""
     level: float = 0.05
     """Largest probability of calling the first better where it is not."""
-    gain: float = Config.gain
+    gain: float = Trial.gain
     """Difference in q that is worth finding."""
-    fall: float = Config.fall
+    fall: float = Promotion.fall
     """Fall of q that no single task may have with confidence."""
 
     def __post_init__(self) -> None:
@@ -66,17 +67,13 @@ def run(options: Options) -> int:
     first, second = _Side.load(options.first), _Side.load(options.second)
     if different := first.conditions.differences(second.conditions, str(options.first), str(options.second)):
         raise UserError(f"their scores cannot be compared: {'; '.join(different)}. Evaluate both alike")
-    config = Config(gain=options.gain, fall=options.fall)
     differences = pair(first.reported, second.reported)
     console = Console()
     console.print(_by_task(first.reported, second.reported))
     if first.validation and second.validation:
         ahead = lead(pair(first.validation, second.validation))
-        console.print(
-            f"validation: difference in q {ahead.difference:+.3f}, standard error {ahead.error:.3f}, "
-            f"{ahead.pairs} pairs"
-        )
-    verdict = judge(differences, rule(config, options.level, len(differences)))
+        console.print(f"validation: {ahead}")
+    verdict = judge(differences, Rule(options.level, options.gain, Trial.miss, len(differences)))
     console.print(
         f"reported: {verdict.answer} at level {options.level:g} after {verdict.pairs} of {differences.size} "
         f"pairs: difference in q {verdict.difference:+.3f}, 95 % [{verdict.low:+.3f}, {verdict.high:+.3f}]; "

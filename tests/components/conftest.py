@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from components.evaluation import records
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
-from components.evaluation.rollouts import ROLLOUTS, Outcome, Rollout, RolloutKey, save
+from components.evaluation.rollouts import ROLLOUTS, Distances, Outcome, Rollout, RolloutKey, save
 from components.evaluation.traces import Trace
+from components.evaluation.trial import Trial
 from components.runtime.declaration import Declaration
 from components.runtime.stage import Result, Stage
 from components.store.artifact import Artifact
@@ -72,6 +74,8 @@ class TrainConfig:
     """Name."""
     tasks: tuple[str, ...] = ()
     """Tasks."""
+    seed: str = ""
+    """Distinguishes trainings."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Factory:
         self.weights = "first"
         """Content of the checkpoints to make, which their fingerprint does not know."""
 
-    def model(self, name: str, tasks: tuple[str, ...], initial: bool = True) -> Artifact:
+    def model(self, name: str, tasks: tuple[str, ...], initial: bool = True, seed: str = "") -> Artifact:
         """A train artifact without parameters, which planning and scoring do not read."""
 
         def run(config, inputs, work):
@@ -125,13 +129,13 @@ class Factory:
             return Result(metadata={"name": name})
 
         stage = Stage(Declaration("train", TrainConfig, NoInputs), run)
-        return stage.execute(TrainConfig(name, tasks), NoInputs(), self.workspace).artifact
+        return stage.execute(TrainConfig(name, tasks, seed), NoInputs(), self.workspace).artifact
 
-    def retrained(self, model: Artifact, tasks: tuple[str, ...]) -> Artifact:
+    def retrained(self, model: Artifact, tasks: tuple[str, ...], seed: str = "") -> Artifact:
         """The policy `common` at the same place with other weights."""
         shutil.rmtree(model.path)
         self.weights = "other"
-        other = self.model("common", tasks)
+        other = self.model("common", tasks, seed=seed)
         assert (other.path, other.digest == model.digest) == (model.path, False)
         return other
 
@@ -179,6 +183,28 @@ class Factory:
 
         stage = Stage(Declaration("evaluate", WorkerConfig, WorkerInputs), run)
         return (stage.execute(WorkerConfig(seed), WorkerInputs(plan), self.workspace).artifact,)
+
+    def confirmation(self, artifact: Artifact, wins: Callable[[bool, str], int]) -> Artifact:
+        """What workers leave behind of a trial in which a policy, the challenger's or not, wins the first
+        rounds of a task.
+        """
+        plan, trial = Plan.load(artifact.path), Trial.load(artifact.path)
+
+        def run(config, inputs, work):
+            rollouts, done = [], Counter[tuple[str, str]]()
+            for job in plan.jobs:
+                won = wins(trial.ours.get(job.task) == job.policy, job.task)
+                for index in job.instances:
+                    key = RolloutKey(job.policy, job.split, job.task, index, 0)
+                    q = float(done[job.policy, job.task] < won)
+                    outcome = Outcome(q, q == 1.0, 300, 1.0, Distances(1.0, 1.0, 1.0))
+                    rollouts.append(Rollout(key, index + 1, 1, "json", None, outcome))
+                    done[job.policy, job.task] += 1
+            save(rollouts, work.path / ROLLOUTS)
+            return Result()
+
+        stage = Stage(Declaration("evaluate", WorkerConfig, WorkerInputs), run)
+        return stage.execute(WorkerConfig(), WorkerInputs(artifact), self.workspace).artifact
 
 
 @pytest.fixture(scope="session")

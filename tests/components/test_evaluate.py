@@ -24,7 +24,7 @@ from benchmarks.faults import TASK, job, outcome
 from components.errors import UserError
 from components.evaluate import stage as evaluate
 from components.evaluate.config import Config, Inputs, Limits
-from components.evaluate.server import log_file, policy_server, rule_counts
+from components.evaluate.server import PolicyServer, log_file, policy_server, rule_counts
 from components.evaluate.watch import StepLog
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
@@ -359,20 +359,28 @@ def test_no_such_worker():
         Config(worker=-1)
 
 
-def test_policy_server_takes_its_command_line(changed_policy):
-    """The words that we give are options of the real server, and every field of the policy is among them."""
-    import tyro
+def test_policy_server_takes_its_command_line_and_mapping(tmp_path, changed_policy):
+    """The words that we give are options of the real server, and the mapping has the policy's settings."""
+    from pi_behavior.policy.server import _configure
 
-    from pi_behavior.policy.server import ServerConfig
+    program = "import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2]); sys.exit('no more')"
+    mapping = tmp_path / "mapping.json"
 
-    for policy in (PolicyConfig(), changed_policy):
-        words = policy_server(policy)(Path("mapping.json"), Path("port"))
-        assert words[1:3] == ["-m", "pi_behavior.policy.server"]
-        given = {word.removeprefix("--policy.").removeprefix("no-") for word in words if "--policy." in word}
-        assert given == {field.name.replace("_", "-") for field in dataclasses.fields(PolicyConfig)}
-        config = tyro.cli(ServerConfig, args=list(words[3:]))
-        assert config.policy == policy
-        assert (config.mapping, config.port_file, config.port) == (Path("mapping.json"), Path("port"), 0)
+    def command(mapping_file, port_file):
+        return [sys.executable, "-c", program, str(mapping_file), str(mapping)]
+
+    log = tmp_path / "log"
+    with (
+        PolicyServer("common", tmp_path, [TASK], changed_policy, command, log, 30.0) as server,
+        pytest.raises(ChildError, match="no more"),
+    ):
+        server.ensure()
+    words = policy_server(4)(mapping, Path("port"))
+    assert words[1:3] == ["-m", "pi_behavior.policy.server"]
+    config, entries = _configure(list(words[3:]))
+    assert (config.policy, config.batch_sizes) == (changed_policy, (4,))
+    assert (config.port_file, config.port) == (Path("port"), 0)
+    assert [(entry.name, entry.path) for entry in entries] == [("common", tmp_path)]
 
 
 def test_rules_are_counted_from_the_servers_logs(tmp_path):

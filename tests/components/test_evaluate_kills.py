@@ -95,7 +95,7 @@ def evaluate(
     def command(mapping: Path, port_file: Path) -> list[str]:
         if killer:
             killer.port_file = port_file
-        return list(policy_server(plan.policy)(mapping, port_file))
+        return list(policy_server()(mapping, port_file))
 
     supervisor = Supervisor(
         plan,

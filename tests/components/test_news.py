@@ -175,10 +175,11 @@ def _promote(config: promote.Config, inputs: promote.Inputs, work: Work) -> Resu
             leaderboard=Reference(board.uri, board.digest),
             checkpoints={"common": common},
             policy=PolicyConfig(),
+            action_chunk_size=0,
             validation={},
             reported={FIRST: {"0_0": 1.0}},
             promoted="2026-01-01T00:00:00Z",
-            format=3,
+            format=4,
         )
         records.write(folder / CHAMPION, record)
     return Result()
@@ -190,7 +191,8 @@ def _judge(repository: Repository, revision: str, workspace: Path) -> Artifact:
     data = DATASET.execute(wanted, DatasetInputs(), workspace).artifact
     stage = Stage(Declaration("leaderboard", DatasetInputs, BoardInputs), _board)
     board = stage.execute(DatasetInputs(), BoardInputs(data), workspace).artifact
-    Stage(promote.DECLARATION, _promote).execute(promote.Config(), promote.Inputs(board, board), workspace)
+    inputs = promote.Inputs(board, board, board)
+    Stage(promote.DECLARATION, _promote).execute(promote.Config(), inputs, workspace)
     return board
 
 

@@ -126,7 +126,7 @@ def test_a_trained_policy_by_its_folder(factory, tmp_path):
             {"evaluator": "omnigibson", "reported_instances": 11},
             "expected at most 10, the reported instances",
         ),
-        ({"validation_instances": 101}, "expected at most 100, the validation instances"),
+        ({"validation_instances": 51}, "expected at most 50, the validation instances"),
         ({"evaluator": "omnigibson", "edition": "2025", "rollouts": 2}, "rolls each instance out once"),
         (
             {"evaluator": "omnigibson", "policy": PolicyConfig(voting="oracle")},

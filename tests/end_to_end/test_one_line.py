@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from components.evaluation.serving import server_options
 from pi_behavior.policy.config import PolicyConfig
-print(*server_options("M", "H", 1, PolicyConfig(patience=9), every=False))
+print(*server_options("M", "H", 1, PolicyConfig(patience=9)))
 """
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from components.demonstrations.repository import version_dataset
+from components.evaluation.champion import challenger_of
 from components.evaluation.plan import Plan
-from components.promote import stage as promote
 from components.store.artifact import Artifact
 from pipelines.local.records import load_runs
 
@@ -107,9 +107,7 @@ def test_new_demonstrations_are_trained_on_from_the_champion(place: Place) -> No
     (run,) = [run for run in load_runs(place.workspace) if "promote" in run.outputs]
     board, plan = (Artifact.load(place.workspace / run.outputs[name]) for name in ("leaderboard", "plan-2"))
     folder = place.workspace / "champion"
-    inputs = promote.Inputs(board, plan)
-    content = Plan.load(plan.path)
-    champion = promote._challenger(promote.Config(), content, inputs, folder, place.workspace)
+    champion = challenger_of(board, Plan.load(plan.path), folder, place.workspace)
     champion.replace(None, folder)
     first = place.workspace / champion.checkpoints["common"].uri / "checkpoint"
     assert place.retrain()[1] == {"settings", "news"}

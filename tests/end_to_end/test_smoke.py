@@ -27,6 +27,7 @@ STAGES = (
     "evaluate",
     "group",
     "leaderboard",
+    "trial",
     "promote",
 )
 

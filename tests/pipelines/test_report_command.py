@@ -17,6 +17,9 @@ from components.results.labels import Label, Labels
 from components.results.listing import decision_of
 from components.store import lineage
 from components.store.artifact import Artifact
+from components.trial.config import Config as TrialConfig
+from components.trial.config import Inputs as TrialInputs
+from components.trial.stage import STAGE as TRIAL
 from pipelines.tools.report import Agreement, Build, Export, Import, Open, run
 
 _spec = importlib.util.spec_from_file_location(
@@ -75,8 +78,15 @@ def test_the_report_that_is_opened_has_the_decision(board, capsys, monkeypatch):
         return page.read_text()
 
     assert "Decided after this page was made" in opened()
-    plan = next(place for name, place in lineage.Node.read(board.path).inputs() if name == "plan")
-    made = promote.STAGE.execute(PromoteConfig(), PromoteInputs(board, Artifact.load(plan)), board.workspace)
+    plan = Artifact.load(
+        next(place for name, place in lineage.Node.read(board.path).inputs() if name == "plan")
+    )
+    drawn = TRIAL.execute(TrialConfig(), TrialInputs(board, plan), board.workspace).artifact
+    rollouts = challenge.shared.Factory(board.workspace).confirmation(
+        drawn, lambda ours, _: 10 if ours else 0
+    )
+    inputs = PromoteInputs(board, plan, drawn, (rollouts,))
+    made = promote.STAGE.execute(PromoteConfig(), inputs, board.workspace)
     text, decision = opened(), decision_of(board.path)
     verdict = decision.verdict
     assert decision == records.read(made.artifact.path / promote.DECISION, promote.Decision, "")

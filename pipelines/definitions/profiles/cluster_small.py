@@ -44,6 +44,7 @@ PROFILE = dataclasses.replace(
         "evaluate": dataclasses.replace(_STEP, cpu="750m", memory="5Gi", shared_memory="1Gi", hours=12.0),
         "group": _STEP,
         "leaderboard": _STEP,
+        "trial": _STEP,
         "promote": _STEP,
         "notify": notify("household"),
     },

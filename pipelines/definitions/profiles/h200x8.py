@@ -104,6 +104,7 @@ PROFILE = Profile(
         "evaluate": _EVALUATE,
         "group": toolbox(),
         "leaderboard": toolbox(cpu="8", memory="32Gi"),
+        "trial": toolbox(),
         "promote": toolbox(),
         "notify": notify(),
     },

@@ -17,6 +17,7 @@ _CPU_STAGES = (
     "plan",
     "group",
     "leaderboard",
+    "trial",
     "promote",
 )
 
@@ -61,6 +62,8 @@ PROFILE = Profile(
             },
             # two tasks make two groups, whatever their scores
             "group": {"minimum": 2},
+            # a scene is loaded in seconds here, but a policy server is not
+            "trial": {"rounds": 40, "block": 10},
         },
     ),
     by_pipeline={

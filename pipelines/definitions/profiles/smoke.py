@@ -30,6 +30,7 @@ PROFILE = dataclasses.replace(
                 },
                 "finetune": {"warmup_steps": 1},
                 "plan": {"policy": {"num_steps": 2}, "videos": 1},
+                "trial": {"rounds": 1},
             },
         ),
     ),

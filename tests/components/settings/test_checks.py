@@ -155,7 +155,9 @@ def test_stages_fit_each_other_and_the_machine(tmp_path: Path) -> None:
     assert "fast_vocabulary is 2048" in _refusals("model=full", "statistics.fast_vocabulary=2048")[0]
     _resolve("model=full", "statistics.fast_vocabulary=0", "train.model.fast=false")
     here = Place(workspace=tmp_path)
-    assert "expected the same folder" in _refusals("news.champion=/a", pipeline="retrain", place=here)[0]
+    for section in ("news", "trial"):
+        (refusal,) = _refusals(f"{section}.champion=/a", pipeline="retrain", place=here)
+        assert refusal.startswith(f"{section}.champion is '/a' and promote.champion ''; expected the same")
     oracle = _refusals(
         "voting=oracle", "evaluator=omnigibson", "reported_instances=11", "rollouts=2", "edition=2025"
     )
@@ -195,7 +197,7 @@ def test_a_champion_that_cannot_be_compared_with_is_refused_before_the_run(tmp_p
     assert "of another version" in _refusals(place=here)[0]
     conditions = Conditions("2026", "omnigibson", 0, true_stage=False)
     policy = PolicyConfig()
-    Champion(conditions, Reference("", ""), {}, policy, {}, {}, "2026-01-01", format=3).replace(
+    Champion(conditions, Reference("", ""), {}, policy, 0, {}, {}, "2026-01-01", format=4).replace(
         None, file.parent
     )
     refusal = _refusals(place=here)[0]

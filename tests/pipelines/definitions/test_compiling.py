@@ -35,6 +35,8 @@ STAGE_NODES = [
     "plan_reported",
     "evaluate_groups",
     "leaderboard",
+    "trial",
+    "confirm",
     "promote",
 ]
 
@@ -103,7 +105,7 @@ def test_training_gets_a_node_of_eight_h200(h200x8: Compiled) -> None:
 
 def test_evaluation_gets_nodes_with_ray_tracing(h200x8: Compiled) -> None:
     uses = h200x8.of_stage("evaluate")
-    assert len(uses) == 2
+    assert len(uses) == 3
     for container, kubernetes in uses:
         assert container["resources"]["accelerator"]["resourceCount"] == "1"
         assert container["image"].startswith(f"{REGISTRY}/evaluator:")
@@ -115,7 +117,7 @@ def test_evaluation_gets_nodes_with_ray_tracing(h200x8: Compiled) -> None:
 
 
 def test_cpu_stages_ask_for_no_gpu_and_see_the_workspace(h200x8: Compiled) -> None:
-    for stage in ("settings", "dataset", "statistics", "plan", "group", "leaderboard", "promote"):
+    for stage in ("settings", "dataset", "statistics", "plan", "group", "leaderboard", "trial", "promote"):
         for container, kubernetes in h200x8.of_stage(stage):
             assert "accelerator" not in container["resources"]
             assert container["image"].startswith(f"{REGISTRY}/toolbox:")
@@ -237,7 +239,7 @@ def test_nodes_have_names_for_people_in_the_order_of_the_pipeline(h200x8: Compil
 
 def test_evaluation_takes_a_policy_by_its_folder(compiled: dict[tuple[str, str], Compiled]) -> None:
     spec = compiled["evaluate", "h200x8"].spec
-    names = ["settings", "plan", "evaluate", "leaderboard", "promote", "notify"]
+    names = ["settings", "plan", "evaluate", "leaderboard", "trial", "confirm", "promote", "notify"]
     assert [node.name for node in Tree(spec).nodes.values()] == names
     given = _tasks(spec)["plan"]["inputs"]["parameters"]
     assert given["trained"] == {"componentInputParameter": "pipelinechannel--policy"}

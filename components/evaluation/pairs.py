@@ -1,39 +1,16 @@
-"""The rules of promotion, on scores alone.
-
-1. The challenger must lead on validation instances. Both policies were chosen on these, so a lead is a reason
-   to look further, and no evidence.
-2. On other rollouts a test that may stop at any time has to say that it is better (components.evaluation.
-   sequential).
-3. No task may have fallen.
-"""
+"""Scores of two policies on the same rollouts: pairs, leads, and tasks that have fallen."""
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from components.errors import UserError
 from components.evaluation.champion import Table
-from components.evaluation.sequential import Rounds, Rule, interval
-from components.promote.config import Config
+from components.evaluation.sequential import Rounds, interval
+from components.evaluation.trial import Lead
 
 _CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Lead:
-    """How far the challenger is ahead on validation instances."""
-
-    difference: float
-    """Mean difference in q, tasks weighing the same."""
-    error: float
-    """Its standard error."""
-    pairs: int
-
-    def suffices(self, errors: float) -> bool:
-        """Whether it is more than a number of standard errors, and above 0."""
-        return self.difference > errors * self.error and self.difference > 0
 
 
 def pair(challenger: Table, rival: Table) -> Rounds:
@@ -77,11 +54,6 @@ def fallen(differences: Rounds, tasks: Sequence[str], fall: float) -> dict[str, 
         task: interval(differences[:, [i]], _CONFIDENCE, len(differences))[1] for i, task in enumerate(tasks)
     }
     return {task: bound for task, bound in bounds.items() if bound < -fall}
-
-
-def rule(config: Config, level: float, rounds: int) -> Rule:
-    """The test of a comparison with its share of the error."""
-    return Rule(level=level, gain=config.gain, miss=config.miss, rounds=rounds)
 
 
 def _order(name: str) -> tuple[int, ...]:

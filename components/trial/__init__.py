@@ -1,0 +1,1 @@
+"""Stage `trial`: draw the fresh rollouts that decide between a challenger and the champion."""
