@@ -20,6 +20,10 @@ COMMANDS = {
     "estimate": ("GPU hours, storage and costs of a run", "tools.estimate"),
     "lineage": ("show, verify or draw what an artifact was made from", "tools.lineage"),
     "compare": ("compare two leaderboards, as promotion does", "tools.compare"),
+    "champion": (
+        "list the champions, or go back to one: `champion list`, `champion rollback`",
+        "tools.champion",
+    ),
     "report": ("open a report, build it with labels; export, import and compare labels", "tools.report"),
     "results": ("serve all results of a workspace in the browser: `results serve`", "tools.results"),
     "gc": ("remove artifacts that nothing needs any more", "tools.garbage"),

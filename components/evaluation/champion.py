@@ -76,6 +76,16 @@ class Champion:
             "first champion",
         )
 
+    @property
+    def by_task(self) -> dict[str, float]:
+        """Mean q on the reported instances by task."""
+        return {task: sum(episodes.values()) / len(episodes) for task, episodes in self.reported.items()}
+
+    @property
+    def q(self) -> float:
+        """Mean q on the reported instances, tasks weighing the same."""
+        return sum(self.by_task.values()) / len(self.by_task)
+
     @classmethod
     def former(cls, folder: Path) -> "list[Champion]":
         """Read the champions that were replaced in a champion's folder, oldest first."""

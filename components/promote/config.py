@@ -1,10 +1,11 @@
 """What the stage promote takes and makes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from components.evaluation.registry import Registry
 from components.runtime.declaration import Declaration
 from components.store.artifact import Artifact
-from pi_behavior.config import require
+from pi_behavior.config import OPERATIONAL, require
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class Config:
     decides."""
     by: str = ""
     """Name of the person who decided to `force` it."""
+    registry: Registry = field(default_factory=Registry, metadata=OPERATIONAL)
+    """The model registry that a champion is also put into."""
 
     def __post_init__(self) -> None:
         require(

@@ -65,6 +65,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             if decision.promoted:
                 plan.artifacts(work.workspace)  # refuses other weights than those that were evaluated
                 challenger.replace(champion, folder)
+        if decision.promoted and (now := Champion.load(folder)) is not None:
+            config.registry.publish(now)
     verdict = decision.verdict
     numbers = {} if verdict is None else {n: getattr(verdict, n) for n in ("difference", "low", "high")}
     return Result(

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import socket
 
 import msgspec
 import pytest
 
-from components.errors import UserError
+from components.errors import PassingError, UserError
 from components.evaluation import champion, records
 from components.evaluation.champion import Champion, Comparison, Forced, share
 from components.evaluation.records import Conditions, Reference
+from components.evaluation.registry import Registry
 from components.evaluation.sequential import Rule
 from components.leaderboard import config as leaderboard
 from components.leaderboard.stage import STAGE as LEADERBOARD
@@ -296,6 +298,17 @@ def test_killed_between_any_two_files(factory, folder, challenger, test, monkeyp
     assert Champion.load(folder).leaderboard.digest == inputs.leaderboard.digest
     assert Champion.load(folder) == promoted or writes < 3
     assert Champion.former(folder) == [first]
+
+
+def test_a_registry_that_was_away_is_told_later(factory, folder, challenger, test):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        away = Registry(f"http://127.0.0.1:{free.getsockname()[1]}")
+    inputs = test(challenger(10), 20)
+    with pytest.raises(PassingError, match="cannot be reached"):
+        decide(inputs, factory.workspace, registry=away)
+    first = Champion.load(folder)
+    assert decide(inputs, factory.workspace)[0]["promoted"]
+    assert (Champion.load(folder), Champion.former(folder)) == (first, [])
 
 
 def test_a_killed_promotion_does_not_replace_a_later_champion(factory, folder, challenger, test, monkeypatch):

@@ -7,6 +7,12 @@ DATASET = Volume("b1k-dataset", "/dataset")
 S3 = Secret("b1k-s3", ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), optional=True)
 WANDB = Secret("b1k-wandb", ("WANDB_API_KEY",), optional=True)
 WEBHOOK = Secret("b1k-webhook", ("B1K_WEBHOOK_URL",), True, "nobody is told how runs end")
+MLFLOW = Secret(
+    "b1k-mlflow",
+    ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    True,
+    "MLflow is asked without a login",
+)
 SIGNING = Secret("b1k-signing", ("B1K_SIGNING_KEY",), True, "lineage is not signed")
 UI_SETTINGS = Settings("b1k-settings", ("B1K_UI_URL",))
 S3_SETTINGS = Settings("b1k-settings", ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"))
