@@ -103,6 +103,7 @@ class Bench:
         worker: int = 0,
         edition: Any = "2026",
         limits: Limits | None = None,
+        files: Path = Path(),
         finished: Callable[[Rollout], None] = lambda rollout: None,
         **changes: Any,
     ) -> Supervisor:
@@ -128,6 +129,7 @@ class Bench:
             folder=self.output,
             workspace=self.folder,
             progress=Progress(),
+            files=files,
             limits=limits or self.limits,
             cgroup=self.folder,
             finished=finished,

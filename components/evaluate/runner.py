@@ -1,5 +1,6 @@
 """A worker's processes: the policy server, one at a time, and the evaluators beside it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,12 +26,16 @@ class Runner:
         *,
         name: str,
         workspace: Path,
+        files: Path,
         logs: Path,
         limits: Limits,
         cgroup: Path,
         beat: Callable[[], None],
     ) -> None:
-        """Prepare; `name` is the worker's, and `beat` is called often while something starts."""
+        """Prepare.
+
+        `name` is the worker's, `files` the plan's artifact; `beat` is called often while something starts.
+        """
         self.plan = plan
         self.evaluator = evaluator
         self.name = name
@@ -39,6 +44,7 @@ class Runner:
         """Evaluators that were started."""
         self._server_command = server
         self._workspace = workspace
+        self._own = plan.files(files)
         self._limits = limits
         self._cgroup = cgroup
         self._beat = beat
@@ -92,7 +98,8 @@ class Runner:
         log = self.log(key)
         watch = Watch(server, log, self._limits)
         self.processes += 1
-        with Child(f"the evaluator of {key.task}", self._command(wanted, server, output), log) as child:
+        command, environment = self._command(wanted, server, output), self._environment()
+        with Child(f"the evaluator of {key.task}", command, log, environment=environment) as child:
             return run_process(
                 child,
                 watch,
@@ -111,6 +118,13 @@ class Runner:
         """Tell people what happens."""
         print(f"{self.name}: {text}", file=sys.stderr, flush=True)
 
+    def _environment(self) -> dict[str, str]:
+        """Variables by which the evaluator finds the module of our wrapper."""
+        if "wrapper" not in self._own:
+            return {}
+        places = (str(self._own["wrapper"].parent), os.environ.get("PYTHONPATH", ""))
+        return {"PYTHONPATH": os.pathsep.join(filter(None, places))}
+
     def _command(self, wanted: Sequence[Rollout], server: PolicyServer, output: Path) -> list[str]:
         indices = tuple(dict.fromkeys(one.key.index for one in wanted))
         return self.evaluator.command(
@@ -127,5 +141,7 @@ class Runner:
                 action_chunk_size=self.plan.execution(wanted[0].key.policy).action_chunk_size,
                 oracle_stage=self.plan.oracle_stage,
                 environments=len(indices) if self.plan.environments else 0,
+                wrapper=self.plan.wrapper,
+                robot_config=str(self._own.get("robot_config", "")),
             )
         )

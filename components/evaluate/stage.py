@@ -48,6 +48,7 @@ def share(config: Config, inputs: Inputs, work: Work) -> None:
             folder=work.path,
             workspace=work.workspace,
             progress=work.progress,
+            files=inputs.plan.path,
             limits=config.limits,
             finished=lambda one: None if uploads is None else uploads.add(one, work.path / CONTENT),
             suffice=lambda rollouts: trial is not None and trial.is_decided(plan, rollouts),

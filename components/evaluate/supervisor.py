@@ -49,6 +49,7 @@ class Supervisor:
         folder: Path,
         workspace: Path,
         progress: Progress,
+        files: Path = Path(),
         limits: Limits | None = None,
         cgroup: Path = _CGROUP,
         finished: Callable[[Rollout], None] = lambda rollout: None,
@@ -56,8 +57,9 @@ class Supervisor:
     ) -> None:
         """Prepare; UserError if the instance ids cannot be read.
 
-        `finished` is called with every rollout that this worker has finished and put in place. `suffice` says
-        whether those that ended are enough, so that no more are begun.
+        `files` is the plan's artifact, for its own wrapper and robot configuration. `finished` is called with
+        every rollout that this worker has finished and put in place. `suffice` says whether those that ended
+        are enough, so that no more are begun.
         """
         self.plan = plan
         self.evaluator = evaluator
@@ -77,6 +79,7 @@ class Supervisor:
             server,
             name=f"worker {worker}",
             workspace=workspace,
+            files=files,
             logs=folder / LOGS / self._queue.me,
             limits=limits,
             cgroup=cgroup,

@@ -40,6 +40,10 @@ class Order:
     """Tell the policy the true stage; only for an evaluator that can."""
     environments: int = 0
     """Environments to simulate together, as many as indices; 0: one after the other."""
+    wrapper: str = ""
+    """Dotted name of the environment's wrapper class; empty: the evaluator's default."""
+    robot_config: str = ""
+    """File of the robot's configuration; empty: the evaluator's default."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Evaluator:
     own_options: bool = False
     """Whether it knows --image-size, --action-chunk-size, --video-indices, and --oracle-stage, which tells
     the policy the true stage."""
+    takes: tuple[str, ...] = ("wrapper", "robot_config")
+    """What it lets us replace."""
     batches: bool = True
     """Whether it knows --num-envs: the challenge's does from v3.9.3 on."""
 
@@ -97,6 +103,10 @@ class Evaluator:
             words += ["--write-video", *self.film]
         if order.environments:
             words += ["--num-envs", str(order.environments)]
+        if order.wrapper:
+            words += ["--env-wrapper", order.wrapper]
+        if order.robot_config:
+            words += ["--robot-config", order.robot_config]
         if self.own_options:
             if order.videos not in ((), order.indices):
                 words += ["--video-indices", *map(str, order.videos)]
@@ -146,6 +156,8 @@ class Evaluator2025(Evaluator):
             f"write_video={str(bool(order.videos)).lower()}",
         ]
         words.append("headless=true")
+        if order.wrapper:
+            words.append(f"env_wrapper._target_={order.wrapper}")
         if self.splits[order.split].mode == "train":
             words.append("eval_on_train_instances=true")
         return words

@@ -30,6 +30,7 @@ _HOUSEHOLD = Evaluator(
     reduced=True,
     film=("--video-every", "4", "--video-size", "224"),
     own_options=True,
+    takes=(),
 )
 _HOUSEHOLD_2025 = replace(_HOUSEHOLD, program=(*_HOUSEHOLD.program, "--edition", "2025"))
 EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
@@ -47,6 +48,7 @@ EVALUATORS: Mapping[Name, Mapping[str, Evaluator]] = {
             steps_per_second=15.0,
             results="metrics",
             repeats=False,
+            takes=("wrapper",),
             batches=False,
         ),
         "2026": Evaluator(

@@ -1,7 +1,7 @@
 """The plan: every rollout of an evaluation. Which worker does which shows when they do them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,8 @@ from components.store.artifact import Artifact
 from pi_behavior.policy.config import PolicyConfig
 
 PLAN = "plan.json"
+OWN = "own"
+"""In a plan's artifact: the folder of its wrapper and robot configuration."""
 COMMON = "common"
 UNTRAINED = "untrained"
 GROUP = "group:"
@@ -88,6 +90,10 @@ class Plan:
     """Environments that a process of the evaluator simulates together; 0: one after the other."""
     startup: float = 0.0
     """Expected seconds from the start of a process to its first step."""
+    wrapper: str = ""
+    """Dotted name of the environment's wrapper class; empty: the evaluator's default."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """Files in the folder `own` beside the plan, by what they are: wrapper, robot_config."""
     window: int = 0
     """Jobs that are open at a time, from the first unfinished one on; 0: all."""
 
@@ -108,6 +114,10 @@ class Plan:
     def save(self, folder: Path) -> None:
         """Write `plan.json` into a folder."""
         records.write(folder / PLAN, self)
+
+    def files(self, folder: Path) -> dict[str, Path]:
+        """Its own wrapper and robot_config, where it has them, in the plan's artifact."""
+        return {what: folder / OWN / name for what, name in self.own.items()}
 
     @classmethod
     def load(cls, folder: Path) -> "Plan":

@@ -194,7 +194,8 @@ class Conditions:
     true_stage: bool
     """Whether the evaluator told the policy the true stage."""
     wrapper: str = ""
-    """SHA-256 of the environment's wrapper; empty for the evaluator's default."""
+    """SHA-256 of the environment's wrapper, or the dotted name of one of the evaluator's; empty for its
+    default."""
     robot_config: str = ""
     """SHA-256 of the robot's configuration; empty for the evaluator's default."""
 
@@ -205,15 +206,19 @@ class Conditions:
         evaluator: Name,
         image_size: int,
         policy: PolicyConfig,
+        wrapper: str,
         files: Mapping[str, Path],
     ) -> "Conditions":
-        """Those of an evaluation; `files` are its wrapper and its robot_config where it has its own."""
+        """Those of an evaluation.
+
+        `wrapper` is a dotted name, and `files` are its wrapper and its robot_config where it has its own.
+        """
         return cls(
             edition,
             evaluator,
             image_size if find_evaluator(evaluator, edition).own_options else 0,
             policy.voting == "oracle",
-            **{name: sha256_file(path) for name, path in files.items()},
+            **{"wrapper": wrapper, **{name: sha256_file(path) for name, path in files.items()}},
         )
 
     def differences(self, other: "Conditions", this: str, that: str) -> list[str]:

@@ -1,7 +1,6 @@
 """What the stage leaderboard takes and makes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from components.runtime.declaration import Declaration
@@ -23,11 +22,6 @@ class Config:
     """Test set of the submission."""
     seed: int = 0
     """Seed of the bootstrap."""
-    wrapper: str = ""
-    """Environment wrapper (.py) to put into the submission; empty: the evaluator's default was used."""
-    robot_config: str = ""
-    """Robot configuration to put into the submission; empty: the evaluator's default was used."""
-
     videos: str = ""
     """Address where the videos of the submission are published; the challenge asks for one."""
     gpu_hour_price: float = 0.0
@@ -52,12 +46,6 @@ class Config:
             ),
             (self.seed >= 0, f"seed is {self.seed}; expected 0 or more"),
         )
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """Further files of the submission, by the names of their fields."""
-        given = {"wrapper": self.wrapper, "robot_config": self.robot_config}
-        return {name: Path(path).resolve() for name, path in given.items() if path}
 
     def submission(self, date: str) -> str:
         """Name of the submission's folder for a date (YYYY-MM-DD), spaces as underscores."""

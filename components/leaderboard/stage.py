@@ -21,8 +21,7 @@ from components.leaderboard.scores import collect, score_all
 from components.leaderboard.submission import package
 from components.runtime.curves import Curve, draw, draw_all
 from components.runtime.stage import Result, Stage, Work
-from components.store.lineage import Dependency, Node
-from components.store.sums import sha256_file
+from components.store.lineage import Node
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
@@ -34,14 +33,17 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     without = [t for t in plan.tasks if not any(s.get(REPORTED) for s in table.get(t, {}).values())]
     if without:
         raise UserError(f"no reported rollouts of {', '.join(without)}; plan with the split {REPORTED}")
-    conditions = Conditions.of(plan.edition, plan.evaluator, plan.image_size, plan.policy, config.files)
+    files = plan.files(inputs.plan.path)
+    conditions = Conditions.of(
+        plan.edition, plan.evaluator, plan.image_size, plan.policy, plan.wrapper, files
+    )
     scores = score_all(table, config.seed, conditions)
     records.write(work.path / SCORES, scores)
     rollouts = [r for ps in table.values() for splits in ps.values() for rs in splits.values() for r in rs]
     save(rollouts, work.path / EPISODES)
     now = datetime.now(UTC)
     reported = {task: table[task][name][REPORTED] for task, name in scores.chosen.items()}
-    package(work.path / "submission", config, now.date().isoformat(), plan, conditions, reported)
+    package(work.path / "submission", config, now.date().isoformat(), plan, files, conditions, reported)
     page = work.path / "report"
     shown = report.Report(
         scores=scores,
@@ -92,14 +94,4 @@ def _training(plan: Plan, workspace: Path) -> tuple[list[Curve], list[Matrix]]:
     return curves, pictures
 
 
-def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:
-    """The further files of the submission; UserError if one is missing."""
-    for name, path in config.files.items():
-        if not path.is_file():
-            raise UserError(f"{name} is {path}, which is not a file; expected one to put into the submission")
-    return tuple(
-        Dependency(name, path.as_uri(), {"sha256": sha256_file(path)}) for name, path in config.files.items()
-    )
-
-
-STAGE = Stage(DECLARATION, run, external=external)
+STAGE = Stage(DECLARATION, run)

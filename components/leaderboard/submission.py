@@ -30,11 +30,17 @@ Reported = Mapping[str, Sequence[Rollout]]
 
 
 def package(
-    target: Path, config: Config, date: str, plan: Plan, conditions: Conditions, reported: Reported
+    target: Path,
+    config: Config,
+    date: str,
+    plan: Plan,
+    files: Mapping[str, Path],
+    conditions: Conditions,
+    reported: Reported,
 ) -> None:
     """Write the submission's folder, its zips and its videos into `target`, which is emptied first.
 
-    `date` is YYYY-MM-DD.
+    `date` is YYYY-MM-DD; `files` are the wrapper and the robot configuration where they are our own.
     """
     shutil.rmtree(target, ignore_errors=True)
     folder = target / config.submission(date)
@@ -47,7 +53,7 @@ def package(
             if rollout.video is not None and rollout.json is not None:
                 source = Path(rollout.folder, rollout.video)
                 link(source, target / "videos" / source.name)
-    for path in config.files.values():
+    for path in files.values():
         shutil.copyfile(path, folder / path.name)
     chosen = {task: rollouts[0].key.policy for task, rollouts in reported.items()}
     served = {name: one for name, one in served_policies(plan, chosen, "").items() if one.tasks}
@@ -80,7 +86,7 @@ def _zip(target: Path, paths: Iterable[Path]) -> None:
             file.writestr(entry, path.read_bytes())
 
 
-def _commands(config: Config, plan: Plan, reported: Reported) -> list[str]:
+def _commands(plan: Plan, reported: Reported) -> list[str]:
     """The evaluator's command of every task, as it was planned; its workers shared the instances."""
     evaluator = find_evaluator(plan.evaluator, plan.edition)
     commands = []
@@ -100,6 +106,8 @@ def _commands(config: Config, plan: Plan, reported: Reported) -> list[str]:
                 action_chunk_size=plan.action_chunk_size,
                 oracle_stage=plan.oracle_stage,
                 environments=len(indices) if plan.environments else 0,
+                wrapper=plan.wrapper,
+                robot_config=plan.own.get("robot_config", ""),
             )
         )
         # the interpreter's path on this machine means nothing elsewhere
@@ -111,7 +119,7 @@ def _commands(config: Config, plan: Plan, reported: Reported) -> list[str]:
 def _readme(title: str, config: Config, plan: Plan, manifest: Manifest, reported: Reported) -> str:
     again = [f"- {name}: {'; '.join(reasons)}" for name, reasons in manifest.reruns.items()]
     reduced = "**Reduced tasks: one room, few objects. Not BEHAVIOR scores; not for submission.**\n\n"
-    files = ", ".join(path.name for path in config.files.values())
+    files = ", ".join([*plan.own.values(), *([] if "wrapper" in plan.own else filter(None, [plan.wrapper]))])
     server = ["python", "-m", *server_options(MAPPING, "0.0.0.0", 8000, plan.policy)]  # noqa: S104
     digests = [f"- {name}: sha256 {digest}" for name, digest in manifest.policies.items()]
     instances = max(map(len, manifest.instances.values()))
@@ -135,7 +143,7 @@ artifacts, whose digests are:
 
 Evaluator, for each task:
 
-{line.join("    " + command for command in _commands(config, plan, reported))}
+{line.join("    " + command for command in _commands(plan, reported))}
 
 Environment wrapper and robot configuration: {files or "the evaluator's defaults, unchanged"}.
 

@@ -1,6 +1,7 @@
 """What the stage plan takes and makes."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from components.evaluation.evaluators import EVALUATORS, Edition, find_evaluator
@@ -48,6 +49,13 @@ class Config:
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0
     """Actions per request, where the evaluator has the choice; 0 asks for one."""
+    wrapper: str = ""
+    """File (.py) of your own wrapper of the environment; it goes into the submission. Empty: one of the
+    evaluator's."""
+    wrapper_class: str = ""
+    """Class in `wrapper`, or the dotted name of one of the evaluator's wrappers; empty: its default."""
+    robot_config: str = ""
+    """File of your own robot configuration; it goes into the submission. Empty: the evaluator's."""
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     """How the network's chunks are executed."""
     trained: str = field(default="", metadata=PER_TASK)
@@ -88,8 +96,33 @@ class Config:
                 f"environments is {self.environments}; expected 0: the evaluator {self.evaluator} of "
                 f"{self.edition} simulates one environment",
             ),
+            *(
+                (
+                    not getattr(self, name) or name.removesuffix("_class") in evaluator.takes,
+                    f"{name} is {getattr(self, name)!r}; expected nothing: the evaluator {self.evaluator} of "
+                    f"{self.edition} has its own",
+                )
+                for name in ("wrapper", "wrapper_class", "robot_config")
+            ),
+            (
+                not self.wrapper
+                or (Path(self.wrapper).suffix == ".py" and self.wrapper_class.isidentifier()),
+                f"wrapper is {self.wrapper!r} and wrapper_class {self.wrapper_class!r}; expected a file that "
+                "ends with .py, and the name of a class in it",
+            ),
             *check_tasks(self.tasks),
         )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Its own files, by the names of their fields."""
+        given = {"wrapper": self.wrapper, "robot_config": self.robot_config}
+        return {name: Path(path).resolve() for name, path in given.items() if path}
+
+    @property
+    def wrapper_name(self) -> str:
+        """Dotted name of the wrapper's class."""
+        return f"{Path(self.wrapper).stem}.{self.wrapper_class}" if self.wrapper else self.wrapper_class
 
 
 @dataclass(frozen=True)

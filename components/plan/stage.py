@@ -8,6 +8,7 @@ instances before, then runs only the reported ones, and so does the untrained po
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,13 +35,14 @@ from components.runtime.declaration import LOOP
 from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
 from components.store.lineage import Dependency
+from components.store.sums import sha256_file
 from pi_behavior.challenge import EDITIONS, task
 
 _FPS = 30
 
 
 def run(config: Config, inputs: Inputs, work: Work) -> Result:
-    """Write `plan.json`."""
+    """Write `plan.json`, and the folder `own` with the wrapper and the robot configuration."""
     common = inputs.common or Artifact.load(config.trained)
     parts = _parts(config, common, inputs.groups, work.workspace)
     lengths = _human_lengths(common)
@@ -61,7 +63,12 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         ),
         environments=config.environments,
         startup=find_evaluator(config.evaluator, config.edition).startup_seconds,
+        wrapper=config.wrapper_name,
+        own={what: path.name for what, path in config.files.items()},
     )
+    for what, path in plan.files(work.path).items():
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(config.files[what], path)
     if not plan.jobs:
         raise UserError(f"nothing to evaluate: no policy runs the splits {', '.join(config.splits)}")
     plan = with_measured(plan, work.workspace)
@@ -101,14 +108,19 @@ def _workers(config: Config, plan: Plan) -> int:
 
 
 def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependency, ...]:
-    """The policy that the configuration names, where it is not the input."""
+    """The policy that the configuration names, where it is not the input; wrapper and robot configuration."""
     if (inputs.common is None) == (not config.trained):
         given = "both are" if inputs.common else "neither is"
         raise UserError(
             f"{given} given of the input common and the folder plan.trained; expected one of them, "
             "an artifact of the stage train"
         )
-    return () if inputs.common else (Dependency.of("trained", Artifact.load(config.trained), workspace),)
+    for name, path in config.files.items():
+        if not path.is_file():
+            raise UserError(f"{name} is {path}, which is not a file; expected one for the evaluator")
+    files = [Dependency(name, p.as_uri(), {"sha256": sha256_file(p)}) for name, p in config.files.items()]
+    trained = [] if inputs.common else [Dependency.of("trained", Artifact.load(config.trained), workspace)]
+    return (*trained, *files)
 
 
 def _parts(

@@ -116,9 +116,9 @@ def _missing(configs: Configs) -> Iterator[str]:
     if train is None and policy and not Path(policy).is_dir():
         yield f"policy is {policy!r}; there is no such folder"
     for name in ("wrapper", "robot_config"):
-        file = getattr(configs["leaderboard"], name)
+        file = getattr(configs["plan"], name)
         if file and not Path(file).is_file():
-            yield f"leaderboard.{name} is {file!r}; there is no such file"
+            yield f"plan.{name} is {file!r}; there is no such file"
 
 
 def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
@@ -135,9 +135,11 @@ def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
         if champion is None:
             return
         if not configs["promote"].force:
-            files = {name: path for name, path in configs["leaderboard"].files.items() if path.is_file()}
             plan = configs["plan"]
-            conditions = Conditions.of(plan.edition, plan.evaluator, plan.image_size, plan.policy, files)
+            files = {name: path for name, path in plan.files.items() if path.is_file()}
+            conditions = Conditions.of(
+                plan.edition, plan.evaluator, plan.image_size, plan.policy, plan.wrapper_name, files
+            )
             champion.check(conditions)
     except UserError as error:
         yield str(error)

@@ -8,6 +8,7 @@ comes first is drawn for every block of rounds, and the plan does not say whose 
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from components.evaluation import records
 from components.evaluation.champion import Champion, Comparison, challenger_of
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.pairs import lead, pair
-from components.evaluation.plan import COMMON, CONFIRMATION, Execution, Job, Plan, Policy
+from components.evaluation.plan import COMMON, CONFIRMATION, OWN, Execution, Job, Plan, Policy
 from components.evaluation.records import Reference
 from components.evaluation.sequential import Rule
 from components.evaluation.timeline import table, timeline, with_measured
@@ -50,6 +51,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             trial = dataclasses.replace(trial, rule=rule)
     records.write(work.path / TRIAL, trial)
     with_measured(plan, work.workspace).save(work.path)
+    if plan.own:
+        shutil.copytree(inputs.plan.path / OWN, work.path / OWN, dirs_exist_ok=True)
     pairs = 0 if trial.rule is None else trial.rule.rounds * len(trial.tasks)
     summary = f"at most {pairs} pairs against the rival: {trial.rival}"
     if trial.rule is None:

@@ -383,6 +383,24 @@ def test_policy_server_takes_its_command_line_and_mapping(tmp_path, changed_poli
     assert [(entry.name, entry.path) for entry in entries] == [("common", tmp_path)]
 
 
+def test_the_evaluator_gets_the_plans_wrapper_and_robot(tmp_path):
+    own = tmp_path / "plan" / "own"
+    own.mkdir(parents=True)
+    (own / "mine.py").write_text("""
+from pathlib import Path
+class Wrapper:
+    def __init__(self, robot):
+        Path(__file__).with_name("seen").write_text(robot)
+""")
+    (own / "robot.yaml").write_text("name: robot_r1")
+    bench = Bench(tmp_path / "bench")
+    bench.prepare({})
+    files = {"wrapper": "mine.py", "robot_config": "robot.yaml"}
+    rollouts = bench.run((job((0,)),), wrapper="mine.Wrapper", own=files, files=tmp_path / "plan")
+    assert [one.success for one in rollouts] == [False]
+    assert (own / "seen").read_text() == "name: robot_r1"
+
+
 def test_rules_are_counted_from_the_servers_logs(tmp_path):
     assert rule_counts(tmp_path) == {}
     log = log_file(tmp_path / "0", "group:best")

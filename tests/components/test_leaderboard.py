@@ -17,7 +17,7 @@ from components.evaluate import config as evaluate_config
 from components.evaluate.stage import STAGE as EVALUATE
 from components.evaluation.rollouts import EPISODES, ROLLOUTS, load, save
 from components.leaderboard.config import Config, Inputs
-from components.leaderboard.stage import STAGE, external
+from components.leaderboard.stage import STAGE
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
 from components.runtime.curves import draw, draw_all
@@ -203,19 +203,6 @@ def test_other_weights_make_another_leaderboard(factory):
     assert not places() & before
 
 
-def test_further_files_are_part_of_what_it_is(run, factory, tmp_path):
-    run.config = dataclasses.replace(run.config, robot_config=str(tmp_path / "robot.yaml"))
-    shutil.rmtree(run.reported[0].path)
-    with pytest.raises(
-        UserError, match=r"robot_config is .*robot\.yaml, which is not a file"
-    ):  # before all else
-        make(run, factory.workspace)
-    (tmp_path / "robot.yaml").write_text("cameras: 2\n")
-    first = external(run.config, run.inputs, factory.workspace)
-    (tmp_path / "robot.yaml").write_text("cameras: 3\n")
-    assert external(run.config, run.inputs, factory.workspace) != first
-
-
 def test_the_readme_says_how_the_policy_was_served(factory, changed_policy):
     """Its command and mapping, given to the real server, serve the chosen policies as they were evaluated."""
     import tyro
@@ -247,10 +234,7 @@ def test_the_readme_leaves_out_what_was_not_changed(run, factory):
     assert "--policy." not in file.read_text()
 
 
-def test_submission(run, factory, tmp_path):
-    wrapper = tmp_path / "wrapper.py"
-    wrapper.write_text("# a wrapper\n")
-    run.config = dataclasses.replace(run.config, wrapper=str(wrapper))
+def test_submission(run, factory):
     artifact, _ = make(run, factory.workspace)
     (folder,) = (artifact.path / "submission").glob("standard.*-??/")
     assert re.fullmatch(r"standard\.public\.Robot_lab\.A_university\.\d{4}-\d\d-\d\d", folder.name)
@@ -266,13 +250,12 @@ def test_submission(run, factory, tmp_path):
     readme = (folder / "README.md").read_text()
     assert "Not BEHAVIOR scores; not for submission" in readme
     assert f"{TRASH}_304_0" in readme
-    assert "wrapper.py" in readme
     assert all(f"--task-name {task} " in readme for task in TASKS)
     assert str(Path.home()) not in readme
     with zipfile.ZipFile(folder.with_name(folder.name + ".zip")) as archive:
         inside = set(archive.namelist())
         assert archive.testzip() is None
-    others = ("README.md", "wrapper.py", "mapping.json", "submission.json", "SHA256SUMS")
+    others = ("README.md", "mapping.json", "submission.json", "SHA256SUMS")
     results = {f"{folder.name}/json/{name}" for name in names}
     assert inside == results | {f"{folder.name}/{path}" for path in others}
     with zipfile.ZipFile(folder.with_name(folder.name + ".metrics.zip")) as archive:

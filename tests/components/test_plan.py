@@ -230,3 +230,37 @@ def test_broken_plan(tmp_path):
     (tmp_path / "plan.json").write_text('{"jobs": [{}]}')
     with pytest.raises(UserError, match="damaged or of another version"):
         Plan.load(tmp_path)
+
+
+def test_wrapper_and_robot_of_a_plan(factory, tmp_path):
+    """They lie in the artifact, are part of what it is, and are refused where the evaluator has its own."""
+    common = Inputs(factory.model("common", TASKS))
+    wrapper, robot = tmp_path / "mine.py", tmp_path / "robot.yaml"
+    values = {
+        "evaluator": "omnigibson",
+        "wrapper": str(wrapper),
+        "wrapper_class": "Wrapper",
+        "robot_config": str(robot),
+    }
+    wrapper.write_text("class Wrapper: ...")
+    with pytest.raises(UserError, match=r"robot_config is .*robot\.yaml, which is not a file"):
+        STAGE.execute(Config(**values), common, factory.workspace)
+    places = set()
+    for text in ("cameras: 2", "cameras: 3"):
+        robot.write_text(text)
+        made = STAGE.execute(Config(**values), common, factory.workspace).artifact
+        found = Plan.load(made.path)
+        assert found.wrapper == "mine.Wrapper"
+        contents = {what: path.read_text() for what, path in found.files(made.path).items()}
+        assert contents == {"wrapper": "class Wrapper: ...", "robot_config": text}
+        places.add(made.path)
+    assert len(places) == 2
+    for given, words in (
+        ({"robot_config": "r.yaml"}, "robot_config is 'r.yaml'; expected nothing: the evaluator household"),
+        ({**values, "wrapper_class": ""}, "the name of a class in it"),
+        ({"evaluator": "omnigibson", "edition": "2025", "robot_config": "r.yaml"}, "of 2025 has its own"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Config(**given)
+    plain = {"evaluator": "omnigibson", "wrapper_class": "omnigibson.eval.wrappers.RGBDFullResWrapper"}
+    assert Config(**plain).wrapper_name == plain["wrapper_class"]

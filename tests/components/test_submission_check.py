@@ -31,13 +31,18 @@ def score(key):
 def submit(factory, folder: Path, edition="2026", evaluator="omnigibson", **changes) -> Path:
     """Package a submission by real stages; returns its folder, beside its zips and its videos."""
     common = factory.model("common", TASKS)
+    (folder / "robot.yaml").write_text("name: robot_r1\n")
     config = plan_config.Config(
-        edition=edition, evaluator=evaluator, validation_instances=1, reported_instances=10, videos=10
+        edition=edition,
+        evaluator=evaluator,
+        validation_instances=1,
+        reported_instances=10,
+        videos=10,
+        robot_config=str(folder / "robot.yaml") if (edition, evaluator) == ("2026", "omnigibson") else "",
     )
     plan = PLAN.execute(config, plan_config.Inputs(common), factory.workspace).artifact
     evaluations = factory.evaluations(plan, score, videos=True)
-    (folder / "robot.yaml").write_text("name: robot_r1\n")
-    values = {"videos": "https://example.org/videos", "robot_config": str(folder / "robot.yaml"), **changes}
+    values = {"videos": "https://example.org/videos", **changes}
     config = Config(team="Robot lab", affiliation="A university", **values)
     made = STAGE.execute(config, Inputs(plan, evaluations), factory.workspace).artifact
     (found,) = (p for p in (made.path / "submission").iterdir() if p.is_dir() and p.name != "videos")

@@ -173,7 +173,10 @@ def test_folders_are_looked_at_where_they_can_be_seen(tmp_path: Path) -> None:
     nothing = f"initial_checkpoint={tmp_path / 'nothing'}"
     _resolve(nothing)
     assert "is not a policy checkpoint" in _refusals(nothing, place=here)[0]
-    assert "there is no such file" in _refusals("wrapper=/none.py", place=here)[0]
+    assert (
+        "there is no such file"
+        in _refusals("wrapper=/none.py", "wrapper_class=W", "evaluator=omnigibson", place=here)[0]
+    )
     assert "there is no such folder" in _refusals("policy=/none", pipeline="evaluate", place=here)[0]
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
@@ -241,7 +244,8 @@ def test_the_task_settings_looks_at_files_again_where_the_same_values_were_right
 ) -> None:
     wrapper = tmp_path / "wrapper.py"
     wrapper.write_text("")
-    values = {"repository": "/r", "settings": {"leaderboard": {"wrapper": str(wrapper)}}}
+    plan = {"wrapper": str(wrapper), "wrapper_class": "Wrapper"}
+    values = {"repository": "/r", "evaluator": "omnigibson", "settings": {"plan": plan}}
     for code in (0, 2):
         with pytest.raises(SystemExit) as stop:
             STAGE.main(_task(tmp_path, **values))

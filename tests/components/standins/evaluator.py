@@ -5,6 +5,7 @@ other, `outcome.json` and `video.mp4`. A fault is marked by a file before it hap
 """
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("task-name", "host", "port", "mode", "output-dir", "image-size", "action-chunk-size"):
         parser.add_argument("--" + name)
+    for name in ("env-wrapper", "robot-config"):
+        parser.add_argument("--" + name, default="")
     parser.add_argument("--instance-indices", nargs="+", type=int)
     parser.add_argument("--num-rollouts", type=int)
     parser.add_argument("--num-envs", type=int, default=0)
@@ -117,6 +120,9 @@ if __name__ == "__main__":
             json.dumps({"indices": args.instance_indices, "oracle": args.oracle_stage, "envs": args.num_envs})
             + "\n"
         )
+    if args.env_wrapper:  # the official one imports it too
+        module, _, name = args.env_wrapper.rpartition(".")
+        getattr(importlib.import_module(module), name)(Path(args.robot_config).read_text())
     evaluator = Evaluator(args)
     evaluator.run()
     if evaluator.faults.get("linger"):
