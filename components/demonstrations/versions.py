@@ -1,20 +1,17 @@
-"""Resolves a dataset's version and fetches its files from DVC."""
+"""Resolves a dataset's version in git and DVC."""
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.demonstrations.repository import git, says_unreachable
-from components.demonstrations.repository import md5 as file_md5
 from components.errors import PassingError, UserError, causes, is_passing
 from components.store.lineage import Dependency
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_THREADS = 8
 DEMONSTRATIONS = "demonstrations"
 """Name of a version of the demonstrations in lineage."""
 
@@ -29,6 +26,8 @@ class Version:
     """DVC's digest of the folder: MD5 of its sorted file list, with the suffix `.dir`."""
     files: Mapping[str, str]
     """Path relative to the dataset -> MD5."""
+    size: int = 0
+    """Bytes of all files; 0 where DVC did not record it."""
 
 
 def absolute(repository: str) -> str:
@@ -101,59 +100,51 @@ def open_version(repository: str, rev: str, path: str, remote: str) -> tuple[Any
             raise UserError(f"cannot open {path!r} of {repository} at {rev}: {reason}") from error
         raise UserError(
             f"the list of files of {path!r} at {rev} is neither in the DVC cache nor in the remote; was the "
-            f"version pushed ('dvc push'), and can the remote be reached? {error.__cause__}"
+            f"version pushed ('dvc push'), and can the remote be reached? {about_remote(system)}"
+            f"{error.__cause__}"
         ) from error
     md5 = str(folder.get("md5") or "")
+    if found and not md5 and folder["type"] == "directory":
+        raise UserError(
+            f"{path!r} of {repository} at {rev} is tracked in parts, as 'dvc add {path}/*' does it; remove "
+            f"the .dvc files in it ('dvc remove') and run 'dvc add {path}': it has versions as a whole"
+        )
     if not md5.endswith(".dir") or not found:
         raise UserError(f"{path!r} of {repository} at {rev} is not a folder with files under DVC")
-    if any(info["dvc_info"]["entry"].hash_info.name != "md5" for info in found.values()):
+    hashes = [info["dvc_info"]["entry"].hash_info for info in found.values()]
+    if None in hashes:  # what DVC finds in the repository that was imported from
+        raise UserError(
+            f"{path!r} of {repository} at {rev} has no list of files. {about_remote(system)}Or use the "
+            "repository that it is from"
+        )
+    if any(one.name != "md5" for one in hashes):
         raise UserError(
             f"{path!r} of {repository} at {rev} was added with DVC 2, whose digests depend on line ends; "
             "run 'dvc cache migrate --dvc-files' there and commit"
         )
     prefix = path.rstrip("/") + "/"
     files = {name.removeprefix(prefix): str(info["md5"]) for name, info in sorted(found.items())}
-    return system, Version(rev, md5, files)
+    return system, Version(rev, md5, files, int(folder.get("size") or 0))
 
 
-def fetch(system: Any, version: Version, path: str, target: Path, on_file: Callable[[], None]) -> None:
-    """Fetch the files of a version into `target`; keeps right ones that are there, removes all others.
+def about_remote(system: Any) -> str:
+    """What may be wrong with where DVC looks for files, in a sentence; empty if nothing is known."""
+    from dvc.config_schema import RelPath
 
-    Raises:
-        UserError: a file is missing in cache and remote, or its content is not what DVC recorded.
-    """
-    target.mkdir(exist_ok=True)
-    for there in [p for p in target.rglob("*") if p.is_file()]:
-        if there.relative_to(target).as_posix() not in version.files:
-            there.unlink()
-
-    def one(name: str) -> None:
-        _fetch_one(system, f"{path.rstrip('/')}/{name}", target / name, version.files[name])
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(one, version.files):  # an error cancels what has not begun
-            on_file()
-
-
-def _fetch_one(system: Any, source: str, target: Path, md5: str) -> None:
-    if target.is_file() and file_md5(target) == md5:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.partial")
-    try:
-        system.get_file(source, str(aside))
-    except OSError as error:
-        if is_passing(error):
-            raise PassingError(f"{source} cannot be fetched now: {error}") from error
-        raise UserError(
-            f"{source} (md5 {md5}) is neither in the DVC cache nor in the remote; was the version pushed "
-            f"('dvc push')? {error}"
-        ) from error
-    actual = file_md5(aside)
-    if actual != md5:
-        aside.unlink()
-        raise UserError(f"{source} has the md5 {actual}; DVC recorded {md5}: the cache or remote is corrupt")
-    aside.replace(target)
+    config = system.repo.config
+    name = config["core"].get("remote")
+    if any(out.stage.is_repo_import for out in system.repo.index.outs):
+        return "It was made by 'dvc import': run 'dvc fetch' and 'dvc push' where it was imported. "
+    if name is None:
+        return "The repository has no default remote: 'dvc remote add --default NAME URL'. "
+    url = config["remote"].get(name, {}).get("url", "")
+    if isinstance(url, RelPath):
+        return (
+            f"The remote {name!r} is given by a relative path, which from here is {url}; give an absolute "
+            "one with --config.remote, or in the repository. "
+        )
+    is_gone = "://" not in url and not Path(url).is_dir()
+    return f"The folder {url} of the remote {name!r} is not there. " if is_gone else ""
 
 
 def dependency(repository: str, path: str, rev: str, md5: str) -> Dependency:
@@ -162,6 +153,6 @@ def dependency(repository: str, path: str, rev: str, md5: str) -> Dependency:
     return Dependency(DEMONSTRATIONS, f"dvc+{repository}#{path}", digest)
 
 
-def manifest(version: Version) -> str:
-    """The version's files as JSON, path -> MD5."""
-    return json.dumps(dict(version.files), indent=0, sort_keys=True) + "\n"
+def manifest(files: Mapping[str, str]) -> str:
+    """Files of a version as JSON, path -> MD5."""
+    return json.dumps(dict(files), indent=0, sort_keys=True) + "\n"

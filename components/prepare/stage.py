@@ -5,6 +5,8 @@ are linked, so that a new revision costs what is new.
 """
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -32,6 +34,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     options = CopyOptions(**{one.name: getattr(config, one.name) for one in fields(CopyOptions)})
     artifacts = work.workspace / "artifacts" / DECLARATION.name
     newest = sorted(artifacts.glob(f"*/{MANIFEST}"), key=lambda path: -path.stat().st_mtime)
+    earlier = [path.parent for path in newest if path.parent != work.path]
     try:
         with work.progress.task("copying frames") as bar:
             manifest = make_copy(
@@ -40,7 +43,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
                 options,
                 cameras=CAMERAS,
                 digest=digest,
-                earlier=[path.parent for path in newest if path.parent != work.path],
+                earlier=earlier,
                 processes=config.processes or os.cpu_count() or 1,
                 on_frames=lambda done, total: bar.update(done, total=total),
             )
@@ -55,7 +58,18 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metrics={name: float(value) for name, value in counts.items()},
         metadata={**counts},
         summary=", ".join(f"{count:,} {name}" for name, count in counts.items()),
+        sums=dict(_linked(work.path, earlier)),
     )
+
+
+def _linked(copy: Path, earlier: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Files that are links to those of earlier copies, and their SHA-256."""
+    for other in earlier:
+        with suppress(OSError):  # removed now, or not finished
+            for name, digest in parse_sums((other / SUMS).read_text()).items():
+                here = copy / name
+                if name.startswith(f"{PACKS}/") and here.exists() and here.samefile(other / name):
+                    yield name, digest
 
 
 STAGE = Stage(DECLARATION, run)

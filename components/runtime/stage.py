@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,6 +65,8 @@ class Result:
     """A page for the Kubeflow UI."""
     dependencies: tuple[Dependency, ...] = ()
     """What the stage used besides its input artifacts, such as a data revision."""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """Hex SHA-256 of files that need not be read again, by their path in the artifact."""
 
     def save(self, folder: Path) -> None:
         """Write it into the artifact."""
@@ -303,7 +305,7 @@ class Stage(Generic[C, In]):
                 gpus=gpus.record(),
             )
 
-        publish(partial, final, statement, invocation.signer)
+        publish(partial, final, statement, invocation.signer, result.sums)
 
 
 def _recorder(stage: str, arguments: Sequence[str]) -> Recorder:

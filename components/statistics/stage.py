@@ -70,7 +70,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 def _key(digest: str, episode: Episode) -> str:
     """Digest of what a demonstration adds to the statistics."""
     human = json.dumps(sorted(episode.human.items()))
-    text = f"{digest} {episode.folder} {episode.index} {episode.length} {human}"
+    text = f"{digest} {episode.folder} {episode.index} {episode.before} {episode.length} {human}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -149,7 +149,7 @@ def _wanted(workspace: Path, entries: dict[Path, _Entry], since: float, champion
 
 def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbage]:
     """What is no artifact: folders of killed work, copied columns of datasets that go or are gone, records of
-    runs' tasks, and kept sums of statistics.
+    runs' tasks, kept sums of statistics, and what checks gave.
 
     `digests` are the beginnings of the digests of artifacts that stay, which name their columns.
     """
@@ -164,6 +164,7 @@ def _others(workspace: Path, digests: set[str], since: float) -> Iterator[Garbag
     found = [
         *((path, reason) for path, reason in folders if path.is_dir()),
         *((path, "sums of demonstrations that no statistics read") for path in sums),
+        *((path, "what checks of other code gave") for path in workspace.glob("checks/*.jsonl")),
     ]
     for path, reason in found:
         if not is_held(_lock(path)):

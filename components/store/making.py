@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,6 +125,7 @@ def publish(
     final: Path,
     statement: Callable[[str], dict[str, Any]],
     signer: "CryptoSigner | None" = None,
+    known: Mapping[str, str] | None = None,
 ) -> None:
     """Make a finished partial folder the artifact.
 
@@ -135,11 +136,12 @@ def publish(
         final: the artifact's folder; the caller holds its lock.
         statement: makes the lineage statement from the hex tree digest of the content.
         signer: what signs the statement, if anything.
+        known: hex SHA-256 of files that were read already, by their path in the folder.
     """
     remove_leftovers(partial)
     for name in (LINEAGE, ENVELOPE):  # of an attempt that was killed here
         (partial / name).unlink(missing_ok=True)
-    sums = hash_files(partial)
+    sums = hash_files(partial, known)
     text = json.dumps(statement(tree_digest(sums)), indent=2) + "\n"
     write_atomic(partial / LINEAGE, text)
     if signer is not None:

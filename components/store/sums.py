@@ -28,19 +28,26 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_files(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path, known: Mapping[str, str] | None = None) -> dict[str, str]:
     """Hex SHA-256 of every file below a folder, by its path relative to the folder.
 
     Links to files are followed; `SHA256SUMS`, signed lineage and files of unfinished writers are left out.
-    UserError if a file's name cannot be written as a line of `SHA256SUMS`.
+    Files whose digest is `known` are not read. UserError if a file's name cannot be written as a line of
+    `SHA256SUMS`.
     """
     names = sorted(path.relative_to(folder).as_posix() for path in files_below(folder))
     names = [name for name in names if name not in (SUMS, ENVELOPE)]
     for name in names:
         if _UNFIT.search(name):
             raise UserError(f"the file name {name!r} has a line break, a backslash or no UTF-8; rename it")
+
+    known = known or {}
+
+    def digest(name: str) -> str:
+        return known[name] if name in known else sha256_file(folder / name)
+
     with ThreadPoolExecutor(THREADS) as pool:  # hashlib releases the interpreter lock
-        return dict(zip(names, pool.map(lambda name: sha256_file(folder / name), names), strict=True))
+        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def tree_digest(sums: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.dataset.checks import check_complete, check_dataset
+from components.dataset.checks import Options, check_complete, check_dataset, dataset_files
 from household import cli, robot
 from household.collect import CollectConfig, collect
 from household.dataset import episode_index
@@ -192,8 +192,9 @@ def test_the_dataset_of_2026(tmp_path: Path) -> None:
         note = json.loads(read.annotation_path(episode).read_text())
         assert note["skill_annotation"][-1]["frame_duration"][1] == episode.length
         assert note["skill_annotation"][0]["skill_type"] == ["navigation"]
-    check_complete(read)
-    assert check_dataset(read, decode_all=True, tolerance=0.02, on_file=lambda: None) == []
+    files = dataset_files(read)
+    check_complete(read, files)
+    assert check_dataset(read, files, Options(tolerance=0.02, joint_tolerance=0.02))[0] == []
     stats = json.loads((tmp_path / "meta/stats.json").read_text())["observation.state"]
     states = np.concatenate(
         [read.read(e, ("observation.state",))["observation.state"] for e in read.episodes]

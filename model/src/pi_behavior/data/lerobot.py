@@ -4,7 +4,7 @@ Only meta files are read when a dataset is opened; columns and videos are read p
 """
 
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import pyarrow as pa
 from jaxtyping import Float32
 
 from pi_behavior.data.columns import REQUIRED_VECTORS, VECTOR_WIDTHS, read_table, to_numpy
+from pi_behavior.data.curation import Curation
 from pi_behavior.data.depth import DepthScale
 from pi_behavior.data.layout_v21 import LayoutV21
 from pi_behavior.data.layout_v30 import LayoutV30
@@ -36,13 +37,15 @@ class LeRobotDataset:
 
     Args:
         root: the folder that holds `meta/`, `data/` and `videos/`, or one such folder per task.
+        curation: what is used of it; not given, what its `curation.json` says.
 
     Raises:
         DatasetError: a meta file is missing or not as expected.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, curation: Curation | None = None) -> None:
         self.root = Path(root)
+        self._curation = curation
         folders = {"": self.root}
         if not (self.root / "meta" / "info.json").exists():
             inner = sorted(path.parents[1] for path in self.root.glob("*/meta/info.json"))
@@ -60,7 +63,7 @@ class LeRobotDataset:
                     f"{info.path}: {info.version} at {info.fps:g} fps; expected {first.version} at "
                     f"{first.fps:g} fps, as {first.path}"
                 )
-        self.fps, self.codebase_version, self._features = first.fps, str(first.version), first.features
+        self.fps, self.codebase_version, self.features = first.fps, str(first.version), first.features
         self._layouts: dict[str, Layout] = {
             name: _LAYOUTS[self.codebase_version](info) for name, info in self._infos.items()
         }
@@ -71,7 +74,13 @@ class LeRobotDataset:
 
     @cached_property
     def episodes(self) -> tuple[Episode, ...]:
-        """All demonstrations, by folder and index."""
+        """The demonstrations that are used, by folder and index: all, unless there is a curation.json."""
+        curation = Curation.load(self.root) if self._curation is None else self._curation
+        return tuple(used for episode in self.recorded if (used := curation.apply(episode)) is not None)
+
+    @cached_property
+    def recorded(self) -> tuple[Episode, ...]:
+        """All demonstrations, whole, by folder and index."""
         return tuple(
             replace(episode, folder=folder) if folder else episode
             for folder, layout in self._layouts.items()
@@ -89,21 +98,29 @@ class LeRobotDataset:
     def camera_clip(self, episode: Episode, camera: str) -> Clip:
         """The episode's RGB frames of a camera in layout.CAMERAS."""
         known = CAMERA_VIDEO_KEYS[camera]
-        return self.clip(episode, next((key for key in known if key in self._features), known[0]))
+        return self.clip(episode, next((key for key in known if key in self.features), known[0]))
 
     def clip(self, episode: Episode, key: str) -> Clip:
         """The episode's frames of a video key, whose file need not exist."""
-        return self._layouts[episode.folder].clip(episode, key)
+        whole = replace(episode, length=episode.before + episode.length + episode.after)
+        path, start, frames = self._layouts[episode.folder].clip(whole, key)
+        return Clip(path, start + episode.before, frames - episode.before - episode.after)
 
     def depth_scale(self, key: str) -> DepthScale:
         """How the codes of a depth video become metres."""
         info = next(iter(self._infos.values()))
-        return DepthScale.from_feature(f"{info.path}: {key}", self._features.get(key, {}))
+        return DepthScale.from_feature(f"{info.path}: {key}", self.features.get(key, {}))
 
     def annotation_path(self, episode: Episode) -> Path | None:
         """The episode's annotation, which a part of the tasks has."""
         path = self._layouts[episode.folder].annotation_path(episode)
         return path if path is not None and path.is_file() else None
+
+    def files(self, episode: Episode, keys: Iterable[str]) -> Iterator[Path]:
+        """Places of the episode's table, videos and annotation; the files need not exist."""
+        annotation = self._layouts[episode.folder].annotation_path(episode)
+        yield from (self.data_path(episode), *([annotation] if annotation else []))
+        yield from (self.clip(episode, key).path for key in keys)
 
     def read(self, episode: Episode, columns: Collection[str]) -> dict[str, np.ndarray]:
         """Read columns of an episode.
@@ -125,11 +142,13 @@ class LeRobotDataset:
             )
         if layout.several_per_file:
             table = _rows_of(path, table, episode.index)
-        if table.num_rows != episode.length:
+        recorded = episode.before + episode.length + episode.after
+        if table.num_rows != recorded:
             raise DatasetError(
-                f"{path}: {table.num_rows} rows of episode {episode.index}; expected {episode.length}, "
+                f"{path}: {table.num_rows} rows of episode {episode.index}; expected {recorded}, "
                 "as the meta files say"
             )
+        table = table.slice(episode.before, episode.length)
         return {n: to_numpy(path, n, table.column(n)) for n in columns if n in table.column_names}
 
     def _table(self, path: Path, columns: frozenset[str], *, keep: bool) -> pa.Table:
@@ -144,7 +163,7 @@ class LeRobotDataset:
     @property
     def proprioception(self) -> int:
         """Values per frame of `observation.state`, as its features say; 0 if they do not."""
-        shape = self._features.get(DATASET_STATE_KEY, {}).get("shape") or [0]
+        shape = self.features.get(DATASET_STATE_KEY, {}).get("shape") or [0]
         return shape[0] if isinstance(shape[0], int) and shape[0] in PROPRIOCEPTION_BY_LENGTH else 0
 
     def state_and_actions(

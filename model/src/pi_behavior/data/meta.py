@@ -45,6 +45,10 @@ class Episode:
     """What the column task_index holds: the task's number in the dataset."""
     folder: str = ""
     """The folder of its task, where a dataset has one folder per task."""
+    before: int = 0
+    """Frames of the recording that are left out before it."""
+    after: int = 0
+    """Frames of the recording that are left out behind it."""
 
 
 def select(root: Path, episodes: Sequence[Episode], tasks: Collection[int]) -> tuple[Episode, ...]:

@@ -100,7 +100,7 @@ def _key(
 ) -> str:
     """Digest of what an episode's rows and pictures are made from."""
     clips = [dataset.camera_clip(episode, camera) for camera in cameras]
-    parts = [digest(dataset.data_path(episode)), episode.index, episode.length]
+    parts = [digest(dataset.data_path(episode)), episode.index, episode.before, episode.length]
     parts += [[digest(clip.path), clip.start] for clip in clips]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
