@@ -35,7 +35,7 @@ COMMANDS = {
 STAGES = {
     "news": "ask whether there are demonstrations that no policy was judged on yet",
     "collect": "collect demonstrations in the household simulator",
-    "dataset": "fetch and check a version of the demonstrations; `dataset new`: is there a newer one",
+    "dataset": "fetch and check demonstrations; also `dataset import`, `dataset new`, `dataset show`",
     "prepare": "copy the demonstrations for training: small pictures that decode quickly",
     "statistics": "compute the statistics of the demonstrations",
     "train": "train or fine-tune a policy; `train --plan`: does it fit, and how fast is it",
@@ -67,6 +67,10 @@ def _run(name: str, words: list[str]) -> int:
         return 0
     if name == "dataset" and words[:1] == ["new"]:
         return _command("components.demonstrations.news", "dataset new", words[1:])
+    if name == "dataset" and words[:1] == ["show"]:
+        return _command("pipelines.tools.show", "dataset show", words[1:])
+    if name == "dataset" and words[:1] == ["import"]:
+        return _command("components.demonstrations.importing", "dataset import", words[1:])
     if name == "leaderboard" and words[:1] == ["check"]:
         return _command("components.leaderboard.check", "leaderboard check", words[1:])
     if name == "train" and "--plan" in words:

@@ -192,7 +192,7 @@ def _prepare(repository: Path, remote: Path) -> None:
         ".dvc/config": "[core]\n    remote = storage\n    analytics = false\n    check_update = false\n"
         f"    autostage = true\n['remote \"storage\"']\n    url = {remote}\n",
         ".dvc/.gitignore": "/config.local\n/tmp\n/cache\n",
-        ".dvcignore": f"# what killed writers leave\n{_LEFT_BY_KILLED_WRITERS}\n",
+        ".dvcignore": f"# what killed writers and downloads leave\n{_LEFT_BY_KILLED_WRITERS}\n.cache/\n",
     }
     for name, content in contents.items():
         write_atomic(repository / name, content)

@@ -6,7 +6,8 @@ from base64 import b64encode
 import av
 import numpy as np
 
-from components.runtime.page import page, table
+from components.runtime.curves import draw
+from components.runtime.page import figure, page, table
 from components.statistics.tokenizer import Measurements
 from pi_behavior.fast import MAX_TOKENS
 from pi_behavior.layout import ACTION_GROUPS
@@ -15,7 +16,12 @@ from pi_behavior.statistics import Statistics
 
 
 def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
-    """A self-contained HTML page with moments, correlation, tokenizer, human means and the closure table."""
+    """A self-contained HTML page."""
+    return page("Statistics of the demonstrations", *summary_sections(statistics, fast))
+
+
+def summary_sections(statistics: Statistics, fast: Measurements | None = None) -> list[str]:
+    """Parts of a page: moments, deviation by step, correlation, tokenizer, human means, closure table."""
     step_std = statistics.action_step_std
     columns = (statistics.state_mean, statistics.state_std, statistics.action_mean, step_std[0], step_std[-1])
     moments = [
@@ -30,7 +36,12 @@ def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
         for hand in (0, 1)
     ]
     measurements = list(next(iter(statistics.human.values()), {}))
-    sections = [
+    steps = [
+        {"step": float(h), **{name: float(row[list(dims)].mean()) for name, dims in ACTION_GROUPS.items()}}
+        for h, row in enumerate(step_std)
+    ]
+    deviation = draw("", "standard deviation by step of the chunk", steps, list(ACTION_GROUPS))
+    return [
         f"<p>{statistics.num_frames:,} frames, {statistics.num_chunks:,} whole chunks of "
         f"{statistics.horizon} actions.</p>",
         "<h2>State and delta actions</h2>",
@@ -38,6 +49,7 @@ def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
             ["group", "dimension", "state mean", "state std", "action mean", "std, step 0", "std, last"],
             moments,
         ),
+        *([figure(deviation)] if deviation else []),
         "<h2>Correlation of normalised actions</h2><p>690 x 690: step, then dimension. Red is positive, blue "
         "negative.</p>",
         f'<img alt="correlation matrix of the action chunks" src="{_correlation_image(statistics)}">',
@@ -47,7 +59,6 @@ def summary_page(statistics: Statistics, fast: Measurements | None) -> str:
         "<h2>Closed grippers by stage</h2>",
         table(["task", "hand", "stages, first to last"], closed),
     ]
-    return page("Statistics of the demonstrations", *sections)
 
 
 def _tokenizer(statistics: Statistics, fast: Measurements | None) -> list[str]:
