@@ -13,8 +13,10 @@ from components.evaluate.runner import Runner
 from components.evaluate.watch import Failure, Watch
 from components.evaluation.durations import Times
 from components.evaluation.rollouts import NoResultError, PolicyFailedError, Rollout
-from components.runtime.processes import ChildError
+from components.runtime.processes import ChildError, last_lines
 
+_EXCERPT = 12
+"""Lines of the evaluator's log that are kept with a rollout."""
 _LOOK_AROUND = 5.0
 """Seconds between two looks at what other workers have finished, while an evaluator runs."""
 
@@ -74,6 +76,9 @@ class Attempt:
         self._is_first = True
         """Whether no result has come yet, so that the start of the process is a part of its time."""
         self._looked = time.monotonic()
+        self._log = runner.log(instances[0].rollouts[0].key)
+        self._logged = 0
+        """Its size when the last result came."""
 
     def run(self) -> None:
         """Run the evaluator.
@@ -88,6 +93,7 @@ class Attempt:
         every = [rollout for one in self._instances for rollout in one.rollouts]
         self._results.lay_out((one for one in every if self._results.outcome(one)), self._output)
         self._begun = time.time()
+        self._logged = self._log_size()
         failure = self._runner.run(self._wanted, self._output, self._look)
         left = [one for one in self._wanted if self._results.outcome(one) is None]
         if failure is not None and left:
@@ -137,6 +143,7 @@ class Attempt:
             self._looked = time.monotonic()
         found = self._commit(self._times(watch))
         if found:
+            self._logged = self._log_size()
             self._ledger.finished(found)
             if not self._runner.plan.environments:
                 self._begun, self._is_first = time.time(), False
@@ -158,7 +165,7 @@ class Attempt:
             if self._results.outcome(one) is not None:
                 continue
             try:
-                if self._results.commit(one, self._output, times, self._queue.me):
+                if self._results.commit(one, self._output, times, self._queue.me, self._excerpt):
                     found.add(str(one.json))
                     self._ours.add(one)
                     self._finished(one)
@@ -167,6 +174,13 @@ class Attempt:
             except NoResultError:
                 continue
         return found
+
+    def _excerpt(self) -> str:
+        """The end of what the evaluator has logged since its last result."""
+        return "\n".join(last_lines(self._log, _EXCERPT, self._logged))
+
+    def _log_size(self) -> int:
+        return self._log.stat().st_size if self._log.exists() else 0
 
     def _claim_next(self) -> bool:
         """Hold the instance that the evaluator does now, and no other; False if it is somebody else's, or

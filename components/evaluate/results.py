@@ -7,7 +7,7 @@ of two workers that did the same rollout the first one's stays, with all that be
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +16,15 @@ from components.evaluation import records
 from components.evaluation.durations import TIMES, Times
 from components.evaluation.evaluator import Evaluator
 from components.evaluation.plan import Job, Plan
-from components.evaluation.rollouts import NoResultError, Outcome, Rollout, RolloutKey, check_video
-from components.store.files import sync
+from components.evaluation.rollouts import (
+    NoResultError,
+    Outcome,
+    Rollout,
+    RolloutKey,
+    check_video,
+    excerpt_of,
+)
+from components.store.files import sync, write_atomic
 
 _VIDEOS = "videos"
 
@@ -105,8 +112,12 @@ class Results:
             check_video(output / _VIDEOS / f"{rollout.name}.mp4")
         return outcome
 
-    def commit(self, rollout: Rollout, output: Path, times: Times, me: str) -> bool:
-        """Put a result that `read` has understood in place; False if another worker's is there already."""
+    def commit(self, rollout: Rollout, output: Path, times: Times, me: str, log: Callable[[], str]) -> bool:
+        """Put a result that `read` has understood in place, with an excerpt of the evaluator's log.
+
+        Returns:
+            False if another worker's is there already.
+        """
         outcome, place = self.read(rollout, output), self._content / _place(rollout)
         aside = place.with_name(f".{place.name}.{me}.partial")
         moves = [(output / self._evaluator.results, f"{rollout.name}.json")]
@@ -119,6 +130,7 @@ class Results:
                 sync(folder / name)
                 (folder / name).rename(aside / name)
             records.write(aside / TIMES, times)
+            write_atomic(excerpt_of(aside / f"{rollout.name}.json"), log())
             aside.rename(place)
             sync(place.parent)
         except OSError as error:

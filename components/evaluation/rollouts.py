@@ -128,6 +128,11 @@ def _whole_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def excerpt_of(result: Path) -> Path:
+    """Where the end of the evaluator's log lies, beside a rollout's JSON."""
+    return result.with_suffix(".log")
+
+
 def check_video(path: Path) -> None:
     """Read a video's index; NoResultError unless the file holds every frame of it."""
     if not path.is_file():

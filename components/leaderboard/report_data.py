@@ -3,7 +3,9 @@
 Rollouts are columns of numbers, so that thousands of them take a few hundred kilobytes.
 """
 
+import base64
 import json
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 from components.evaluation.plan import REPORTED
 from components.evaluation.records import Scores
-from components.evaluation.rollouts import Rollout, RolloutKey
+from components.evaluation.rollouts import Rollout, RolloutKey, excerpt_of
 from components.evaluation.traces import Trace, thinned
 from components.leaderboard import causes
 from components.leaderboard.scores import Rollouts, policy_order
@@ -20,6 +22,8 @@ from pi_behavior.challenge import TASKS
 from pi_behavior.layout import CONTROL_HZ
 
 TRACES = "traces"
+_WIDEST = 200
+"""Characters of a line of a log."""
 _MOST_CALLS = 48
 """Calls of the network that the page draws of one rollout."""
 Labels = Mapping[str, Mapping[str, Any]]
@@ -105,17 +109,32 @@ def as_script(data: Mapping[Any, Any]) -> str:
 
 
 def write_traces(page: Path, rollouts: Sequence[Rollout], traces: Mapping[int, Trace]) -> None:
-    """Write `traces/TASK.js`, by number of the task, for all that have traces.
+    """Write `traces/TASK.js`, by number of the task, for all that have traces: JSON, compressed.
 
-    A script and not JSON, since a page that was opened from a file may load the one and not the other.
+    Scripts, since a page that was opened from a file may load no JSON.
     """
     names = list(dict.fromkeys(one.key.task for one in rollouts))
     by_task: dict[str, dict[int, Any]] = {}
     for place, trace in traces.items():
-        by_task.setdefault(rollouts[place].key.task, {})[place] = _compact(trace)
+        compact = {**_compact(trace), "log": _log(rollouts[place])}
+        by_task.setdefault(rollouts[place].key.task, {})[place] = compact
     for name, found in by_task.items():
         number = names.index(name)
-        write_atomic(page / TRACES / f"{number}.js", f"b1kTraces({number},{as_script(found)});\n")
+        packed = base64.b64encode(
+            zlib.compress(json.dumps(found, separators=(",", ":")).encode(), 9)
+        ).decode()
+        write_atomic(page / TRACES / f"{number}.js", f'b1kTraces({number},"{packed}");\n')
+
+
+def _log(rollout: Rollout) -> str:
+    """The end of the evaluator's log of a rollout that failed, with long lines cut."""
+    if rollout.success:
+        return ""
+    try:
+        lines = excerpt_of(Path(rollout.folder, str(rollout.json))).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(line[:_WIDEST] for line in lines)
 
 
 def _compact(trace: Trace) -> dict[str, Any]:

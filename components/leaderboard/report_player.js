@@ -35,7 +35,12 @@ function speedButtons(change) {
 
 // Traces lie beside the page, one script per task, and are loaded when a rollout of the task is opened.
 const traces = new Map();
-window.b1kTraces = (task, found) => traces.get(task).resolve(found);
+window.b1kTraces = (task, packed) => inflate(packed).catch(() => ({})).then(traces.get(task).resolve);
+
+function inflate(packed) {
+  const bytes = new Blob([unpack(packed)]).stream();
+  return new Response(bytes.pipeThrough(new DecompressionStream("deflate"))).json();
+}
 
 function traceOf(rollout) {
   if (!rollout.hasTrace) return Promise.resolve(null);
@@ -102,7 +107,8 @@ function timeline(rollout, trace, video) {
   return element("div", { class: "timeline" }, element("h3", {}, "Stages, rules and goal"),
     element("p", { class: "note legend" }, element("span", { class: "key voted" }, "stage by vote"), element("span", { class: "key predicted" }, "predicted"),
       trace.rules.length ? element("span", { class: "key rule" }, "rule") : null, trace.goals.length ? element("span", { class: "key goals" }, "goal holds") : null),
-    plot, goals, element("details", {}, element("summary", {}, "As text"), asText(calls, trace)));
+    plot, goals, element("details", {}, element("summary", {}, "As text"), asText(calls, trace)),
+    trace.log ? [element("h3", {}, "Evaluator's log, as the rollout ended"), element("pre", { tabindex: 0 }, element("code", {}, trace.log))] : null);
 }
 
 function holding(changes, steps) {
@@ -165,7 +171,7 @@ function fillDialog(rollout) {
   } else stage.append(element("p", { class: "nothing" }, rollout.steps === null ? "This rollout never finished; there is no video of it." : "No video was made of this rollout."));
   const lines = element("div", {});
   const side = element("div", { class: "side" }, rollout.task.instruction ? element("p", { class: "instruction" }, rollout.task.instruction) : null, facts(rollout),
-    rollout.guess ? element("p", {}, element("b", {}, `First guess: ${causeName(rollout.guess[0])}`), ` (${rollout.guess[1]})`) : null, labelPanel(rollout), others(rollout),
+    rollout.guess ? element("p", {}, element("b", {}, `First guess: ${causeName(rollout.guess[0])}`), `: ${rollout.guess[1]}`) : null, labelPanel(rollout), others(rollout),
     rollout.reruns.length ? element("div", {}, element("h3", {}, "How earlier starts ended"), element("ol", {}, rollout.reruns.map((text) => element("li", {}, element("code", {}, text))))) : null);
   byId("rollout-body").replaceChildren(element("div", { class: "main" }, stage, lines), side);
   traceOf(rollout).then((trace) => {

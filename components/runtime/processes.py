@@ -126,16 +126,23 @@ class Child:
 
 
 def log_tail(log: Path, lines: int = 15, start: int = 0) -> str:
-    """The last lines of a log from byte `start` on, introduced by its path; reads at most 16 KiB."""
+    """The last lines of a log from byte `start` on, introduced by its path."""
+    last = last_lines(log, lines, start)
+    if not last:
+        return f"; its log {log} is empty"
+    return f"; the end of {log}:\n" + "\n".join(f"    {line}" for line in last)
+
+
+def last_lines(log: Path, lines: int, start: int = 0) -> list[str]:
+    """The last lines of a log from byte `start` on; reads at most 16 KiB."""
     size = log.stat().st_size if log.exists() else 0
     if size <= start:
-        return f"; its log {log} is empty"
+        return []
     with log.open("rb") as file:
         file.seek(max(start, size - 16384))
         text = file.read().decode(errors="replace")
     # a progress bar redraws its line with carriage returns; only the last state is of interest
-    last = [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")][-lines:]
-    return f"; the end of {log}:\n" + "\n".join(f"    {line}" for line in last)
+    return [line.rsplit("\r", 1)[-1] for line in text.rstrip().split("\n")][-lines:]
 
 
 def describe_exit(code: int) -> str:

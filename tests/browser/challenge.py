@@ -60,6 +60,15 @@ def trace(key) -> Trace:
     return Trace(steps, calls, sorted(rules), goals)
 
 
+def log(key) -> str:
+    """What an evaluator may say, as different from rollout to rollout as its numbers are."""
+    random, lines = draw(key), []
+    for step in sorted(random.integers(0, 8000, 12)):
+        where = ", ".join(f"{value:.3f}" for value in random.normal(0, 2, 3))
+        lines.append(f"[{step / 30:.3f}s] [INFO] Current step: {step}, base at ({where}), goals {step % 2}/2")
+    return "\n".join(lines)
+
+
 def film(once: dict[int, Path], path: Path, shade: int) -> None:
     """One of five videos, by link: thousands of files take no time."""
     shade %= 5
@@ -82,7 +91,7 @@ def make(workspace: Path, tasks: tuple[str, ...], *, instances: int, seed: int =
     planned = PLAN.execute(
         plan_config.Config(untrained=True, **values), plan_config.Inputs(common, groups), workspace
     ).artifact
-    evaluations = factory.evaluations(planned, q, seed=str(seed), videos=True, trace=trace)
+    evaluations = factory.evaluations(planned, q, seed=str(seed), videos=True, trace=trace, log=log)
     return STAGE.execute(Config(seed=seed), Inputs(planned, evaluations), workspace).artifact
 
 

@@ -105,6 +105,7 @@ def test_a_rollout_has_its_video_and_timeline(small, look):
     page.reload()
     video = page.locator("#rollout video")
     expect(page.locator("#rollout path.voted")).to_have_count(1)
+    expect(page.locator("#rollout .timeline pre")).to_contain_text("Current step: ")
     assert page.locator("#rollout path.voted").get_attribute("d").startswith("M0.0")
     page.wait_for_function("document.querySelector('#rollout video').currentTime > 0.2")
     page.keyboard.press(">")

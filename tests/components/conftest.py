@@ -15,7 +15,15 @@ import pytest
 from components.evaluation import records
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Plan
-from components.evaluation.rollouts import ROLLOUTS, Distances, Outcome, Rollout, RolloutKey, save
+from components.evaluation.rollouts import (
+    ROLLOUTS,
+    Distances,
+    Outcome,
+    Rollout,
+    RolloutKey,
+    excerpt_of,
+    save,
+)
 from components.evaluation.traces import Trace
 from components.evaluation.trial import Trial
 from components.runtime.declaration import Declaration
@@ -147,6 +155,7 @@ class Factory:
         seed: str = "",
         videos: bool = False,
         trace: Callable[[RolloutKey], Trace] | None = None,
+        log: Callable[[RolloutKey], str] | None = None,
     ) -> tuple[Artifact, ...]:
         """What workers leave behind when each rollout scores `q`; None is one that never finished."""
         content = Plan.load(plan.path)
@@ -173,6 +182,8 @@ class Factory:
                             if videos and index in job.videos:
                                 video = f"{folder}/videos/{stem}.mp4"
                                 self.film(work.path / video, instance + len(job.policy))
+                            if log is not None:
+                                excerpt_of(path).write_text(log(key))
                             if trace is not None:
                                 course = f"{folder}/traces/{stem}.jsonl"
                                 trace(key).write(work.path / course)

@@ -28,7 +28,15 @@ from components.evaluate.server import PolicyServer, log_file, policy_server, ru
 from components.evaluate.watch import StepLog
 from components.evaluation.evaluator import Order
 from components.evaluation.evaluators import find_evaluator
-from components.evaluation.rollouts import ROLLOUTS, NoResultError, Outcome, check_video, load, save
+from components.evaluation.rollouts import (
+    ROLLOUTS,
+    NoResultError,
+    Outcome,
+    check_video,
+    excerpt_of,
+    load,
+    save,
+)
 from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
 from components.runtime.processes import ChildError
@@ -76,6 +84,8 @@ def test_all_good(bench):
     assert all(r.q == 0.5 for r in rollouts)
     assert [s["indices"] for s in bench.starts()] == [[0, 1, 2, 3]]
     assert {r.instance for r in rollouts if r.video} == {304}
+    excerpts = [excerpt_of(Path(one.folder, one.json)).read_text() for one in rollouts]
+    assert any(f"rollout {TASK}_301_0" in text for text in excerpts)
     save(rollouts, bench.output / "content" / ROLLOUTS)
     assert load(bench.output / "content" / ROLLOUTS) == rollouts
 
