@@ -6,7 +6,7 @@ from components.runtime.declaration import Declaration
 from components.store.artifact import Artifact
 from pi_behavior.challenge import check_tasks
 from pi_behavior.config import OPERATIONAL, require
-from pi_behavior.statistics import Normalisation
+from pi_behavior.statistics import Normalisation, Stages
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class Config:
     normalisation: Normalisation = "report"
     """Mean and deviation of actions: per_step (of each step of a chunk, as the published code has it), report
     (the same at all steps for base velocity and grippers, as the report has it) or global (for all)."""
+    stages: Stages = "equal"
+    """Stages of a demonstration: equal parts, as the report has it, or its annotated skills, of which the
+    k-th of m is stage floor(k n / m) of n; a demonstration without annotation has equal parts."""
     absolute_actions: bool = False
     """Leave actions absolute instead of making joints relative to the state at the chunk's first step."""
     fast_vocabulary: int = 1024

@@ -154,7 +154,8 @@ def read_part(root: Path, episodes: Sequence[Episode], *, absolute: bool) -> Sum
     for episode in episodes:
         state, actions = dataset.state_and_actions(episode)
         stages = TASKS_BY_INDEX[episode.task].stages
-        sums.accumulator.update(episode.task, episode.task_name, stages, state, actions, episode.human)
+        what = episode.task, episode.task_name, stages
+        sums.accumulator.update(*what, state, actions, episode.human, episode.skills)
         number = zlib.crc32(episode.folder.encode()) << 32 | episode.index
         sums.sample.update(number, state, actions)
     return sums

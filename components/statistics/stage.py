@@ -32,6 +32,13 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     try:
         dataset = LeRobotDataset(source / "data")
         episodes = dataset.select([task(name).index for name in config.tasks])
+        if config.stages == "skills":
+            episodes = tuple(map(dataset.with_skills, episodes))
+            if not any(episode.skills for episode in episodes):
+                raise UserError(
+                    f"stages is skills, and none of the {len(episodes)} demonstrations has annotated skills; "
+                    "expected annotations/, or stages equal"
+                )
         keys = {e: _key(digests[dataset.data_path(e).relative_to(source).as_posix()], e) for e in episodes}
         with work.progress.task("reading frames") as bar:
             sums = read_all(
@@ -44,7 +51,9 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             )
         sample, accumulator = sums.sample, sums.accumulator
         statistics = replace(
-            accumulator.finish(normalisation=config.normalisation), proprioception=dataset.proprioception
+            accumulator.finish(normalisation=config.normalisation),
+            stages=config.stages,
+            proprioception=dataset.proprioception,
         )
         fast = None
         if config.fast_vocabulary:
@@ -59,6 +68,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         metadata={
             **counts,
             "normalisation": config.normalisation,
+            "stages": config.stages,
+            "annotated": sum(bool(episode.skills) for episode in episodes),
             "absolute_actions": config.absolute_actions,
             "fast_vocabulary": config.fast_vocabulary,
         },
@@ -70,7 +81,8 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 def _key(digest: str, episode: Episode) -> str:
     """Digest of what a demonstration adds to the statistics."""
     human = json.dumps(sorted(episode.human.items()))
-    text = f"{digest} {episode.folder} {episode.index} {episode.before} {episode.length} {human}"
+    place = f"{episode.folder} {episode.index} {episode.before} {episode.length}"
+    text = f"{digest} {place} {human} {episode.skills}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -195,3 +195,35 @@ def test_wrong_tasks_are_named(dataset) -> None:
         Config(tasks=("turning_of_radio",))
     with pytest.raises(UserError, match="no demonstrations of task"):
         STAGE.execute(Config(tasks=("cook_bacon",)), Inputs(dataset), dataset.workspace)
+
+
+def test_stages_from_skills_are_recorded_and_decide_the_closure_table(tmp_path) -> None:
+    data = writer.write_dataset(tmp_path / "repository" / "data", {0: [60, 45]})
+    version_dataset(tmp_path / "repository", "data", tmp_path / "remote", "Demonstrations")
+
+    def artifact_of() -> Artifact:
+        config = DatasetConfig(str(tmp_path / "repository"))
+        return DATASET.execute(config, DatasetInputs(), tmp_path / "workspace").artifact
+
+    plain = artifact_of()
+    with pytest.raises(UserError, match="none of the 2 demonstrations has annotated skills"):
+        STAGE.execute(Config(stages="skills"), Inputs(plain), plain.workspace)
+    folder = data / "annotations" / "task-0000"
+    folder.mkdir(parents=True)
+    for episode in LeRobotDataset(data).episodes:
+        text = json.dumps({"skill_annotation": [{"frame_duration": [0, episode.length]}]})
+        (folder / f"episode_{episode.index:08d}.json").write_text(text)
+    version_dataset(tmp_path / "repository", "data", tmp_path / "remote", "Annotations")
+    annotated = artifact_of()
+    found = {
+        kind: Statistics.load(
+            STAGE.execute(Config(stages=kind), Inputs(annotated), plain.workspace).artifact.path
+        )
+        for kind in ("skills", "equal")
+    }
+    assert {kind: statistics.stages for kind, statistics in found.items()} == {k: k for k in found}
+    # a single skill: everything is in the first stage
+    tables = {kind: np.array(statistics.closure["0"]) for kind, statistics in found.items()}
+    assert not tables["skills"][1:].any()
+    np.testing.assert_array_equal(tables["skills"][0], tables["equal"].any(axis=0))
+    np.testing.assert_array_equal(found["skills"].action_mean, found["equal"].action_mean)

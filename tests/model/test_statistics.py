@@ -28,7 +28,7 @@ from pi_behavior.correlation import (
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.layout import DELTA_DIMS
 from pi_behavior.moments import ChunkMoments, ExactSum
-from pi_behavior.statistics import Statistics, closed_grippers, pad_to_model, stage_of_frame
+from pi_behavior.statistics import StageTable, Statistics, closed_grippers, pad_to_model, stage_of_frame
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "model_tiny.npz"
 HUMAN = {
@@ -257,6 +257,28 @@ def test_stages_cover_an_episode_in_order(stages, length) -> None:
     assert found[0] == 0
     assert (np.diff(found) >= 0).all()
     assert found[-1] == (length - 1) * stages // length <= stages - 1
+
+
+@given(
+    st.integers(1, 15),
+    st.lists(
+        st.tuples(st.integers(1, 200), st.sets(st.integers(0, 199), max_size=20)), min_size=1, max_size=4
+    ),
+)
+def test_stages_from_skills_follow_the_rule_frame_by_frame(stages, demonstrations) -> None:
+    lengths = [length for length, _ in demonstrations]
+    skills = [sorted(start for start in starts if start < length) for length, starts in demonstrations]
+    table = StageTable("skills", lengths, [stages] * len(lengths), skills)
+    equal = StageTable("equal", lengths, [stages] * len(lengths), skills)
+    for number, (length, starts) in enumerate(zip(lengths, skills, strict=True)):
+        frames = np.arange(length)
+        found = table.of(np.full(length, number), frames).tolist()
+        parts = stage_of_frame(frames, length, stages).tolist()
+        assert equal.of(np.full(length, number), frames).tolist() == parts
+        for frame in range(length if starts else 0):
+            k = max(sum(start <= frame for start in starts) - 1, 0)
+            assert found[frame] == min(stages - 1, stages * k // len(starts))
+        assert starts or found == parts
 
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=6)

@@ -4,7 +4,7 @@ Accumulators of parts of the data merge into that of the whole. All that they ad
 fractions, so the result is the same, bit for bit, however the pass is split, in any order, on any machine.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,7 @@ from pi_behavior.correlation import EPSILON, correlation_matrix
 from pi_behavior.layout import ACTION_DIM, ACTION_GROUPS, ACTION_HORIZON, DELTA_DIMS
 from pi_behavior.moments import ChunkMoments
 from pi_behavior.reproducible import cholesky
-from pi_behavior.statistics import Normalisation, Statistics, closed_grippers, stage_of_frame
+from pi_behavior.statistics import Normalisation, StageTable, Statistics, closed_grippers
 
 _MANTISSA_SHIFT = 23 - 8
 _SMALLEST, _LARGEST = 2.0**-14, 2.0**8
@@ -125,6 +125,7 @@ class DatasetAccumulator:
         state: Float[np.ndarray, "n 23"],
         actions: Float[np.ndarray, "n 23"],
         human: Mapping[str, float],
+        skills: Sequence[int] = (),
     ) -> None:
         """Add one demonstration.
 
@@ -135,14 +136,15 @@ class DatasetAccumulator:
             state: not normalised.
             actions: absolute.
             human: the demonstrator's measurements, to be averaged over the task's demonstrations.
+            skills: first frames of the skills that the stages are; none where they are equal parts.
         """
         self.moments.update(state, actions)
         self.state_histogram.update(state)
         self._sample(state, actions)
         table = self.closure.setdefault(task, np.zeros((stages, 2), bool))
-        np.logical_or.at(
-            table, stage_of_frame(np.arange(len(state)), len(state), stages), closed_grippers(state)
-        )
+        frames = np.arange(len(state))
+        stage = StageTable("skills", [len(state)], [stages], [skills]).of(np.zeros_like(frames), frames)
+        np.logical_or.at(table, stage, closed_grippers(state))
         sums = self.human.setdefault(task_name, dict.fromkeys(human, Fraction()))
         for name, value in human.items():
             sums[name] += Fraction(value)

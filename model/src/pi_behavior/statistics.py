@@ -33,6 +33,7 @@ CLOSED_GRIPPER = -0.98
 _WORLD_STD, _ROBOT_STD = 0.03, 0.04
 """Deviations of the base's velocity are below the first in data of 2025, and above the second in 2026's."""
 Normalisation = Literal["report", "per_step", "global"]
+Stages = Literal["equal", "skills"]
 Vector = Float32[np.ndarray, "23"]
 PerStep = Float32[np.ndarray, "30 23"]
 
@@ -66,6 +67,8 @@ class Statistics:
     """Mean length (steps) and displacements (m) of the demonstrations by task name."""
     closure: Mapping[str, Sequence[Sequence[bool]]] = field(default_factory=dict)
     """By task index: for every stage, whether the left and the right gripper was ever closed."""
+    stages: Stages = "equal"
+    """What the demonstrations' stages are: equal parts (the report), or their annotated skills."""
     proprioception: int = 0
     """Values per frame of the demonstrations' proprioception, which tell its layout; 0 where nobody recorded
     it, as in published statistics."""
@@ -200,10 +203,45 @@ def pad_to_model(values: Float[np.ndarray, "*b 23"]) -> Float32[np.ndarray, "*b 
 def stage_of_frame(
     frame: Int[np.ndarray, "*b"], length: Int[np.ndarray, "*b"] | int, stages: Int[np.ndarray, "*b"] | int
 ) -> Int[np.ndarray, "*b"]:
-    """Stage of a demonstration's frame: min(stages - 1, floor(frame * stages / length)) (section 6.1)."""
+    """Stage of a demonstration's frame: min(stages - 1, floor(frame * stages / length)) (section 6.1).
+
+    Of the k-th of m skills, it is the same with k and m for frame and length.
+    """
     last = np.asarray(stages) - 1
     found: np.ndarray = np.minimum(last, np.asarray(frame) * np.asarray(stages) // np.asarray(length))
     return found
+
+
+class StageTable:
+    """Stages of the frames of demonstrations.
+
+    Args:
+        kind: equal parts, or skills. A demonstration without annotated skills has equal parts.
+        lengths: frames of every demonstration.
+        counts: stages of every demonstration's task.
+        skills: first frames of every demonstration's skills, ascending.
+    """
+
+    def __init__(
+        self, kind: Stages, lengths: Sequence[int], counts: Sequence[int], skills: Sequence[Sequence[int]]
+    ) -> None:
+        self._lengths, self._counts = np.array(lengths), np.array(counts)
+        self._skills = np.array([len(starts) if kind == "skills" else 0 for starts in skills])
+        # all demonstrations one after the other, so that one search finds the skills of any frames
+        self._offset = np.cumsum(self._lengths) - self._lengths
+        self._first = np.cumsum(self._skills) - self._skills
+        used = [starts[:n] for starts, n in zip(skills, self._skills, strict=True)]
+        self._starts = np.concatenate(
+            [np.asarray(s, np.int64) + o for s, o in zip(used, self._offset, strict=True)]
+        )
+
+    def of(self, episode: Int[np.ndarray, " b"], frame: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+        """Stages of frames, each of the demonstration beside it; a frame is of the skill that began last."""
+        counts, skills = self._counts[episode], self._skills[episode]
+        skill = np.searchsorted(self._starts, self._offset[episode] + frame, side="right") - 1
+        skill = np.maximum(skill - self._first[episode], 0)
+        equal = stage_of_frame(frame, self._lengths[episode], counts)
+        return np.where(skills > 0, stage_of_frame(skill, np.maximum(skills, 1), counts), equal)
 
 
 def closed_grippers(state: Float[np.ndarray, "*b 23"]) -> Bool[np.ndarray, "*b 2"]:

@@ -28,7 +28,15 @@ _GROUPS = (
 )
 """Prefix of the fields of `Statistics`, group in the file, prefix of its entries, shape."""
 _CHOLESKY = "action_correlation_cholesky"
-_RECORDED = ("normalisation", "absolute_actions", "proprioception", "num_frames", "num_chunks", "horizon")
+_RECORDED = (
+    "normalisation",
+    "absolute_actions",
+    "stages",
+    "proprioception",
+    "num_frames",
+    "num_chunks",
+    "horizon",
+)
 
 
 def write(folder: Path, fields: Mapping[str, Any]) -> None:

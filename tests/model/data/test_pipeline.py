@@ -1,3 +1,7 @@
+import json
+import shutil
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -6,7 +10,7 @@ from pi_behavior.accumulators import DatasetAccumulator, delta_chunks
 from pi_behavior.challenge import TASKS_BY_INDEX
 from pi_behavior.data.frames import DecodedFrames
 from pi_behavior.data.lerobot import LeRobotDataset
-from pi_behavior.data.meta import Episode
+from pi_behavior.data.meta import DatasetError, Episode
 from pi_behavior.data.pipeline import Batch, is_held_out, make_loader, open_samples
 from pi_behavior.data.training_copy import CopyOptions, PackedFrames, TrainingCopy
 from pi_behavior.fast import DIMENSIONS, FastTokenizer
@@ -85,6 +89,33 @@ def test_every_sample_is_the_frame_that_it_says(demos, statistics, copy, writer)
                 picture = writer.frame_picture(expected[key][0].index, number, key[1], 32)
                 assert np.abs(batch.images[camera][i].astype(int) - picture).max() <= 4
     assert len(seen) == len(expected)
+
+
+def test_stages_from_annotated_skills(demos, statistics, copy_of, tmp_path) -> None:
+    """An annotated demonstration has its skills, the others equal parts; the training copy knows both."""
+    shutil.copytree(demos, tmp_path / "demos")
+    dataset = LeRobotDataset(tmp_path / "demos")
+    first = dataset.episodes[0]
+    # the second skill is done in two pieces; there is nothing between 30 and 40
+    skills = [[40, 60], [[10, 20], [25, 30]], [0, 10]]
+    note = tmp_path / "demos/annotations/task-0000" / f"episode_{first.index:08d}.json"
+    note.parent.mkdir(parents=True)
+    note.write_text(json.dumps({"skill_annotation": [{"frame_duration": frames} for frames in skills]}))
+    assert dataset.with_skills(first).skills == (0, 10, 40)
+    copy = copy_of(tmp_path / "demos", tmp_path / "copy", CopyOptions(32, compress=False))
+    assert [one.skills for one in copy.episodes] == [(0, 10, 40), *[()] * 4]
+    counts, length = TASKS_BY_INDEX[0].stages, first.length
+    expected = [min(counts - 1, counts * ((t >= 10) + (t >= 40)) // 3) for t in range(length)]
+    frames = np.arange(length + 3)
+    for kind in ("skills", "equal"):
+        samples = open_samples(copy, replace(statistics, stages=kind), image_size=32)
+        stages = samples.gather(frames).stage.tolist()
+        if kind == "equal":
+            expected = [t * counts // length for t in range(length)]
+        assert stages == [*expected, 0, 0, 0]  # the next demonstration begins
+    note.write_text('{"skill_annotation": [{}]}')
+    with pytest.raises(DatasetError, match=r"\.json: KeyError 'frame_duration'; expected skill_annotation"):
+        dataset.with_skills(first)
 
 
 def test_fast_tokens_are_those_of_the_batchs_chunks(demos, statistics, copy) -> None:

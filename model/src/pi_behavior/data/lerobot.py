@@ -18,7 +18,7 @@ from pi_behavior.data.curation import Curation
 from pi_behavior.data.depth import DepthScale
 from pi_behavior.data.layout_v21 import LayoutV21
 from pi_behavior.data.layout_v30 import LayoutV30
-from pi_behavior.data.meta import Clip, DatasetError, Episode, Info, Layout, select
+from pi_behavior.data.meta import Clip, DatasetError, Episode, Info, Layout, select, skill_starts
 from pi_behavior.layout import (
     CAMERA_VIDEO_KEYS,
     DATASET_ACTION_KEY,
@@ -121,6 +121,15 @@ class LeRobotDataset:
         annotation = self._layouts[episode.folder].annotation_path(episode)
         yield from (self.data_path(episode), *([annotation] if annotation else []))
         yield from (self.clip(episode, key).path for key in keys)
+
+    def with_skills(self, episode: Episode) -> Episode:
+        """The episode with its annotated skills, if it has any; DatasetError for a malformed annotation."""
+        path = self.annotation_path(episode)
+        if path is None:
+            return episode
+        # an annotation counts the recording's frames
+        starts = tuple(max(start - episode.before, 0) for start in skill_starts(path))
+        return replace(episode, skills=starts)
 
     def read(self, episode: Episode, columns: Collection[str]) -> dict[str, np.ndarray]:
         """Read columns of an episode.

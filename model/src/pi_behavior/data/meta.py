@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+
 from pi_behavior.challenge import TASKS, TASKS_BY_INDEX
 
 HUMAN_MEASUREMENTS = ("length", "distance_traveled", "left_eef_displacement", "right_eef_displacement")
@@ -49,6 +51,8 @@ class Episode:
     """Frames of the recording that are left out before it."""
     after: int = 0
     """Frames of the recording that are left out behind it."""
+    skills: tuple[int, ...] = ()
+    """First frame of every annotated skill, ascending, where they were read."""
 
 
 def select(root: Path, episodes: Sequence[Episode], tasks: Collection[int]) -> tuple[Episode, ...]:
@@ -173,6 +177,25 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise DatasetError(f"{path}, line {number}: expected a JSON object")
         yield number, row
+
+
+def skill_starts(path: Path) -> tuple[int, ...]:
+    """First frame of every skill of an annotation file, ascending.
+
+    A skill that is done in several pieces begins with its first one.
+
+    Raises:
+        DatasetError: the file has no skills with the frames that they take.
+    """
+    try:
+        skills = _json(path)["skill_annotation"]
+        starts = sorted(int(np.min(skill["frame_duration"])) for skill in skills)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f"{path}: {type(error).__name__} {error}; expected skill_annotation, a list with frame_duration "
+            "[start, end)"
+        ) from error
+    return tuple(starts)
 
 
 def entry(path: Path, line: int, row: Mapping[str, Any], key: str, kind: type | tuple[type, ...]) -> Any:

@@ -89,10 +89,19 @@ def make_copy(
     _pack_all(dataset.root, jobs, processes, on_frames)
     names = tuple(sorted({known[key][0] for key in keys.values()}))
     numbers = {name: number for number, name in enumerate(names)}
-    places = [PackedEpisode(e, k, numbers[known[k][0]], known[k][1]) for e, k in keys.items()]
+    places = [
+        PackedEpisode(_annotated(dataset, e), k, numbers[known[k][0]], known[k][1]) for e, k in keys.items()
+    ]
     manifest = Manifest(VERSION, options, cameras, names, tuple(places))
     manifest.save(root)
     return manifest
+
+
+def _annotated(dataset: LeRobotDataset, episode: Episode) -> Episode:
+    try:
+        return dataset.with_skills(episode)
+    except DatasetError:  # whoever wants stages from skills hears of it from the stage statistics
+        return episode
 
 
 def _key(

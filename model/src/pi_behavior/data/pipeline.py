@@ -25,7 +25,7 @@ from pi_behavior.data.training_copy import PackedFrames, TrainingCopy
 from pi_behavior.fast import FastTokenizer, TokenRows
 from pi_behavior.layout import ACTION_HORIZON
 from pi_behavior.processes import begin_worker
-from pi_behavior.statistics import Statistics, pad_to_model, stage_of_frame
+from pi_behavior.statistics import StageTable, Statistics, pad_to_model
 
 PREFETCH_BATCHES = 4
 """Batches that a thread of the training process assembles ahead; a worker process has two of its own."""
@@ -82,7 +82,10 @@ class Samples:
         full, rest = np.divmod(self._length, GROUP)
         self._end = np.cumsum(full * self._stride + np.minimum(rest, self._stride))
         self.task = np.array([e.task for e in episodes], np.int32)
-        self._stages = np.array([TASKS_BY_INDEX[e.task].stages for e in episodes])
+        counts = [TASKS_BY_INDEX[e.task].stages for e in episodes]
+        self._stages = StageTable(
+            statistics.stages, self._length.tolist(), counts, [e.skills for e in episodes]
+        )
         self._copy, (self._pack, self._row) = copy, copy.locate(episodes)
         self._statistics, self._frames, self._fast = statistics, frames, fast
 
@@ -109,12 +112,11 @@ class Samples:
         ahead = np.minimum(frame[:, None] + np.arange(ACTION_HORIZON), last[:, None])
         state = self._copy.rows("state", pack, row + frame)
         delta = self._statistics.delta(self._copy.rows("action", pack, row[:, None] + ahead), state)
-        stage = stage_of_frame(frame, self._length[episode], self._stages[episode])
         return Batch(
             images=self._frames.gather(episode, frame),
             state=pad_to_model(self._statistics.normalise_state(state)),
             task=self.task[episode],
-            stage=stage.astype(np.int32),
+            stage=self._stages.of(episode, frame).astype(np.int32),
             actions=pad_to_model(self._statistics.normalise_actions(delta)),
             fast=None
             if self._fast is None
