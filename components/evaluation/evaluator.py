@@ -35,7 +35,7 @@ class Order:
     image_size: int
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int
-    """Actions per request, where the evaluator has the choice; 0 is one."""
+    """Actions per request, which the evaluator replays, where it can; 0 or 1 is one."""
     oracle_stage: bool
     """Tell the policy the true stage; only for an evaluator that can."""
     environments: int = 0
@@ -83,12 +83,12 @@ class Evaluator:
     """Options for videos that are quick to make: small, and not of every step. With them, every reported
     rollout of a trained policy is recorded, so that no failure is left unseen."""
     own_options: bool = False
-    """Whether it knows --image-size, --action-chunk-size, --video-indices, and --oracle-stage, which tells
-    the policy the true stage."""
+    """Whether it knows --image-size, --video-indices, and --oracle-stage, which tells the policy the true
+    stage."""
     takes: tuple[str, ...] = ("wrapper", "robot_config")
     """What it lets us replace."""
     batches: bool = True
-    """Whether it knows --num-envs: the challenge's does from v3.9.3 on."""
+    """Whether it knows --num-envs and --replay-action-chunk-size: the challenge's does from v3.9.3 on."""
 
     def instance_ids(self, task: str, split: str, indices: Sequence[int]) -> list[int]:
         """The instance ids, as in file names, of indices in a split's mode; UserError if not to be found."""
@@ -103,6 +103,8 @@ class Evaluator:
             words += ["--write-video", *self.film]
         if order.environments:
             words += ["--num-envs", str(order.environments)]
+        if order.action_chunk_size > 1 and self.batches:
+            words += ["--replay-action-chunk-size", str(order.action_chunk_size)]
         if order.wrapper:
             words += ["--env-wrapper", order.wrapper]
         if order.robot_config:
@@ -111,8 +113,6 @@ class Evaluator:
             if order.videos not in ((), order.indices):
                 words += ["--video-indices", *map(str, order.videos)]
             words += ["--image-size", str(order.image_size)]
-            if order.action_chunk_size:
-                words += ["--action-chunk-size", str(order.action_chunk_size)]
         if order.oracle_stage:
             words.append("--oracle-stage")
         return words

@@ -82,7 +82,7 @@ def results(port: int, output: Path, **changes: Any) -> dict[str, bytes]:
         port=port,
         instance_indices=tuple(range(3)),
         image_size=32,
-        action_chunk_size=10,
+        replay_action_chunk_size=10,
         max_steps=60,
         **changes,
     )

@@ -172,7 +172,7 @@ def test_chunks_are_replayed_without_asking_and_change_nothing(
 
     one, many = server(answer), server(answer)
     (a,) = evaluate(config(one.port, tmp_path / "a"))
-    (b,) = evaluate(config(many.port, tmp_path / "b", action_chunk_size=10))
+    (b,) = evaluate(config(many.port, tmp_path / "b", replay_action_chunk_size=10))
     assert json.loads(a.read_text()) == json.loads(b.read_text())
     assert len(one.requests) == len(expert_actions)
     assert len(many.requests) == math.ceil(len(expert_actions) / 10)
@@ -253,7 +253,7 @@ def test_the_modes_choose_the_instances(tmp_path: Path) -> None:
 
     assert ids("public_test", 0, 19) == [301, 320]
     assert ids("hidden_test", 0, 19) == [321, 340]
-    assert ids("train", 0, 100) == [1, 101]
+    assert ids("train", 1, 101) == [1, 101]
     with pytest.raises(cli.UserError, match="do not exist in public_test"):
         ids("public_test", 20)
 
@@ -306,7 +306,13 @@ def test_the_command_fails_once_on_demand_and_then_finishes(
 def test_the_command_logs_its_steps_as_the_challenges_does(
     server: Callable[[Answer], PolicyServer], tmp_path: Path
 ) -> None:
-    command = [*eval_command(server(hold).port, tmp_path), "--max-steps", "250", "--action-chunk-size", "50"]
+    command = [
+        *eval_command(server(hold).port, tmp_path),
+        "--max-steps",
+        "250",
+        "--replay-action-chunk-size",
+        "50",
+    ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line for line in answer.stderr.splitlines() if "step" in line]
     assert lines[:2] == ["Current step: 100", "Current step: 200"]
@@ -402,10 +408,42 @@ def test_the_odometer_adds_up_paths() -> None:
     assert right == pytest.approx(base, abs=0.06)
 
 
-def test_replay_has_the_official_evaluators_name_too(tmp_path: Path) -> None:
+def test_the_official_evaluators_command_line(tmp_path: Path) -> None:
     words = ["--task-name", "turning_on_radio", "--output-dir", str(tmp_path)]
-    for name in ("--replay-action-chunk-size", "--action-chunk-size"):
-        for size in (0, 16):
-            config = tyro.cli(EvalConfig, args=[*words, name, str(size)])
-            assert config.action_chunk_size == size
-            assert config.instance_ids()
+    assert tyro.cli(EvalConfig, args=words).instance_ids() == [301]
+    given = [*words, "--replay-action-chunk-size", "16", "--mode", "hidden_test", "--no-headless"]
+    config = tyro.cli(EvalConfig, args=[*given, "--instance-indices", "0", "19"])
+    assert (config.replay_action_chunk_size, config.instance_ids()) == (16, [321, 340])
+    # in the mode train the numbers are ids, from 1
+    train = tyro.cli(EvalConfig, args=[*words, "--mode", "train", "--instance-indices", "1", "200"])
+    assert train.instance_ids() == [1, 200]
+    with pytest.raises(cli.UserError, match="expected 1 to 200"):
+        replace(train, instance_indices=(0,)).instance_ids()
+
+
+def test_wrapper_and_robot_config_decide_what_the_policy_is_sent(
+    server: Callable[[Answer], PolicyServer], tmp_path: Path
+) -> None:
+    def still(message: dict[str, Any], step: int) -> dict[str, Any]:
+        state = robot.state_from_proprioception(message["robot::proprio"].astype(float))
+        return {"action": np.where(np.arange(23) < 3, 0, state).astype(np.float32)}
+
+    policy, file = server(still), tmp_path / "robot.yaml"
+    file.write_text("# ours\nmodel: r1pro\nname: robot\n")
+    wrapper = "omnigibson.eval.wrappers.RGBDFullResWrapper"
+    evaluate(config(policy.port, tmp_path, max_steps=1, env_wrapper=wrapper, robot_config=file))
+    (sent,) = policy.requests
+    assert {key.split("::")[0] for key in sent} == {"robot", "task_id"}
+    for link, side in (("zed_link", 720), ("left_realsense_link", 480), ("right_realsense_link", 480)):
+        key = f"robot::robot:{link}:Camera:0::"
+        assert (sent[key + "rgb"].shape, sent[key + "rgb"].dtype) == ((side, side, 4), np.uint8)
+        depth = sent[key + "depth_linear"]
+        assert (depth.shape, depth.dtype) == ((side, side), np.float32)
+        # the wrists look at the table before the robot, the head into a room of a few metres
+        assert 0.05 < depth.min() < 1.5
+        assert (1.5 if side == 720 else 0.5) < depth.max() < 20
+    file.write_text("model: r1pro\n")
+    with pytest.raises(cli.UserError, match="has no line `name: ROBOT`"):
+        config(policy.port, tmp_path, robot_config=file).view()
+    with pytest.raises(cli.UserError, match="No such file"):
+        config(policy.port, tmp_path, robot_config=tmp_path / "none.yaml").view()

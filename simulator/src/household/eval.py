@@ -9,10 +9,11 @@ BEHAVIOR scores. Time limit: 1.5 times the mean length of the demonstrations.
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
@@ -27,7 +28,7 @@ from household.instances import PUBLIC_TEST_INSTANCES, TEST_INSTANCES, TRAIN_INS
 from household.outcome import goal_lines, outcome_json
 from household.protocol import PolicyClient
 from household.robot import Edition
-from household.rollout import Film, roll_out
+from household.rollout import Film, View, roll_out
 from household.simulation import Simulation
 from household.tasks import task_named
 from household.video import write_rollout_video
@@ -37,8 +38,16 @@ _INSTANCES: dict[str, Sequence[int]] = {
     "public_test": PUBLIC_TEST_INSTANCES,
     "hidden_test": TEST_INSTANCES[len(PUBLIC_TEST_INSTANCES) :],
     "all_test": TEST_INSTANCES,
-    "train": TRAIN_INSTANCES,
+    "train": range(TRAIN_INSTANCES.stop),  # an id is its own index
 }
+
+
+Wrapper = Literal["omnigibson.eval.wrappers.DefaultWrapper", "omnigibson.eval.wrappers.RGBDFullResWrapper"]
+_WRAPPERS: dict[Wrapper, View] = {
+    "omnigibson.eval.wrappers.DefaultWrapper": View(224, 224),
+    "omnigibson.eval.wrappers.RGBDFullResWrapper": View(720, 480, depth=True),
+}
+_NAME = re.compile(r"""^name:\s*["']?([^\s"'#]+)""", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -53,15 +62,22 @@ class EvalConfig:
     """Policy server's host."""
     port: int = 8000
     """Policy server's port."""
-    instance_indices: tuple[int, ...] = tuple(range(10))
-    """Indices into the mode's instances: 0 is instance 301 (public_test, all_test), 321 (hidden_test) or
-    1 (train)."""
+    instance_indices: tuple[int, ...] = (0,)
+    """Indices into the mode's instances: 0 is instance 301 (public_test, all_test) or 321 (hidden_test). In
+    the mode train they are the instances' ids, 1 to 200."""
     num_rollouts: int = 1
     """Rollouts per instance."""
     max_steps: int | None = None
     """Time limit in control steps; default 1.5 times the human mean, twice in 2025."""
     mode: Mode = "public_test"
     """Which instances; all_test, public and hidden ones together, is not in the official evaluator."""
+    policy: Literal["websocket"] = "websocket"
+    """How the policy is asked; there is no other way here."""
+    env_wrapper: Wrapper | None = None
+    """What the policy is sent: pictures of 224 pixels, or of 720 (head) and 480 (wrists) with depth. By
+    default pictures of --image-size."""
+    robot_config: Path | None = None
+    """YAML file whose `name` is the robot's name in the keys of the messages; nothing else of it is used."""
     num_envs: int | None = None
     """Environments to simulate together, which must be as many as instances: they begin together, ask the
     policy as one batch, whose values have a leading axis, and end with the last one. By default instances
@@ -80,9 +96,8 @@ class EvalConfig:
     """Accepted for the evaluator's command line; there is never a window."""
     image_size: int = 56
     """Side of the pictures that the policy gets, in pixels."""
-    action_chunk_size: Annotated[int | None, tyro.conf.arg(aliases=["--replay-action-chunk-size"])] = None
-    """Ask for this many actions at once and replay them, which saves rendering and inference; 0 asks for
-    every one. The official evaluator calls it --replay-action-chunk-size."""
+    replay_action_chunk_size: int = 0
+    """Above 1: ask for this many actions at once and replay them, which saves rendering and inference."""
     edition: Edition = "2026"
     """Year of the challenge whose proprioception is sent, 61 values in 2026 and 256 in 2025, and whose time
     limit applies; not in the official evaluator."""
@@ -103,10 +118,11 @@ class EvalConfig:
             cli.UserError: an index that the mode does not have, or another value that cannot work.
         """
         known = _INSTANCES[self.mode]
-        bad = [i for i in self.instance_indices if not 0 <= i < len(known)]
+        first = TRAIN_INSTANCES.start if self.mode == "train" else 0
+        bad = [i for i in self.instance_indices if not first <= i < len(known)]
         if bad or not self.instance_indices:
             raise cli.UserError(
-                f"--instance-indices {bad} do not exist in {self.mode}; expected 0 to {len(known) - 1}"
+                f"--instance-indices {bad} do not exist in {self.mode}; expected {first} to {len(known) - 1}"
             )
         counts = {
             "--num-rollouts": self.num_rollouts,
@@ -115,7 +131,7 @@ class EvalConfig:
             "--video-size": self.video_size,
             "--image-size": self.image_size,
             "--max-steps": self.max_steps,
-            "--action-chunk-size": self.action_chunk_size or None,
+            "--replay-action-chunk-size": self.replay_action_chunk_size or None,
         }
         for name, value in counts.items():
             if value is not None and value < 1:
@@ -128,6 +144,24 @@ class EvalConfig:
                 "--instance-indices; expected as many"
             )
         return [known[i] for i in self.instance_indices]
+
+    def view(self) -> View:
+        """What the policy is sent.
+
+        Raises:
+            cli.UserError: the robot's configuration cannot be read, or has no name.
+        """
+        plain = View(self.image_size, self.image_size)
+        view = plain if self.env_wrapper is None else _WRAPPERS[self.env_wrapper]
+        if self.robot_config is None:
+            return view
+        try:
+            found = _NAME.search(self.robot_config.read_text())
+        except OSError as error:
+            raise cli.UserError(f"--robot-config {self.robot_config}: {error.strerror}") from error
+        if found is None:
+            raise cli.UserError(f"--robot-config {self.robot_config} has no line `name: ROBOT`; expected one")
+        return replace(view, robot=found[1])
 
     def recorded(self) -> set[int]:
         """The instances whose rollouts get a video.
@@ -173,7 +207,7 @@ def evaluate(config: EvalConfig) -> list[Path]:
         task, faults = task_named(config.task_name), Faults()
     except ValueError as error:
         raise cli.UserError(str(error)) from None
-    instances = config.instance_ids()
+    instances, view = config.instance_ids(), config.view()
     if config.num_envs is None:
         rollouts = [(i, r) for i in instances for r in range(config.num_rollouts)]
     else:  # the same group again
@@ -204,8 +238,8 @@ def evaluate(config: EvalConfig) -> list[Path]:
                 [make_instance(task, instance) for instance, _ in group],
                 client,
                 max_steps=config.max_steps or task.limit(config.edition),
-                image_size=config.image_size,
-                chunk_size=config.action_chunk_size or None,
+                view=view,
+                chunk_size=config.replay_action_chunk_size if config.replay_action_chunk_size > 1 else None,
                 films=films,
                 faults=faults,
                 oracle_stage=config.oracle_stage,

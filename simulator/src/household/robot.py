@@ -54,6 +54,8 @@ FINGER_JOINTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {side: (f"{side}_gripper_finger_joint1", f"{side}_gripper_finger_joint2") for side in SIDES}
 )
 
+NAME = "robot_r1"
+"""The robot's name in the evaluator's own configuration, which is in the keys of its messages."""
 CAMERAS = ("head", "left_wrist", "right_wrist")
 CAMERA_OBSERVATION_KEYS: Mapping[str, str] = MappingProxyType(
     {

@@ -61,16 +61,33 @@ class Film:
             self.frames.append(video_frame(simulation, self.size))
 
 
-def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class View:
+    """What a policy is sent of the robot.
+
+    Attributes:
+        head: side of the head camera's pictures in pixels.
+        wrist: of the wrists'.
+        depth: whether depth is sent too.
+        robot: name of the robot, in the keys.
+    """
+
+    head: int
+    wrist: int
+    depth: bool = False
+    robot: str = robot.NAME
+
+
+def observe(simulation: Simulation, view: View) -> dict[str, Any]:
     """Take the observation that the evaluator sends.
 
     Args:
         simulation: the simulation.
-        image_size: side of the pictures in pixels.
+        view: what of it is sent.
 
     Returns:
         The message: proprioception float32 [61] or [256], pictures uint8 [size, size, 4] RGBA, camera poses
-        float32 [21], task id int64 [1].
+        float32 [21], task id int64 [1]; with depth also float32 [size, size] in metres for every camera.
     """
     message: dict[str, Any] = {
         robot.PROPRIOCEPTION_KEY: simulation.proprioception().astype(np.float32),
@@ -78,10 +95,13 @@ def observe(simulation: Simulation, image_size: int) -> dict[str, Any]:
         "task_id": np.array([simulation.task.index], np.int64),
     }
     for camera, key in robot.CAMERA_OBSERVATION_KEYS.items():
-        picture = through_camera(simulation.render(camera, image_size))
+        size = view.head if camera == "head" else view.wrist
+        picture = through_camera(simulation.render(camera, size))
         alpha = np.full((*picture.shape[:2], 1), 255, np.uint8)
         message[key] = np.concatenate([picture, alpha], axis=-1)
-    return message
+        if view.depth:
+            message[key.removesuffix("rgb") + "depth_linear"] = simulation.depth(camera, size)
+    return {key.replace(robot.NAME, view.robot): value for key, value in message.items()}
 
 
 def video_frame(simulation: Simulation, size: int) -> npt.NDArray[np.uint8]:
@@ -114,13 +134,13 @@ class _Environment:
         self,
         simulation: Simulation,
         instance: Instance,
-        image_size: int,
+        view: View,
         film: Film | None,
         *,
         oracle_stage: bool,
     ) -> None:
         simulation.reset(instance)
-        self._simulation, self._image_size, self._film = simulation, image_size, film
+        self._simulation, self._view, self._film = simulation, view, film
         self._goal, self._odometer = Goal(simulation), Odometer(simulation)
         self._goals: dict[str, list[tuple[int, bool]]] = {}
         _note(self._goals, self._goal, 0)
@@ -131,7 +151,7 @@ class _Environment:
     def observe(self, step: int) -> dict[str, Any]:
         """The observation; after the end always the same."""
         if self.outcome is None:
-            self._last = observe(self._simulation, self._image_size)
+            self._last = observe(self._simulation, self._view)
             if self._oracle is not None:
                 self._last[robot.ORACLE_STAGE_KEY] = np.array([self._oracle.stage(step)], np.int64)
         return self._last
@@ -178,7 +198,7 @@ def roll_out(
     policy: Policy,
     *,
     max_steps: int,
-    image_size: int,
+    view: View,
     chunk_size: int | None,
     films: Sequence[Film | None],
     faults: Faults,
@@ -195,7 +215,7 @@ def roll_out(
         instances: where to start.
         policy: the policy that acts.
         max_steps: time limit in control steps.
-        image_size: side of the policy's pictures in pixels.
+        view: what the policy is sent.
         chunk_size: ask for this many actions at once and replay them, or None for one.
         films: each gets the video's pictures of an environment, or is None for no video.
         faults: failures that the process's variables ask for.
@@ -209,7 +229,7 @@ def roll_out(
         ConnectionError: the policy failed, or its answer is malformed.
     """
     environments = [
-        _Environment(simulation, instance, image_size, film, oracle_stage=oracle_stage)
+        _Environment(simulation, instance, view, film, oracle_stage=oracle_stage)
         for simulation, instance, film in zip(simulations, instances, films, strict=True)
     ]
     policy.reset()

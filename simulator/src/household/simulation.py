@@ -183,10 +183,30 @@ class Simulation:
             [size, size, 3] uint8 RGB.
         """
         if size not in self._renderers:
+            screen = self.model.vis.global_
+            screen.offwidth, screen.offheight = max(size, screen.offwidth), max(size, screen.offheight)
             self._renderers[size] = mujoco.Renderer(self.model, size, size)
         renderer = self._renderers[size]
         renderer.update_scene(self.data, camera)
         return np.array(renderer.render(), dtype=np.uint8)
+
+    def depth(self, camera: str, size: int) -> npt.NDArray[np.float32]:
+        """How far what a camera sees is from its image plane.
+
+        Args:
+            camera: one of `robot.CAMERAS`.
+            size: side length in pixels.
+
+        Returns:
+            [size, size] in metres.
+        """
+        self.render(camera, size)  # the scene, seen from there
+        renderer = self._renderers[size]
+        renderer.enable_depth_rendering()
+        try:
+            return np.array(renderer.render(), dtype=np.float32)
+        finally:
+            renderer.disable_depth_rendering()
 
     def close(self) -> None:
         """Free the graphics memory."""

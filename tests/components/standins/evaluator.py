@@ -20,13 +20,14 @@ STEPS = 3
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    for name in ("task-name", "host", "port", "mode", "output-dir", "image-size", "action-chunk-size"):
+    for name in ("task-name", "host", "port", "mode", "output-dir", "image-size"):
         parser.add_argument("--" + name)
     for name in ("env-wrapper", "robot-config"):
         parser.add_argument("--" + name, default="")
     parser.add_argument("--instance-indices", nargs="+", type=int)
     parser.add_argument("--num-rollouts", type=int)
     parser.add_argument("--num-envs", type=int, default=0)
+    parser.add_argument("--replay-action-chunk-size", type=int, default=0)
     for name in ("video-every", "video-size"):
         parser.add_argument("--" + name, type=int)
     parser.add_argument("--video-indices", nargs="+", type=int)

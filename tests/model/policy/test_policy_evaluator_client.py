@@ -178,7 +178,7 @@ def test_the_server_cannot_tell_the_official_client_from_the_households(
             instance_indices=(0, 1),
             max_steps=STEPS,
             image_size=SIZE,
-            action_chunk_size=chunk_size,
+            replay_action_chunk_size=chunk_size or 0,
         )
         evaluate(config)
         episodes, answers = tap.take()

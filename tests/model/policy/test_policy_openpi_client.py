@@ -18,7 +18,7 @@ from benchmarks.serving import serving, write_random_checkpoint
 from household.faults import Faults
 from household.instances import make_instance
 from household.protocol import PolicyClient
-from household.rollout import roll_out
+from household.rollout import View, roll_out
 from household.simulation import Simulation
 from household.tasks import TASKS
 from pi_behavior.config import ModelConfig
@@ -117,7 +117,7 @@ def test_the_published_client_plays_a_full_episode(client: tuple[PublishedClient
     simulation = Simulation(task)
     options = {
         "max_steps": task.time_limit,
-        "image_size": 56,
+        "view": View(56, 56),
         "films": [None],
         "faults": Faults(),
         "is_batch": False,
