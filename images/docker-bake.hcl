@@ -1,5 +1,6 @@
 // The images of a cluster: docker buildx bake -f images/docker-bake.hcl [--push]
 // Those of `b1k run --containers`: docker buildx bake -f images/docker-bake.hcl laptop
+// A policy to deliver: CHECKPOINT=DIR CHECKPOINT_SHA256=DIGEST docker buildx bake -f images/docker-bake.hcl policy
 // Values come from the environment: REGISTRY=... B1K_VERSION=0.1.0 B1K_GIT_COMMIT=$(git rev-parse HEAD)
 
 variable "REGISTRY" {
@@ -33,12 +34,26 @@ variable "OMNI_KIT_ACCEPT_EULA" {
   default     = "NO"
 }
 
+variable "CHECKPOINT" {
+  description = "Folder of the checkpoint in the image policy"
+  default     = ""
+}
+
+variable "CHECKPOINT_SHA256" {
+  description = "Its digest, from b1k checkpoint inspect"
+  default     = ""
+}
+
 group "default" {
   targets = ["toolbox", "trainer", "evaluator"]
 }
 
 group "laptop" {
   targets = ["toolbox", "household"]
+}
+
+group "delivery" {
+  targets = ["policy"]
 }
 
 target "image" {
@@ -80,4 +95,15 @@ target "household" {
   dockerfile = "images/household.Dockerfile"
   target     = "household"
   tags       = ["${REGISTRY}/household:${B1K_VERSION}"]
+}
+
+target "policy" {
+  inherits   = ["image"]
+  dockerfile = "images/policy.Dockerfile"
+  target     = "policy"
+  tags       = ["${REGISTRY}/policy:${B1K_VERSION}"]
+  contexts   = { checkpoint = CHECKPOINT }
+  args = {
+    CHECKPOINT_SHA256 = CHECKPOINT_SHA256
+  }
 }

@@ -97,8 +97,12 @@ class Evaluator:
     def command(self, order: Order) -> list[str]:
         """The command line for an order."""
         words = [*self.program, "--task-name", order.task, "--host", order.host, "--port", str(order.port)]
-        words += ["--instance-indices", *map(str, order.indices), "--num-rollouts", str(order.rollouts)]
-        words += ["--mode", self.splits[order.split].mode, "--output-dir", str(order.output), "--headless"]
+        # in the mode train the numbers are instance ids
+        split = self.splits[order.split]
+        first = split.id_of_0 if split.mode == "train" else 0
+        words += ["--instance-indices", *(str(first + index) for index in order.indices)]
+        words += ["--num-rollouts", str(order.rollouts)]
+        words += ["--mode", split.mode, "--output-dir", str(order.output), "--headless"]
         if order.videos:
             words += ["--write-video", *self.film]
         if order.environments:
@@ -111,7 +115,7 @@ class Evaluator:
             words += ["--robot-config", order.robot_config]
         if self.own_options:
             if order.videos not in ((), order.indices):
-                words += ["--video-indices", *map(str, order.videos)]
+                words += ["--video-indices", *(str(first + index) for index in order.videos)]
             words += ["--image-size", str(order.image_size)]
         if order.oracle_stage:
             words.append("--oracle-stage")

@@ -81,7 +81,7 @@ def set_up(
     with closing(connected) as client:
         try:
             _remove(client, f"{_WORKSPACE}={workspace}")
-            images = {name: _image(client, name) for name in names}
+            images = {name: find_image(client, name) for name in names}
             rootless = "name=rootless" in (client.info().get("SecurityOptions") or [])
         except _FAILURES as error:
             raise UserError(f"the container engine at {url} failed: {error}") from error
@@ -158,8 +158,12 @@ def _knock(url: str) -> None:
             probe.connect(url.removeprefix("unix://"))
 
 
-def _image(client: docker.DockerClient, name: str) -> str:
-    """The id of an image, pulled first where it is missing and its name says where from."""
+def find_image(client: docker.DockerClient, name: str) -> str:
+    """The id of an image, pulled first where it is missing and its name says where from.
+
+    Raises:
+        UserError: it is not there, and cannot be pulled.
+    """
     with suppress(ImageNotFound):
         return str(client.images.get(name).id)
     registry, slash, _ = name.partition("/")

@@ -166,8 +166,8 @@ def _inspect(folder: Path) -> None:
     from pi_behavior.lbm.clip_files import WEIGHTS, tensor_metadata
     from pi_behavior.published_exchange import open_tensors
 
-    if (folder / DESCRIPTION).is_file():
-        digest(folder)  # names a damaged file
+    # names a damaged file
+    own = digest(folder) if (folder / DESCRIPTION).is_file() else ""
     file = folder / WEIGHTS
     tensors = tensor_metadata(file) if file.is_file() else open_tensors(folder).metadata
     size = Column("size", justify="right")
@@ -179,6 +179,8 @@ def _inspect(folder: Path) -> None:
     Console(soft_wrap=True).print(table)
     total, width = sum(counts.values()), sum(sizes.values())
     print(f"{len(tensors)} tensors, {total:,} parameters, {decimal(width)}")
+    if own:
+        print(f"sha256 {own}")
     print(_kind(folder, tensors))
 
 

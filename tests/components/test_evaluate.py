@@ -432,9 +432,9 @@ def test_household_takes_its_command_line(tmp_path):
         Order(
             task=TASK,
             split="validation",
-            indices=(101, 102),
+            indices=(100, 101),
             rollouts=2,
-            videos=(101,),
+            videos=(100,),
             host="localhost",
             port=1234,
             output=tmp_path,
@@ -444,7 +444,7 @@ def test_household_takes_its_command_line(tmp_path):
         )
     )
     config = tyro.cli(EvalConfig, args=words[3:])
-    assert config.instance_ids() == evaluator.instance_ids(TASK, "validation", [101, 102])
+    assert config.instance_ids() == evaluator.instance_ids(TASK, "validation", [100, 101])
     assert (config.task_name, config.host, config.port, config.num_rollouts) == (TASK, "localhost", 1234, 2)
     assert (config.mode, config.write_video, config.headless) == ("train", True, True)
     assert config.video_indices == (101,)

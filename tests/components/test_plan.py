@@ -39,7 +39,7 @@ def test_first_evaluation(factory):
     assert made.result.summary == "12 rollouts on 2 tasks"
     # unseen training instances: the demonstrations use the first 100
     assert rollouts(plan) == {
-        ("common", t, "validation", i, False): 1 for t in TASKS for i in range(101, 107)
+        ("common", t, "validation", i, False): 1 for t in TASKS for i in range(100, 106)
     }
     assert (plan.tasks, plan.policy) == (TASKS, policy)
     assert plan.policies == {"common": Policy(common.uri, common.digest, "checkpoint")}
@@ -71,7 +71,7 @@ def test_second_evaluation(factory):
     plan = Plan.load(STAGE.execute(settings, Inputs(common, groups), factory.workspace).artifact.path)
     expected = Counter()
     for group, task in (("group:best", TASKS[0]), ("group:bad", TASKS[1])):
-        expected.update((group, task, "validation", i, False) for i in range(101, 107))
+        expected.update((group, task, "validation", i, False) for i in range(100, 106))
         for policy in (group, "common", "untrained"):
             # the household records every reported rollout of the trained policies
             trained = policy != "untrained"
@@ -152,14 +152,14 @@ def test_command_line_of_the_official_evaluator(tmp_path):
         *("--mode", "public_test", "--output-dir", str(tmp_path), "--headless", "--write-video"),
         *("--replay-action-chunk-size", "10"),
     ]
-    own = {"wrapper": "a.Wrapper", "robot": "robot.yaml", "environments": 2}
+    own = {"wrapper": "a.Wrapper", "robot_config": "robot.yaml", "environments": 2}
     assert command("2026", tmp_path, indices=(10, 11), **own)[-8:] == [
         *("--num-envs", "2", "--replay-action-chunk-size", "10"),
         *("--env-wrapper", "a.Wrapper", "--robot-config", "robot.yaml"),
     ]
     assert find_evaluator("omnigibson", "2026").instance_ids("turning_on_radio", "reported", [0]) == [301]
     household = find_evaluator("household", "2026")
-    assert household.instance_ids("turning_on_radio", "validation", [101, 102]) == [101, 102]
+    assert household.instance_ids("turning_on_radio", "validation", [100, 101]) == [101, 102]
 
 
 def test_command_line_of_the_official_evaluator_of_2025(tmp_path):

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.serving import write_random_checkpoint
+from pi_behavior.checkpoint import digest
+from pi_behavior.config import ModelConfig
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import USER
 
@@ -148,11 +152,11 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def build(base: str, context: Path, registries: Registries) -> Callable[[str], Image]:
+def build(base: str, context: Path, registries: Registries) -> Callable[..., Image]:
     """Builds the image of a role, once: by the command of its Dockerfile but from our base."""
 
     @cache
-    def image_of(role: str) -> Image:
+    def image_of(role: str, *more: str) -> Image:
         name = f"localhost/b1k/{role}:{VERSION}"
         commit = call("git", "-C", ROOT, "rev-parse", "HEAD").strip()
         arguments = {"PYTHON_IMAGE": base, "B1K_VERSION": VERSION, "B1K_GIT_COMMIT": commit}
@@ -160,6 +164,7 @@ def build(base: str, context: Path, registries: Registries) -> Callable[[str], I
             *("buildah", "bud", "--isolation=chroot", "--pull-never", "--tag", name, "--target", role),
             *("--file", context / "images" / f"{role}.Dockerfile", *registries.mounts()),
             *(f"--build-arg={key}={value}" for key, value in arguments.items()),
+            *more,
             context,
             env=os.environ | {"AWS_SECRET_ACCESS_KEY": registries.planted[3]},
         )
@@ -171,7 +176,7 @@ def build(base: str, context: Path, registries: Registries) -> Callable[[str], I
 
 
 @pytest.fixture(params=["toolbox", "household"])
-def image(request: pytest.FixtureRequest, build: Callable[[str], Image]) -> Image:
+def image(request: pytest.FixtureRequest, build: Callable[..., Image]) -> Image:
     """An image by its role."""
     return build(request.param)
 
@@ -352,3 +357,30 @@ def test_every_stage_runs_in_its_image(stage: str, image: Image, workspace: Path
             facts = path.lstat()
             assert (facts.st_uid, facts.st_gid) == owner, path
             assert path.is_symlink() or not facts.st_mode & 0o027, path
+
+
+def test_a_policy_is_delivered_by_digest_and_rehearsed(
+    build: Callable[..., Image], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image for a CPU; that for CUDA differs in the wheels of JAX."""
+    folder = write_random_checkpoint(tmp_path / "checkpoint", ModelConfig.presets["tiny"])
+    options = ("--build-arg=JAX=jax", f"--build-context=checkpoint={folder}")
+    with pytest.raises(AssertionError, match=f"its digest is {digest(folder)}"):
+        build("policy", *options, f"--build-arg=CHECKPOINT_SHA256={'0' * 64}")
+    image = build("policy", *options, f"--build-arg=CHECKPOINT_SHA256={digest(folder)}")
+    assert image.facts["Labels"]["b1k.checkpoint.sha256"] == digest(folder)
+    url = f"unix://{tmp_path}/podman.sock"
+    monkeypatch.setenv("DOCKER_HOST", url)
+    # the machine's network: Podman's settings for these tests have no other
+    words = ("--environments", "3", "--network", "host")
+    service = subprocess.Popen(["podman", "system", "service", "--time=0", url])
+    try:
+        while not (tmp_path / "podman.sock").exists():
+            time.sleep(0.1)
+        said = call(sys.executable, "-m", "pipelines.cli", "rehearse", image.name, *words)
+    finally:
+        service.terminate()
+        service.wait()
+    assert "an environment at each of 64 ports ... good" in said
+    assert "memory of a GPU with 24 GiB ... good" in said
+    assert image.name not in call("podman", "ps", "--all", "--format", "{{.Image}}")

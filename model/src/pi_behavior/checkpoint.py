@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,7 +22,7 @@ from jax.experimental.multihost_utils import sync_global_devices
 from pi_behavior.checkpoint_description import PARAMETERS, STATISTICS, write_config
 from pi_behavior.checkpoint_description import CheckpointError as CheckpointError
 from pi_behavior.checkpoint_description import read_config as read_config
-from pi_behavior.config import ModelConfig
+from pi_behavior.config import ModelConfig, NumberType
 from pi_behavior.families import PolicyModel
 from pi_behavior.files import changed_files, hash_files, write_sums
 from pi_behavior.network import PiBehavior
@@ -165,12 +165,13 @@ def restore_parameters(path: Path, target: State, dtype: str | None = None) -> N
     update_parameters(target, restored)
 
 
-def load(path: Path, dtype: str | None = None) -> Checkpoint:
+def load(path: Path, dtype: str | None = None, compute: NumberType | None = None) -> Checkpoint:
     """Open a checkpoint for use on the default device.
 
     Args:
         path: the folder.
         dtype: type of the large parameters in memory; None is float32, as they are stored.
+        compute: type of the computation; None is the checkpoint's own.
 
     Raises:
         CheckpointError: the folder is not a checkpoint, has no statistics, or does not fit its own
@@ -179,6 +180,7 @@ def load(path: Path, dtype: str | None = None) -> Checkpoint:
     config, step = read_config(path)
     if not isinstance(config, ModelConfig):
         raise CheckpointError(f"{path} is of another family of policies")
+    config = replace(config, dtype=compute or config.dtype)
     statistics = read_statistics(path)
     # shapes only: the values are read, and initialising them costs seconds and the memory twice
     model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))

@@ -15,6 +15,7 @@ StateEncoding = Literal["digitised", "projected"]
 Prediction = Literal["velocity", "clean"]
 KVSource = Literal["layerwise", "last", "lower_half"]
 Rematerialise = Literal["none", "dots", "all"]
+NumberType = Literal["float32", "bfloat16"]
 AttentionKind = Literal["auto", "xla", "cudnn"]
 STAGE_TOKENS = 4
 OPERATIONAL: Mapping[str, bool] = MappingProxyType({"operational": True})
@@ -148,7 +149,7 @@ class ModelConfig:
     small width and is converted to a velocity."""
     freeze_vision: bool = True
     """Train with frozen SigLIP weights (report, appendix B)."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: NumberType = "bfloat16"
     """Type of the computation; parameters are float32."""
     rematerialise: Rematerialise = "all"
     """What the backward pass recomputes instead of storing it: nothing, everything but the results of

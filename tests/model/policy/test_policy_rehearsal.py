@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from pi_behavior.challenge import EDITIONS
 from pi_behavior.config import ModelConfig
 from pi_behavior.layout import PROPRIOCEPTION_KEY
 from pi_behavior.policy import protocol
+from pi_behavior.policy.config import PolicyConfig, Serving
 from pi_behavior.policy.rehearsal import CHUNK_SIZES, Rehearsal, rehearse
 from pipelines.tools import rehearse as command
 
@@ -32,6 +34,7 @@ PLAN = Rehearsal(
     max_steps=300,
     sides=(32, 16),
     depth=True,
+    gpu_gib=24.0,
     queries=2,
     query_seconds=5.0,
 )
@@ -74,7 +77,9 @@ class Faulty:
         return None
 
     def handle(self, connection: ServerConnection) -> None:
-        connection.send(protocol.pack({}))
+        serving = Serving({"c": ModelConfig.presets["tiny"]}, (1,), 1, "auto", "auto")
+        told = {"serving": asdict(serving), "settings": asdict(PolicyConfig(num_steps=1))}
+        connection.send(protocol.pack(told if "memory" in self.fault else {}))
         in_episode = False
         for frame in connection:
             message = protocol.unpack(frame)
@@ -137,6 +142,13 @@ def test_faults_are_found(fault: str, checks: set[str], text: str) -> None:
     else:
         assert found.keys() == checks
     assert any(text in problem for problem in found.values()) == bool(found)
+
+
+@pytest.mark.parametrize(("gibibytes", "problem"), [(0.1, ""), (0.005, "batches of 1 need 0.0")])
+def test_networks_that_are_too_large_for_the_gpu_are_found(gibibytes: float, problem: str) -> None:
+    with Faulty("memory").running() as port:
+        found = problems(port, gpu_gib=gibibytes)
+    assert [problem in one for one in found.values()] == [True] * bool(problem)
 
 
 def test_a_slow_server_exceeds_the_budget(serve, formula) -> None:

@@ -1,13 +1,29 @@
-"""Settings of the policy in use: how chunks become actions. Source: report, section 7."""
+"""Settings of the policy in use: how chunks become actions (report, section 7), and how it is served."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pi_behavior.config import require
+from pi_behavior.config import ModelConfig, NumberType, require
 from pi_behavior.layout import ACTION_HORIZON
 
 _SPLINE_POINTS = 4
 """A cubic spline with not-a-knot ends needs at least this many points."""
+
+
+FloatType = Literal["auto"] | NumberType
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What decides how much memory a server takes; it is told to clients, see `ServerConfig`."""
+
+    networks: Mapping[str, ModelConfig]
+    """By the checkpoint's name."""
+    batch_sizes: tuple[int, ...]
+    max_loaded: int
+    parameters: FloatType
+    compute: FloatType
 
 
 @dataclass(frozen=True)

@@ -7,86 +7,34 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float
 
 from pi_behavior import checkpoint
 from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.checkpoint import Checkpoint
 from pi_behavior.checkpoint_description import read_config
-from pi_behavior.flow import Correlation, Inpainting, correlated_noise, sample
+from pi_behavior.flow import Correlation, Inpainting
 from pi_behavior.layout import ACTION_DIM, BASE, CAMERAS, MODEL_DIM
-from pi_behavior.network import PiBehavior
 from pi_behavior.observation import Observation, resize_with_padding
-from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.config import FloatType, PolicyConfig
 from pi_behavior.policy.interface import ClosureTable, NoiseId, Prediction, Request
+from pi_behavior.policy.program import Structure, has_bfloat16, infer, number_types
 from pi_behavior.policy.protocol import ProtocolError
 
 logger = logging.getLogger(__name__)
 
-ParameterType = Literal["auto", "float32", "bfloat16"]
 EVALUATOR_SIZES = (224, 480, 720)
 """Sides of the evaluators' images, in pixels; resizing them is compiled at start."""
 _OTHER_SIZES = 16
 """Other image sizes that a server resizes; each takes a compilation, and memory for good."""
 
 _resize = jax.jit(resize_with_padding, static_argnames="size")
-
-
-class _Structure:
-    """A network without its arrays, as jit's static argument; hashed once, and not at every call."""
-
-    def __init__(self, graph: "nnx.GraphDef[PiBehavior]", tree: Any) -> None:
-        self.graph, self.tree = graph, tree
-        self._hash = hash((graph, tree))
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        if self is other:
-            return True
-        return isinstance(other, _Structure) and (self.graph, self.tree) == (other.graph, other.tree)
-
-
-@partial(jax.jit, static_argnames=("structure", "steps"))
-def _infer(
-    structure: _Structure,
-    weights: "list[Array]",
-    correlation: Correlation,
-    observation: Observation,
-    inpainting: Inpainting | None,
-    seed: UInt32[Array, ""],
-    noise_ids: UInt32[Array, "b 3"],
-    *,
-    steps: int,
-) -> tuple[Float[Array, "b 30 32"], Float[Array, "b 15"]]:
-    """Normalised chunks and stage logits; compiled per network, batch size and settings."""
-
-    def noise(identity: UInt32[Array, " 3"]) -> Float[Array, "30 32"]:
-        key = jax.random.key(seed)
-        for part in identity:
-            key = jax.random.fold_in(key, part)
-        return correlated_noise(key, correlation.cholesky, ())
-
-    model = nnx.merge(structure.graph, jax.tree.unflatten(structure.tree, weights))
-    prefix = model.encode(observation)
-    chunk = sample(
-        model,
-        prefix,
-        jax.vmap(noise)(noise_ids),
-        steps=steps,
-        inpainting=inpainting,
-        correction=correlation.correction,
-    )
-    return chunk, prefix.stage_logits
 
 
 class JaxPredictor:
@@ -116,7 +64,7 @@ class JaxPredictor:
         graph, state = nnx.split(loaded.model)
         # hundreds of arrays: flattened here once, in C++ at every call
         self._weights, tree = jax.tree.flatten(state)
-        self._structure = _Structure(graph, tree)
+        self._structure = Structure(graph, tree)
         beta = loaded.config.noise_beta
         # without kept actions there is nothing to correct, and the sampler does not look at it
         correction = np.zeros((0, 0))
@@ -134,7 +82,12 @@ class JaxPredictor:
 
     @classmethod
     def load(
-        cls, path: Path, policy: PolicyConfig, batch_sizes: Sequence[int], parameters: ParameterType = "auto"
+        cls,
+        path: Path,
+        policy: PolicyConfig,
+        batch_sizes: Sequence[int],
+        parameters: FloatType = "auto",
+        compute: FloatType = "auto",
     ) -> "JaxPredictor":
         """Read and compile a checkpoint.
 
@@ -142,8 +95,8 @@ class JaxPredictor:
             path: the folder.
             policy: Euler steps, kept actions and seed.
             batch_sizes: sizes to compile for.
-            parameters: type of the weights in memory. bfloat16 takes half of float32's; a network that
-                computes in bfloat16 rounds them anyway. auto: bfloat16 for such a network on a GPU.
+            parameters: type of the weights in memory, see `ServerConfig`.
+            compute: type of the computation, see `ServerConfig`.
 
         Raises:
             ValueError: the folder is not a checkpoint.
@@ -152,25 +105,31 @@ class JaxPredictor:
             # the default keeps only programs that took a second to compile
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         start = time.monotonic()
-        if parameters == "auto":
-            computes = read_config(path)[0].dtype
-            parameters = computes if jax.default_backend() != "cpu" else "float32"
+        device = jax.devices()[0]
+        held, computed = number_types(
+            read_config(path)[0].dtype,
+            parameters,
+            compute,
+            is_gpu=device.platform != "cpu",
+            has_bfloat16=has_bfloat16(device),
+        )
         digest = checkpoint.digest(path)
-        loaded = checkpoint.load(path, None if parameters == "float32" else parameters)
+        loaded = checkpoint.load(path, None if held == "float32" else held, computed)
         read = time.monotonic()
         predictor = cls(loaded, policy, batch_sizes, digest)
         layout = loaded.statistics.layout
         logger.info(
             "checkpoint %s, step %d, %s, sha256 %s: read in %.1f s as %s, compiled for batches of %s in "
-            "%.1f s",
+            "%.1f s, computing in %s",
             path,
             loaded.step,
             f"demonstrations of {layout[0]}" if layout else "demonstrations of an unknown edition",
             digest,
             read - start,
-            parameters,
+            held,
             ", ".join(map(str, predictor.batch_sizes)),
             time.monotonic() - read,
+            computed,
         )
         return predictor
 
@@ -231,7 +190,7 @@ class JaxPredictor:
             stage=jnp.array([request.stage for request in requests], jnp.int32),
         )
         noise_ids = np.array([request.noise for request in requests], np.uint32)
-        chunk, logits = _infer(
+        chunk, logits = infer(
             self._structure,
             self._weights,
             self._correlation,

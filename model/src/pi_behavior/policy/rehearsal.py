@@ -16,8 +16,10 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from pi_behavior.challenge import STATE_PARTS, Edition
+from pi_behavior.config import from_document
 from pi_behavior.layout import ACTION_DIM, PROPRIOCEPTION_SUFFIX, ROBOT, TASK_ID_KEY, camera_observation_keys
 from pi_behavior.policy import protocol
+from pi_behavior.policy.config import PolicyConfig, Serving
 
 CHUNK_SIZES = (7, 10, 16, 20, 30)
 _DEPTH = "depth_linear"
@@ -47,6 +49,8 @@ class Rehearsal:
     sides: tuple[int, int]
     """Sides of the head's and the wrists' pictures, in pixels."""
     depth: bool
+    gpu_gib: float
+    """Memory of the GPU that the policy gets; it must suffice for what the server says of itself."""
     queries: int
     """Observations of every episode that is played."""
     paced: int = 40
@@ -72,6 +76,7 @@ class _Client:
     plan: Rehearsal
     port: int
     socket: ClientConnection
+    metadata: dict[str, Any]
     times: list[float] = field(default_factory=list)
     """Seconds of every answer."""
 
@@ -127,6 +132,7 @@ def rehearse(plan: Rehearsal, on_check: Callable[[str], None] = lambda name: Non
         ("reconnection in mid-episode", lambda: _reconnection(plan)),
         ("another batch after a reset", lambda: _other_batch(plan)),
         (f"an environment at each of {plan.ports} ports", lambda: _all_ports(plan, _one_environment)),
+        (f"memory of a GPU with {plan.gpu_gib:g} GiB", lambda: _memory(plan)),
     ]
     for name, check in checks:
         on_check(name)
@@ -219,14 +225,31 @@ def _other_batch(plan: Rehearsal) -> None:
             client.ask(_observation(plan, environments, environments), environments)
 
 
+def _memory(plan: Rehearsal) -> None:
+    """What `b1k serve --plan` says of the networks that the server says it has."""
+    with _connected(plan, plan.port) as client:
+        told = client.metadata
+    if not told.get("serving"):
+        return  # not a server of ours
+    from pi_behavior.policy.plan import needs, usable  # seconds of imports
+
+    serving, policy = from_document(Serving, told["serving"]), from_document(PolicyConfig, told["settings"])
+    limit = usable(plan.gpu_gib)
+    for need in needs(serving, policy):
+        if need.memory > limit:
+            raise ClientError(
+                f"computing in {need.computes}, batches of {need.batch} need {need.memory / 2**30:.2f} GiB; "
+                f"{limit / 2**30:.2f} GiB are usable"
+            )
+
+
 @contextmanager
 def _connected(plan: Rehearsal, port: int) -> Iterator[_Client]:
     address = f"ws://{plan.host}:{port}"
     with connect(
         address, compression=None, max_size=None, open_timeout=_PATIENCE, close_timeout=1, proxy=None
     ) as socket:
-        _receive(socket, _PATIENCE, "metadata")
-        yield _Client(plan, port, socket)
+        yield _Client(plan, port, socket, _receive(socket, _PATIENCE, "metadata"))
 
 
 def _receive(socket: ClientConnection, seconds: float, what: str) -> dict[str, Any]:

@@ -7,14 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import tyro
 
+from pi_behavior.checkpoint_description import CheckpointError, read_config
+from pi_behavior.config import ModelConfig
+from pi_behavior.families import SIZES
 from pi_behavior.files import write_atomic
-from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.config import FloatType, PolicyConfig, Serving
 from pi_behavior.policy.interface import Predictor
 from pi_behavior.policy.mapping import CHAMPION, RENEW_CHAMPION, CheckpointEntry, read_mapping
 from pi_behavior.policy.service import PolicyService
@@ -37,10 +40,13 @@ class Source:
     """A single checkpoint folder, for every task."""
     champion: Path | None = None
     """Folder of a promoted champion. The defaults for --policy.* are what it was evaluated with."""
+    size: str | None = None
+    """A network's size, such as full_2026, for --plan alone."""
 
     def __post_init__(self) -> None:
         """Check that something, and one thing only, is to be served."""
-        if sum(place is not None for place in (self.mapping, self.checkpoint, self.champion)) != 1:
+        places = (self.mapping, self.checkpoint, self.champion, self.size)
+        if sum(place is not None for place in places) != 1:
             raise ValueError("give exactly one of --mapping, --checkpoint and --champion")
 
     def read(self) -> tuple[list[CheckpointEntry], PolicyConfig]:
@@ -49,6 +55,8 @@ class Source:
         Raises:
             ValueError: the mapping is malformed, or a checkpoint is not a folder.
         """
+        if self.size is not None:
+            return [], PolicyConfig()
         if self.checkpoint is not None:
             if not self.checkpoint.is_dir():
                 raise ValueError(f"--checkpoint {self.checkpoint} is not a folder")
@@ -89,9 +97,17 @@ class ServerConfig(Source):
     """How long to wait for requests of other sessions before a batch runs."""
     max_loaded: int = 1
     """Checkpoints in memory at a time; the least recently used one is removed for another."""
-    parameters: Literal["auto", "float32", "bfloat16"] = "auto"
+    parameters: FloatType = "auto"
     """Type of the weights in memory. bfloat16 takes half the memory of float32, and a network that computes
-    in bfloat16 rounds them anyway. auto: bfloat16 for such a network on a GPU, float32 on a CPU."""
+    in bfloat16 rounds them anyway. auto: on a GPU the type of the computation, float32 on a CPU."""
+    compute: FloatType = "auto"
+    """Type of the computation. auto: the network's own, but float32 on a GPU without bfloat16, as those
+    before compute capability 8.0 are (TITAN RTX)."""
+    plan: bool = False
+    """Say how much memory of a GPU serving takes, and end, without a GPU and without reading weights. Exit
+    code 1 if it does not fit."""
+    gpu_gib: float = 24.0
+    """Memory of that GPU."""
     json_logs: bool = False
     """Log one JSON object per line; applications of rules have the fields task, stage, step and rule, and
     calls of the network, where the stage changed, step, predicted and stage."""
@@ -109,6 +125,8 @@ class ServerConfig(Source):
                 f"--port {self.port} with --ports {self.ports} ends at {self.port + self.ports - 1}; "
                 f"expected ports up to {_LAST_PORT}"
             )
+        if self.gpu_gib <= 0:
+            raise ValueError(f"--gpu-gib is {self.gpu_gib}; expected more than 0")
         if self.window_ms < 0:
             raise ValueError(f"--window-ms is {self.window_ms}; expected 0 or more")
 
@@ -118,6 +136,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         config, entries = _configure(sys.argv[1:] if argv is None else argv)
         _log_to_stderr(config.json_logs)
+        serving = _serving(config, entries)
+        if config.plan:
+            sys.exit(_plan(serving, config))
+        if config.size is not None:
+            raise ValueError("--size is for --plan; give --mapping, --checkpoint or --champion to serve")
         key = _api_key(config.api_key_file)
         pool = CheckpointPool(entries, lambda path: _load(path, config), capacity=config.max_loaded)
     except ValueError as error:
@@ -127,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     service = PolicyService(
         config.policy,
         pool,
+        serving=serving,
         max_batch=max(config.batch_sizes),
         window=config.window_ms / 1000.0,
         api_key=key,
@@ -150,6 +174,25 @@ def _configure(argv: Sequence[str]) -> tuple[ServerConfig, list[CheckpointEntry]
     return tyro.cli(ServerConfig, args=argv, default=ServerConfig(**vars(source), policy=policy)), entries
 
 
+def _serving(config: ServerConfig, entries: Sequence[CheckpointEntry]) -> Serving:
+    """What decides how much memory it takes; a checkpoint that cannot be read takes none."""
+    networks = {} if config.size is None else {config.size: SIZES.get(config.size)}
+    for entry in entries:
+        with suppress(CheckpointError):
+            networks[entry.name] = read_config(entry.path)[0]
+    known = {name: model for name, model in networks.items() if isinstance(model, ModelConfig)}
+    return Serving(known, config.batch_sizes, config.max_loaded, config.parameters, config.compute)
+
+
+def _plan(serving: Serving, config: ServerConfig) -> int:
+    if not serving.networks:
+        sizes = ", ".join(name for name, model in SIZES.items() if isinstance(model, ModelConfig))
+        raise ValueError(f"there is no network to plan for; give a checkpoint of ours, or --size: {sizes}")
+    from pi_behavior.policy.plan import run
+
+    return run(serving, config.policy, config.gpu_gib)
+
+
 async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerConfig) -> None:
     await pool.warm()
     stop = asyncio.Event()
@@ -171,7 +214,7 @@ def _load(path: Path, config: ServerConfig) -> Predictor:
     # JAX takes seconds to import; a mistake on the command line is reported without it
     from pi_behavior.policy.predictor import JaxPredictor
 
-    return JaxPredictor.load(path, config.policy, config.batch_sizes, config.parameters)
+    return JaxPredictor.load(path, config.policy, config.batch_sizes, config.parameters, config.compute)
 
 
 class _JsonFormatter(logging.Formatter):

@@ -31,7 +31,7 @@ from pi_behavior.layout import (
 )
 from pi_behavior.policy import protocol
 from pi_behavior.policy.batching import Batcher
-from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.config import PolicyConfig, Serving
 from pi_behavior.policy.control_loop import Event
 from pi_behavior.policy.interface import Prediction, Predictor, Request
 from pi_behavior.policy.metrics import ServerMetrics
@@ -59,6 +59,7 @@ class PolicyService:
         max_batch: int,
         window: float = 0.005,
         api_key: str | None = None,
+        serving: Serving | None = None,
     ) -> None:
         """Make a service; `run` serves.
 
@@ -68,12 +69,14 @@ class PolicyService:
             max_batch: requests per run of the network, at most.
             window: seconds to wait for requests of other sessions.
             api_key: what clients must send as `Authorization: Api-Key KEY`; with None, no key is needed.
+            serving: is told to clients.
         """
         self._config = config
         self._pool = pool
         self._max_batch = max_batch
         self._window = window
         self._api_key = api_key
+        self._serving = serving
         self.metrics = ServerMetrics()
         self._connections = 0
         self._busy: set[ServerConnection] = set()
@@ -283,6 +286,7 @@ class PolicyService:
                 "hz": CONTROL_HZ,
             },
             "settings": dataclasses.asdict(self._config),
+            "serving": self._serving and dataclasses.asdict(self._serving),
             "checkpoints": self._pool.description,
         }
 
