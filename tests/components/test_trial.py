@@ -204,7 +204,7 @@ def programs(tmp_path, monkeypatch):
     bench = Bench(tmp_path / "bench")
     bench.prepare({})
     program = (sys.executable, str(bench.folder / "evaluator.py"))
-    splits = {"confirmation": Instances("train", 50, first=150, id_of_0=301)}
+    splits = {"confirmation": Instances("all_test", 50, first=150, id_of_0=301)}
     evaluator = dataclasses.replace(find_evaluator("household", "2026"), program=program, splits=splits)
     monkeypatch.setattr(evaluate, "find_evaluator", lambda *_: evaluator)
     server = [sys.executable, str(bench.folder / "server.py")]

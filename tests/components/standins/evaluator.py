@@ -100,7 +100,8 @@ class Evaluator:
             (self.output / folder).mkdir(parents=True, exist_ok=True)
         if (HERE / "memory.stat").exists():
             (HERE / "memory.current").write_text("0")
-        for instance in (301 + index for index in self.args.instance_indices):
+        first = 0 if self.args.mode == "train" else 301
+        for instance in (first + index for index in self.args.instance_indices):
             for rollout in range(self.args.num_rollouts):
                 name = f"{self.args.task_name}_{instance}_{rollout}"
                 if (self.output / "json" / f"{name}.json").exists():
