@@ -132,9 +132,9 @@ function drawHeat() {
     element("th", { scope: "col", role: "columnheader", class: part && !place ? "first" : null }, element("span", { class: "up" }, sorted ? `${place + 1}` : column))));
   const top = element("tr", { role: "row" }, element("th", { scope: "col", role: "columnheader" }, "Task"),
     element("th", { scope: "col", role: "columnheader", class: "wide" }, "Time"),
-    element("th", { scope: "col", role: "columnheader", colspan: 2 }, "q"), heads);
+    element("th", { scope: "col", role: "columnheader" }, "q"), element("td", { role: "gridcell", class: "mini" }), heads);
   const names = parts.length > 1
-    ? [element("tr", { role: "row" }, element("td", { colspan: 4, role: "gridcell" }), parts.map(({ name, columns }, part) =>
+    ? [element("tr", { role: "row" }, ["", "wide", "", "mini"].map((kind) => element("td", { role: "gridcell", class: kind || null })), parts.map(({ name, columns }, part) =>
         element("th", { colspan: columns.length, scope: "colgroup", role: "columnheader", class: part ? "policy first" : "policy" }, name)))]
     : [];
   const body = tasks.map((task) => {

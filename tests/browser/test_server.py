@@ -1,6 +1,7 @@
 """`b1k results serve` in a real browser: seeking, labels, the comparison."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,9 @@ def served(small):
     workspace = small.parents[2]
     for path in workspace.glob("labels/*"):
         path.unlink()
+    running = workspace / "artifacts" / "evaluate" / "running.partial"
+    running.mkdir(exist_ok=True)
+    shutil.copy(next(workspace.glob("artifacts/plan/*/plan.json")), running)
     command = [sys.executable, "-m", "pipelines.cli", "results", "serve", "--workspace", str(workspace)]
     process = subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True)
     yield process.stdout.readline().split()[-1]
@@ -80,6 +84,15 @@ def test_labels_by_keyboard_are_there_again(small, served, look):
         ["dexterity", "order"],
         ["fell"],
     ]
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_is_wider_than_the_window(served, look, width):
+    page = look(served, width=width)
+    for path in ("", "compare", "live"):
+        page.goto(served + path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    expect(page.get_by_text("0 of 84 rollouts finished")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -188,6 +188,18 @@ def test_nothing_is_wider_than_the_window(small, look, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("policy", ["chosen", "all"])
+def test_cells_of_the_heat_map_are_below_their_instances(small, look, width, policy):
+    page = look(address(small, f"view=heat&policy={policy}"), width=width)
+    names = page.locator("#heat tr:has(th[scope=col])").last.locator(".up")
+    cells = page.locator("#heat tbody tr").first.locator("td[data-key], td.absent")
+    assert names.count() == cells.count() >= 4
+    for place in range(names.count()):
+        name, cell = names.nth(place).bounding_box(), cells.nth(place).bounding_box()
+        assert cell["x"] <= name["x"] + name["width"] / 2 <= cell["x"] + cell["width"], place
+
+
 def test_three_thousand_rollouts(large, look):
     report = large / "report"
     size = sum(p.stat().st_size for p in report.rglob("*") if p.is_file() and "videos" not in p.parts)
