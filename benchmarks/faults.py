@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from typing import Any
 import numpy as np
 import tyro
 
-from components.errors import UserError
+from benchmarks.failing_s3 import failing_s3, objects
+from components.errors import PassingError, UserError
 from components.evaluate.config import Limits
 from components.evaluate.ledger import read_faults
 from components.evaluate.supervisor import FAULTS, Supervisor, conclude
-from components.evaluation.durations import TIMES
+from components.evaluate.upload import Uploads, find_destination
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.plan import Job, Plan, Policy
 from components.evaluation.rollouts import Rollout
@@ -48,6 +50,8 @@ OF_SERVER = (
     "server-stuck",
     "policy failed",
 )
+OF_S3 = ("S3 500", "S3 503", "S3 reset", "S3 torn")
+"""Errors of the store that results are copied to."""
 OTHERS = ("unknown json", "memory", "machine", "worker killed")
 """Results of an unknown form; memory that grows; faults that also hit a finished rollout; SIGKILL of all."""
 
@@ -58,7 +62,7 @@ class Config:
 
     faults: int = 16
     """Faults of every kind."""
-    kinds: tuple[str, ...] = (*OF_EVALUATOR, *OF_SERVER, *OTHERS)
+    kinds: tuple[str, ...] = (*OF_EVALUATOR, *OF_SERVER, *OF_S3, *OTHERS)
     """Kinds of faults."""
     processes: int = 2
     """Evaluations at a time."""
@@ -218,7 +222,7 @@ def run(kind: str, count: int, folder: Path) -> Row:
     )
     calm.prepare({}, q=0.666)  # the program puts the instance in place of 666: no two scores are equal
     expected = calm.run(jobs)
-    here = {} if kind in ("memory", "worker killed") else planted
+    here = {} if kind in ("memory", "worker killed", *OF_S3) else planted
     broken.prepare({**here, "seconds": 0.0 if here else 0.3}, q=0.666)
     started = time.monotonic()
     found, happened = _do(kind, broken, jobs, count)
@@ -229,8 +233,8 @@ def run(kind: str, count: int, folder: Path) -> Row:
         *(["scores"] if list(map(_score, found)) != list(map(_score, expected)) else []),
         *(["files"] if _files(broken) != _files(calm) else []),
         *([f"noted {own}"] if {i: len(those) for i, those in own.items()} != noted else []),
-        *(["charged"] if kind in (*OF_SERVER, *OTHERS) and any(map(any, own.values())) else []),
-        *(["lost"] if happened < sum(map(len, here.values())) else []),
+        *(["charged"] if kind not in OF_EVALUATOR and any(map(any, own.values())) else []),
+        *(["lost"] if happened < (count if kind in OF_S3 else sum(map(len, here.values()))) else []),
     ]
     charged = sum(map(sum, own.values()))
     return Row(
@@ -241,6 +245,8 @@ def run(kind: str, count: int, folder: Path) -> Row:
 def _do(kind: str, bench: Bench, jobs: Sequence[Job], count: int) -> tuple[list[Rollout], int]:
     """The rollouts at the end, however often the worker ended; and how many faults happened."""
     ends = 0
+    if kind in OF_S3:
+        return _copy(kind.removeprefix("S3 "), bench, jobs, count)
     if kind == "memory":
         bench.limit_memory()
     if kind == "worker killed":
@@ -259,6 +265,22 @@ def _do(kind: str, bench: Bench, jobs: Sequence[Job], count: int) -> tuple[list[
     if kind == "memory":
         ends = len(bench.starts()) - 1
     return rollouts, ends + len(list(bench.folder.glob("fault-*")))
+
+
+def _copy(fault: str, bench: Bench, jobs: Sequence[Job], count: int) -> tuple[list[Rollout], int]:
+    """The same with results that are copied to S3, where every second upload fails at first."""
+    with failing_s3("results") as (app, client):
+        app.faults = [fault, ""] * count
+        place, sent = find_destination("s3://results"), bench.folder / "sent"
+        with Uploads(place, "faults", sent) as uploads:
+            rollouts = bench.run(jobs, finished=lambda one: uploads.add(one, bench.output / "content"))
+        while True:
+            with suppress(PassingError):  # the stage is started again
+                Uploads(place, "faults", sent).complete(rollouts)
+                break
+        stored = {Path(name).name: content for name, content in objects(client).items()}
+    arrived = stored == {Path(name).name: content for name, content in _files(bench).items()}
+    return rollouts, len(app.happened) if arrived else 0
 
 
 def _work(folder: Path, jobs: Sequence[Job]) -> None:
@@ -290,7 +312,7 @@ def _score(rollout: Rollout) -> Rollout:
 def _files(bench: Bench) -> dict[str, bytes]:
     """The evaluator's results and videos."""
     folder = bench.output / "content" / "rollouts"
-    files = [path for path in folder.rglob("*.*") if path.name != TIMES and ".partial" not in path.as_posix()]
+    files = [path for path in folder.glob("*/*/[!.]*/*_*.*") if path.suffix in (".json", ".mp4")]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 

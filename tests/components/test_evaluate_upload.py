@@ -1,18 +1,15 @@
 """Results on their way to S3 or a folder, with a real S3 API on loopback that fails on demand."""
 
-import base64
 import hashlib
-import socket
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-import boto3
 import pytest
 
+from benchmarks.failing_s3 import Failing, failing_s3, objects
 from benchmarks.faults import job
 from components.errors import PassingError, UserError
 from components.evaluate.upload import Bucket, Folder, Uploads, find_destination
@@ -24,73 +21,10 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-class Failing:
-    """Moto's S3 behind errors: what `faults` lists happens to the next uploads, one after the other."""
-
-    def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-
-        self.app = DomainDispatcherApplication(create_backend_app)
-        self.faults: list[str] = []
-        self.happened: list[str] = []
-        self._lock = threading.Lock()
-
-    def __call__(self, environ, start_response):
-        with self._lock:
-            is_upload = environ["REQUEST_METHOD"] == "PUT" and environ["PATH_INFO"].count("/") > 1
-            fault = self.faults.pop(0) if self.faults and is_upload else ""
-            if fault:
-                self.happened.append(fault)
-        if fault == "reset":
-            start_response("500 Error", [])
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-            return [b""]
-        if fault in ("500", "503", "403"):
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response(f"{fault} Error", [("Content-Type", "application/xml"), ("Content-Length", "0")])
-            return []
-        if fault == "torn":  # a byte of the body changes on its way: S3 compares, which moto does not
-            body = bytearray(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-            body[len(body) // 2] ^= 1
-            digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
-            assert digest != environ["HTTP_X_AMZ_CHECKSUM_SHA256"]
-            text = b"<Error><Code>BadDigest</Code><Message>The checksum is another</Message></Error>"
-            start_response("400 Bad Request", [("Content-Length", str(len(text)))])
-            return [text]
-        return self.app(environ, start_response)
-
-
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Failing, object]]:
-    from werkzeug.serving import make_server
-
-    app = Failing()
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "value",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/nonexistent",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    reset = urllib.request.Request(f"http://127.0.0.1:{server.server_port}/moto-api/reset", method="POST")
-    urllib.request.urlopen(reset).close()  # moto's state is the process's
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="results")
-    yield app, client
-    client.close()
-    server.shutdown()
-    thread.join()
-
-
-def objects(client) -> dict[str, bytes]:
-    found = client.list_objects_v2(Bucket="results").get("Contents", [])
-    return {o["Key"]: client.get_object(Bucket="results", Key=o["Key"])["Body"].read() for o in found}
+def s3() -> Iterator[tuple[Failing, Any]]:
+    with failing_s3("results") as both:
+        yield both
 
 
 def rollout(folder: Path, number: int, size: int = 100) -> Rollout:

@@ -52,7 +52,7 @@ def test_every_command_explains_itself(
         (("run", "--set", "team=a.b", "--set", "steps=x"), "2 mistakes"),
         (("run", "--resume"), "no unfinished run"),
         (("demo", "--profile", "nonsense"), "there is no profile"),
-        (("lineage", "show", "nowhere"), "nowhere is not an artifact"),
+        (("lineage", "show", "nowhere"), "'nowhere' is neither a folder nor a run"),
         (("lineage", "verify", "nowhere"), "nowhere is not an artifact"),
     ],
 )
