@@ -3,24 +3,17 @@
 Source: MLflow's REST API 2.0. Whatever is done twice, or was cut off in the middle, leaves the same.
 """
 
-import base64
-import json
-import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from typing import Any
 
-from components.errors import PassingError, UserError
 from components.evaluation.champion import Champion
+from components.runtime import mlflow
 from pi_behavior.config import require
 
 ALIAS = "champion"
 _DIGEST = "leaderboard_digest"
 """Tag of a version by which it is found again."""
-_TIMEOUT = 30.0
 
 
 @dataclass(frozen=True)
@@ -88,35 +81,4 @@ class Registry:
         self._call("registered-models/alias", {"name": self.model, "alias": ALIAS, "version": version})
 
     def _call(self, path: str, body: dict[str, Any] | None = None, known: str = "") -> dict[str, Any]:
-        """Ask the server; nothing where it answers with the `known` error."""
-        url = f"{self.mlflow.rstrip('/')}/api/2.0/mlflow/{path}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310
-        if login := _login():
-            request.add_header("Authorization", login)
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
-                found: dict[str, Any] = json.loads(answer.read() or b"{}")
-                return found
-        except urllib.error.HTTPError as error:
-            text = error.read().decode(errors="replace")
-            if known and known in text:
-                return {}
-            kind = PassingError if error.code == 429 or error.code >= 500 else UserError
-            raise kind(
-                f"MLflow at {self.mlflow} answers {path.split('?')[0]} with {error.code}: {text[:500]}"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{self.mlflow} is no MLflow server: {error}") from error
-        except (OSError, HTTPException) as error:
-            raise PassingError(f"MLflow at {self.mlflow} cannot be reached: {error}") from error
-
-
-def _login() -> str:
-    """The header that tells the server who asks; empty where nothing says it."""
-    if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-        return f"Bearer {token}"
-    if name := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-        pair = f"{name}:{os.environ.get('MLFLOW_TRACKING_PASSWORD', '')}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return ""
+        return mlflow.call(self.mlflow, path, body, known=known)

@@ -5,7 +5,6 @@ once per node, see `multiprocess.py`.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from components.store.lineage import Dependency
 from components.store.making import exclusive, lock_of
 from components.train.config import DECLARATION, Config, Inputs
 from components.train.multiprocess import MultiprocessStage
+from components.train.tracking import tracked
 from components.train.warm_start import continued
 from pi_behavior.challenge import task
 from pi_behavior.checkpoint_description import STATISTICS, CheckpointError, read_config
@@ -66,10 +66,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
 
     leads = jax.process_index() == 0
     metrics = work.path / "metrics.jsonl"
+    name = f"{config.name}-{work.path.stem}"
     with (
         _mistakes(),
         work.progress.task(f"training {config.name}", total=config.steps) as bar,
-        _tracking(config, work, on=leads and config.track) as tracker,
+        tracked(work.workspace, name, work.path.stem, asdict(config), on=leads and config.track) as trackers,
     ):
         train(
             config.model,
@@ -79,7 +80,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             work.path,
             initial=_initial(config, inputs),
             keep_initial=config.keep_initial,
-            hooks=[_display(bar), *([JsonLines(metrics)] if leads else []), *tracker],
+            hooks=[_display(bar), *([JsonLines(metrics)] if leads else []), *trackers],
         )
     if not leads:
         return Result()
@@ -208,28 +209,6 @@ def _display(bar: TaskProgress) -> Hook:
         bar.update(completed=step, note=f"loss {metrics['loss']:.4f}{accuracy}{wait}")
 
     return show
-
-
-@contextmanager
-def _tracking(config: Config, work: Work, *, on: bool) -> Iterator[list[Hook]]:
-    """Weights & Biases; offline where its server cannot be reached or refuses the key."""
-    if not on or os.environ.get("WANDB_MODE") == "disabled":
-        yield []
-        return
-    from pi_behavior.training.hooks import WeightsAndBiases
-
-    folder, identity = work.workspace / "wandb", work.path.stem
-    tracker = WeightsAndBiases(folder, f"{config.name}-{identity}", asdict(config), identity)
-    if tracker.failure:
-        print(
-            f"train: Weights & Biases is offline, which failed: {tracker.failure}. The records are in "
-            f"{folder} for `wandb sync`",
-            flush=True,
-        )
-    try:
-        yield [tracker]
-    finally:
-        tracker.close()
 
 
 def _page(config: Config, path: Path) -> str:

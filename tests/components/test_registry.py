@@ -4,9 +4,6 @@ import dataclasses
 import json
 import shutil
 import socket
-import subprocess
-import sys
-import time
 import urllib.request
 
 import pytest
@@ -18,53 +15,6 @@ from components.evaluation.registry import Registry
 from components.store.artifact import Artifact
 from pi_behavior.policy.config import PolicyConfig
 from pipelines.tools import champion as command
-
-VERSION = "3.17.2"
-UNREACHABLE = ("Failed to establish a new connection", "Connection refused", "Name or service not known")
-
-
-@pytest.fixture(scope="module")
-def mlflow(pytestconfig, tmp_path_factory):
-    """Address of a server; its environment is kept for the next run."""
-    folder = pytestconfig.rootpath / ".pytest_cache" / f"mlflow-{VERSION}"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", f"mlflow=={VERSION}"]
-        installed = subprocess.run(install, capture_output=True, text=True, check=False)
-        if installed.returncode and any(sign in installed.stderr for sign in UNREACHABLE):
-            pytest.skip(f"the package index cannot be reached: {installed.stderr.splitlines()[-1]}")
-        assert installed.returncode == 0, installed.stderr
-        (folder / "complete").touch()
-    place = tmp_path_factory.mktemp("mlflow")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    options += ["--backend-store-uri", f"sqlite:///{place}/mlflow.db"]
-    server = [python, "-m", "mlflow", "server", *options, "--default-artifact-root", str(place / "artifacts")]
-    with (
-        (place / "log").open("w") as log,
-        subprocess.Popen(server, cwd=place, stdout=log, stderr=log) as process,
-    ):
-        try:
-            deadline = time.monotonic() + 300
-            while not _answers(f"{address}/health"):
-                assert process.poll() is None, (place / "log").read_text()
-                assert time.monotonic() < deadline, (place / "log").read_text()
-                time.sleep(0.5)
-            yield address
-        finally:
-            process.terminate()
-
-
-def _answers(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def ask(mlflow, path):
