@@ -49,7 +49,7 @@ class Config:
     """Height and width of the policy's images in pixels, where the evaluator has the choice."""
     action_chunk_size: int = 0
     """Actions per request, which the evaluator replays; the challenge's can from v3.9.3 on. 0 or 1 asks for
-    one."""
+    one, as is done for policies that read several observations."""
     wrapper: str = ""
     """File (.py) of your own wrapper of the environment; it goes into the submission. Empty: one of the
     evaluator's."""

@@ -37,6 +37,7 @@ from components.store.artifact import Artifact
 from components.store.lineage import Dependency
 from components.store.sums import sha256_file
 from pi_behavior.challenge import EDITIONS, task
+from pi_behavior.checkpoint_description import CheckpointError, read_config
 
 _FPS = 30
 
@@ -52,7 +53,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         tasks=parts[COMMON][1],
         rollouts=config.rollouts,
         image_size=config.image_size,
-        action_chunk_size=config.action_chunk_size,
+        action_chunk_size=_chunk_size(config, [common, *inputs.groups]),
         policy=config.policy,
         policies={name: policy for name, (policy, _, _) in parts.items()},
         jobs=tuple(
@@ -80,6 +81,20 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         summary=f"{rollouts} rollouts on {len(plan.tasks)} tasks",
         html=_page(plan.jobs, config.rollouts),
     )
+
+
+def _chunk_size(config: Config, artifacts: Sequence[Artifact]) -> int:
+    """Actions per request; one for policies that read several observations, so that they see all of them."""
+    if not config.action_chunk_size:
+        return 0
+    try:
+        steps = max(read_config(one.path / "checkpoint")[0].observation_steps for one in artifacts)
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    if steps == 1:
+        return config.action_chunk_size
+    print(f"plan: no chunks are replayed: the policy reads {steps} observations at a time", flush=True)
+    return 0
 
 
 def _page(jobs: Sequence[Job], each: int) -> str:

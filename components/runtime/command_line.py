@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Generic, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Generic, get_args, get_type_hints
 
 import tyro
 
@@ -97,9 +97,9 @@ def _parse(declaration: Declaration[C, In], description: str, arguments: list[st
 
 def _with_presets(config: C, arguments: list[str]) -> tuple[C, list[str]]:
     """Take words such as `--config.model full` out: they name where the options `--config.model.*` begin."""
-    rest = list(arguments)
+    rest, kinds = list(arguments), get_type_hints(type(config))
     for one in dataclasses.fields(config):  # type: ignore[arg-type]
-        presets = getattr(getattr(config, one.name), "presets", None)
+        presets = getattr(kinds[one.name], "presets", None)
         option = f"--config.{one.name.replace('_', '-')}"
         words = [word for word in rest if word.partition("=")[0] == option]
         if presets is None or not words:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -83,7 +83,7 @@ def fields(kind: type, default: object = None, before: str = "") -> Iterator[Fie
         per_task = bool(one.metadata.get("per_task"))
         yield Field(path, hints[one.name], value, documentation.get(one.name, ""), per_task)
         if dataclasses.is_dataclass(hints[one.name]):
-            yield from fields(hints[one.name], value, f"{path}.")
+            yield from fields(type(value), value, f"{path}.")
 
 
 @cache
@@ -106,7 +106,7 @@ def merge(kind: type, *layers: Values) -> dict[str, Any]:
     Names that the configuration does not have are kept. A layer may be JSON text.
     """
     result: dict[str, Any] = {}
-    hints: dict[str, Any] = get_type_hints(kind)
+    hints = _all_hints(kind)
     for layer in layers:
         for name, value in mapping(layer).items():
             if dataclasses.is_dataclass(hints.get(name)) and isinstance(value, str | Mapping):
@@ -117,6 +117,12 @@ def merge(kind: type, *layers: Values) -> dict[str, Any]:
             else:
                 result[name] = value
     return result
+
+
+def _all_hints(kind: type) -> dict[str, Any]:
+    """Types by the names of fields, of a configuration and of its presets, which may be of subclasses."""
+    kinds = {kind, *map(type, getattr(kind, "presets", {}).values())}
+    return {name: hint for one in kinds for name, hint in get_type_hints(one).items()}
 
 
 def mapping(values: Values | str) -> Values:
@@ -176,17 +182,20 @@ def build(kind: type[C], values: Values, where: str = "") -> C:
 
 
 def _build(kind: type[C], base: C, values: Values, where: str, mistakes: list[str]) -> C:
-    hints, before = get_type_hints(kind), len(mistakes)
-    names = [one.name for one in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    presets: Mapping[str, C] = getattr(kind, "presets", {})
+    before, presets = len(mistakes), cast(Mapping[str, C], getattr(kind, "presets", {}))
+    preset = values.get(PRESET)
+    base = presets.get(preset, base) if isinstance(preset, str) else base
+    # a preset may be of a subclass
+    hints = get_type_hints(type(base))
+    names = [one.name for one in dataclasses.fields(base)]  # type: ignore[arg-type]
+    if PRESET in values and preset not in presets:
+        mistakes.append(f"{where[:-1]} is {preset!r}; expected {_one_of(presets or names, preset)}")
     changes: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{where}{name}"
         if name == PRESET:
-            base = presets.get(value, base)
-            if value not in presets:
-                mistakes.append(f"{where[:-1]} is {value!r}; expected {_one_of(presets or names, value)}")
-        elif name not in names:
+            continue
+        if name not in names:
             mistakes.append(f"{path} does not exist; expected {_one_of(names, name)}")
         elif not dataclasses.is_dataclass(hints[name]):
             try:

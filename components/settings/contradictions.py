@@ -14,14 +14,7 @@ from components.store.champion import champion_folder
 from components.store.lineage import locate
 from pi_behavior.challenge import EDITIONS, task
 from pi_behavior.checkpoint_description import CheckpointError, read_config
-from pi_behavior.config import ModelConfig
-
-_SHAPES = (
-    *("vision", "width", "mlp", "depth", "heads", "kv_heads", "head_dim", "expert_width", "expert_mlp"),
-    *("vocabulary", "fast_vocabulary", "stage_counts", "state_encoding", "steps_per_token", "kv_mix"),
-    *("stage_conditioning", "fast"),
-)
-"""Fields of the network that decide which parameters it has, and of which shapes."""
+from pi_behavior.config import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -62,7 +55,7 @@ def _tasks(configs: Configs) -> Iterator[str]:
     edition = EDITIONS[plan.edition]
     if others := [name for name in plan.tasks if name not in edition.task_names]:
         yield f"tasks: {', '.join(others)} are not among the {edition.tasks} of the edition {plan.edition}"
-    if train is not None and isinstance(train.model, ModelConfig):
+    if train is not None:
         known = train.model.tasks
         if others := [name for name in train.tasks if task(name).index >= known]:
             yield (
@@ -97,11 +90,11 @@ def _training(configs: Configs, place: Place) -> Iterator[str]:
             yield f"{name}.fsdp is {fsdp}; expected a divisor of the {devices} devices of a training"
         if gpus and batch % gpus:
             yield f"{name}.batch_size is {batch}; expected a multiple of the {gpus} GPUs of training"
-    copy, wanted = configs["prepare"], train.model.vision.image_size
+    copy, wanted = configs["prepare"], train.model.image_size
     if not copy.serves(wanted):
         yield f"prepare.image_size is {copy.image_size}; expected {wanted}, which the network reads"
-    tokens, most = configs["statistics"].fast_vocabulary, train.model.fast_vocabulary
-    if train.model.fast and not 0 < tokens <= most:
+    tokens, most = configs["statistics"].fast_vocabulary, train.model.fast_tokens
+    if most and not 0 < tokens <= most:
         yield (
             f"statistics.fast_vocabulary is {tokens}; expected 1 to {most}, the tokens that the network "
             "predicts (train.model.fast_vocabulary), or train.model.fast=false"
@@ -149,13 +142,14 @@ def _champion(configs: Configs, workspace: Path) -> Iterator[str]:
         yield from _start(configs["train"].model, folder)
 
 
-def _start(model: ModelConfig, folder: Path) -> Iterator[str]:
+def _start(model: NetworkConfig, folder: Path) -> Iterator[str]:
     try:
         found, _ = read_config(folder)
     except CheckpointError as error:
         yield f"initial_checkpoint: {error}"
         return
-    different = [name for name in _SHAPES if getattr(found, name) != getattr(model, name)]
+    theirs, ours = found.shaping, model.shaping
+    different = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
     if different:
         names = ", ".join(different)
         yield f"initial_checkpoint {folder} has another network than model; different are its {names}"

@@ -7,7 +7,8 @@ from components.runtime.declaration import Declaration
 from components.runtime.values import PER_TASK
 from components.store.artifact import Artifact
 from pi_behavior.challenge import check_tasks, task
-from pi_behavior.config import OPERATIONAL, ModelConfig, require
+from pi_behavior.config import OPERATIONAL, NetworkConfig, require
+from pi_behavior.families import SIZES
 from pi_behavior.training.config import TrainConfig
 
 
@@ -19,8 +20,9 @@ class Config(TrainConfig):
     """Name of the policy: common, or the task group that it is fine-tuned for."""
     tasks: tuple[str, ...] = ()
     """Names of the tasks to train on; none means all tasks of the dataset."""
-    model: ModelConfig = ModelConfig.presets["tiny"]
-    """The network: tiny, small or full, and fields that differ from it."""
+    model: NetworkConfig = SIZES["tiny"]
+    """The network: tiny, small or full, lbm-tiny or another size of that family, and fields that differ from
+    it."""
     initial_checkpoint: str = ""
     """Folder of a checkpoint to start from, where no policy is given as `initial`; `b1k checkpoint import`
     makes one of Pi0.5 base. A trained policy also passes on normalisation, correlation and tokenizer. Empty:
@@ -43,6 +45,7 @@ class Config(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
+            *((False, f"model.{line}") for line in self.model.training_problems()),
             *check_tasks(self.tasks),
             (bool(self.name), "name is empty; expected common or a task group"),
             (self.together in (1, 2, 4, 8), f"together is {self.together}; expected 1, 2, 4 or 8"),

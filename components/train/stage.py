@@ -124,11 +124,13 @@ def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work)
     return open_samples(
         TrainingCopy(root),
         statistics,
-        image_size=config.model.vision.image_size,
+        image_size=config.model.image_size,
         tasks=tuple(task(name).index for name in config.tasks),
         originals=originals,
-        fast=_tokenizer(statistics, config.model.fast_vocabulary) if config.model.fast else None,
+        fast=_tokenizer(statistics, config.model.fast_tokens) if config.model.fast_tokens else None,
         together=config.together,
+        observation_steps=config.model.observation_steps,
+        horizon=config.model.horizon,
         validation_share=config.held_out,
     )
 

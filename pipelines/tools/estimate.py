@@ -23,9 +23,8 @@ from components.plan.config import Config as PlanConfig
 from components.settings.checks import parse, resolve
 from components.train.config import Config as TrainConfig
 from pi_behavior.challenge import EDITIONS, TASKS
-from pi_behavior.config import ModelConfig
+from pi_behavior.config import NetworkConfig
 from pi_behavior.fast import MAX_TOKENS
-from pi_behavior.flops import training_flops
 from pipelines.definitions.choosing import Set
 from pipelines.definitions.profiles import load_profile
 from pipelines.definitions.profiles.profile import Profile, Step
@@ -220,8 +219,8 @@ def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Ite
     ):
         config: TrainConfig = run[section]
         samples = config.steps * config.batch_size * times
-        tokens = MAX_TOKENS if config.model.fast else 0
-        flops = training_flops(config.model, config.flow_samples, tokens)
+        tokens = MAX_TOKENS if config.model.fast_tokens else 0
+        flops = config.model.training_flops(config.flow_samples, tokens)
         gpu_hours = samples * flops / flops_per_second / _HOUR
         rounds = math.ceil(times / profile.trainings) / times if times else 0.0
         said = f"{days * 24 * _REPORT_GPUS * times:,} ({times} x {days} days)"
@@ -296,11 +295,11 @@ def _storage(assumed: Options, run: Mapping[str, Any], hours: float) -> Iterator
         yield Row(f"store, {what}", gigabytes, "GB", price=price)
 
 
-def parameters(model: ModelConfig) -> tuple[int, int]:
+def parameters(model: NetworkConfig) -> tuple[int, int]:
     """Number of parameters that are trained, and that are frozen; counted on the network's shapes."""
     # seconds of imports that `--help` should not wait for
     from pi_behavior.published_layout import network_shapes
 
     counts = {name: math.prod(shape) for name, shape in network_shapes(model).items()}
-    frozen = sum(n for name, n in counts.items() if model.freeze_vision and name.startswith("vision."))
+    frozen = sum(n for name, n in counts.items() if model.is_frozen(name))
     return sum(counts.values()) - frozen, frozen

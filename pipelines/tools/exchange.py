@@ -218,6 +218,7 @@ def _edition(name: str) -> str | None:
 
 def _names(size: str, edition: str) -> None:
     from pi_behavior.challenge import EDITIONS
+    from pi_behavior.config import ModelConfig
     from pi_behavior.families import SIZES
     from pi_behavior.lbm.config import LbmConfig
     from pi_behavior.lbm.names import entries
@@ -228,7 +229,7 @@ def _names(size: str, edition: str) -> None:
     config = SIZES[size]
     if isinstance(config, LbmConfig):
         shapes = {entry.name: entry.shape for entry in entries(config)}
-    else:
+    elif isinstance(config, ModelConfig):
         stages = EDITIONS[_edition(edition) or "2025"].stage_counts
         shapes = published_shapes(replace(config, stage_counts=stages))
     lines = (f" {json.dumps(name)}: {json.dumps(shape)}" for name, shape in sorted(shapes.items()))

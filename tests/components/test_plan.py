@@ -15,6 +15,8 @@ from components.evaluation.timeline import timeline
 from components.plan.config import Config, Inputs
 from components.plan.stage import STAGE
 from components.store import lineage
+from pi_behavior.checkpoint_description import write_config
+from pi_behavior.families import SIZES
 from pi_behavior.policy.config import PolicyConfig
 
 TASKS = ("turning_on_radio", "picking_up_trash")
@@ -62,6 +64,16 @@ def test_a_long_plan_says_what_fewer_workers_mean_in_days(factory):
     long = dataclasses.replace(plan, jobs=jobs, startup=0.0)
     assert "in days, if a queue lets fewer run: 4: 1.5, 2: 3.0, 1: 6.0\n" in timeline(long, 6)
     assert "queue" not in timeline(long, 1)
+
+
+@pytest.mark.parametrize(("size", "expected"), [("tiny", 10), ("lbm-base", 0)])
+def test_chunks_are_not_replayed_for_policies_that_read_several_observations(factory, size, expected):
+    common = factory.model(size, TASKS)
+    with pytest.raises(UserError, match="is not a policy checkpoint"):
+        STAGE.execute(config(action_chunk_size=10), Inputs(common), factory.workspace)
+    write_config(common.path / "checkpoint", SIZES[size], 1)
+    made = STAGE.execute(config(action_chunk_size=10), Inputs(common), factory.workspace)
+    assert Plan.load(made.artifact.path).action_chunk_size == expected
 
 
 def test_second_evaluation(factory):

@@ -37,6 +37,11 @@ from components.train.stage import STAGE
 from components.train.warm_start import continued
 from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig
+from pi_behavior.families import SIZES, family_of
+from pi_behavior.layout import CAMERAS
+from pi_behavior.lbm.config import ClipTextConfig, ClipVisionConfig
+from pi_behavior.policy.config import PolicyConfig
+from pi_behavior.policy.interface import NoiseId, Request
 from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
 
@@ -400,3 +405,34 @@ def test_processes_with_different_arguments_are_refused(dataset, tmp_path) -> No
     for number in range(2):
         assert "would make different artifacts" in (tmp_path / f"{number}.log").read_text()
     assert not [path for path in (tmp_path / "artifacts" / "train").iterdir() if not path.suffix]
+
+
+def test_a_policy_of_the_other_family_is_trained_continued_and_served(dataset, tmp_path) -> None:
+    given = statistics(dataset, 0)
+    small = dataclasses.replace(
+        SIZES["lbm-tiny"],
+        vision=ClipVisionConfig(image_size=56, patch=28, width=8, depth=1, heads=2, mlp=8),
+        text=ClipTextConfig(vocabulary=700, length=12, width=8, depth=1, heads=2, mlp=8),
+        width=16,
+        depth=1,
+        heads=2,
+        time_width=8,
+        observation_steps=2,
+        horizon=32,
+    )
+    config = dataclasses.replace(SHORT, model=small)
+    artifact = STAGE.execute(config, Inputs(dataset, given), dataset.workspace).artifact
+    more = dataclasses.replace(config, name="again", steps=1)
+    again = STAGE.execute(more, Inputs(dataset, given, artifact), dataset.workspace).artifact
+    predictor = family_of(small).load_predictor(again.path / "checkpoint", PolicyConfig(), (1,), "auto")
+    request = Request(
+        images={c: np.zeros((56, 56, 3), np.uint8) for c in CAMERAS},
+        state=np.zeros(23, np.float32),
+        task=0,
+        stage=0,
+        saved=None,
+        noise=NoiseId(0, 0, 0),
+    )
+    assert np.isfinite(predictor.predict([request])[0].chunk).all()
+    with pytest.raises(ValueError, match=r"model.state_dim is 7; training here reads 23"):
+        dataclasses.replace(SHORT, model=SIZES["lbm"])

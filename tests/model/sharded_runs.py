@@ -1,19 +1,21 @@
-"""Trains one network on several placements of eight CPU devices; test_sharding.py runs it in its own process.
+"""Trains both families on several placements of eight CPU devices; for test_sharding.py, as another process.
 
 Writes the metrics of every step and the last parameters of each placement into an npz file.
 """
 
 import os
 import sys
+from dataclasses import replace
 
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from pi_behavior.config import ModelConfig, VisionConfig
+from pi_behavior.config import ModelConfig, NetworkConfig, VisionConfig
+from pi_behavior.families import SIZES, family_of
 from pi_behavior.layout import CAMERAS
+from pi_behavior.lbm.config import ClipTextConfig, ClipVisionConfig
 from pi_behavior.observation import FastTokens, Observation
 from pi_behavior.tensors import flat_parameters
 from pi_behavior.training import sharding
@@ -21,7 +23,7 @@ from pi_behavior.training.config import LearningRate, TrainConfig
 from pi_behavior.training.state import create_state
 from pi_behavior.training.step import TrainBatch, make_step
 
-MODEL = ModelConfig(
+WINNER = ModelConfig(
     vision=VisionConfig(image_size=28, patch=14, width=16, depth=2, heads=2, mlp=32),
     width=32,
     mlp=32,
@@ -34,6 +36,18 @@ MODEL = ModelConfig(
     fast_vocabulary=64,
     dtype="float32",
 )
+LBM = replace(
+    SIZES["lbm-tiny"],
+    vision=ClipVisionConfig(image_size=24, patch=8, width=16, depth=2, heads=2, mlp=32),
+    text=ClipTextConfig(vocabulary=640, length=12, width=16, depth=2, heads=2, mlp=32),
+    width=32,
+    depth=2,
+    heads=2,
+    time_width=16,
+    dropout=0.1,
+    crop=(24, 24),
+    freeze_text=True,
+)
 BATCH, STEPS, FAST = 32, 20, 6
 PLACEMENTS = {
     # name: devices, fsdp, accumulate
@@ -43,6 +57,10 @@ PLACEMENTS = {
     "one_accumulating": (1, 1, 4),
     "eight_accumulating": (8, 8, 2),
 }
+RUNS = [
+    *(("winner", WINNER, name) for name in PLACEMENTS),
+    *(("lbm", LBM, name) for name in ("one", "eight", "eight_accumulating")),
+]
 
 
 def batch_of(step: int) -> TrainBatch:
@@ -61,7 +79,7 @@ def batch_of(step: int) -> TrainBatch:
     return TrainBatch(observation, rng.normal(size=(BATCH, 30, 32)).astype(np.float32), fast)
 
 
-def run(devices: int, fsdp: int, accumulate: int) -> dict[str, np.ndarray]:
+def run(model: NetworkConfig, devices: int, fsdp: int, accumulate: int) -> dict[str, np.ndarray]:
     config = TrainConfig(
         steps=STEPS,
         batch_size=BATCH,
@@ -72,8 +90,8 @@ def run(devices: int, fsdp: int, accumulate: int) -> dict[str, np.ndarray]:
         warmup_steps=2,
     )
     mesh = sharding.make_mesh(fsdp, jax.devices()[:devices])
-    graph, state = create_state(MODEL, config, mesh)
-    step = make_step(graph, MODEL, config, jnp.eye(960), state, mesh)
+    graph, state = create_state(model, config, mesh)
+    step = make_step(graph, model, config, family_of(model).blank_constants(model), state, mesh)
     found: dict[str, list[float]] = {}
     for number in range(STEPS):
         batch = jax.device_put(batch_of(number), sharding.batch_sharding(mesh))
@@ -86,7 +104,9 @@ def run(devices: int, fsdp: int, accumulate: int) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     sharding.SMALLEST_SHARDED = 16
-    results = {name: run(*placement) for name, placement in PLACEMENTS.items()}
-    np.savez(
-        sys.argv[1], **{f"{name}/{key}": v for name, found in results.items() for key, v in found.items()}
-    )
+    results = {
+        f"{family}/{name}/{key}": value
+        for family, model, name in RUNS
+        for key, value in run(model, *PLACEMENTS[name]).items()
+    }
+    np.savez(sys.argv[1], **results)

@@ -19,13 +19,13 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jax.experimental.multihost_utils import sync_global_devices
 
+from pi_behavior.challenge import Proprioception
 from pi_behavior.checkpoint_description import PARAMETERS, STATISTICS, write_config
 from pi_behavior.checkpoint_description import CheckpointError as CheckpointError
 from pi_behavior.checkpoint_description import read_config as read_config
-from pi_behavior.config import ModelConfig, NumberType
-from pi_behavior.families import PolicyModel
+from pi_behavior.config import NetworkConfig, NumberType
+from pi_behavior.families import family_of
 from pi_behavior.files import changed_files, hash_files, write_sums
-from pi_behavior.network import PiBehavior
 from pi_behavior.network.layers import State
 from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import (
@@ -44,15 +44,21 @@ _LARGE = 2**16
 class Checkpoint:
     """A policy, ready for use."""
 
-    model: PiBehavior
-    config: ModelConfig
+    model: nnx.Module
+    config: NetworkConfig
     statistics: Statistics
     step: int
     """Training step at which it was saved."""
+    path: Path = Path()
+    """The folder that it was read from."""
 
 
 class SavedBeside(Protocol):
     """What goes into the folder `statistics/` of a checkpoint."""
+
+    @property
+    def layout(self) -> tuple[str, Proprioception] | None:
+        """Edition and proprioception of the demonstrations; None where that is not known."""
 
     def save(self, folder: Path) -> None:
         """Write the files."""
@@ -62,7 +68,7 @@ def save(
     path: Path,
     parameters: Mapping[str, jax.Array | np.ndarray],
     *,
-    config: PolicyModel,
+    config: NetworkConfig,
     statistics: SavedBeside | None,
     step: int,
 ) -> None:
@@ -88,8 +94,7 @@ def save(
     if first:
         if statistics is not None:
             statistics.save(aside / STATISTICS)
-        layout = statistics.layout if isinstance(statistics, Statistics) else None
-        write_config(aside, config, step, layout)
+        write_config(aside, config, step, None if statistics is None else statistics.layout)
         write_sums(aside)
         os.sync()
         shutil.rmtree(path, ignore_errors=True)
@@ -178,12 +183,11 @@ def load(path: Path, dtype: str | None = None, compute: NumberType | None = None
             configuration.
     """
     config, step = read_config(path)
-    if not isinstance(config, ModelConfig):
-        raise CheckpointError(f"{path} is of another family of policies")
-    config = replace(config, dtype=compute or config.dtype)
+    changes = {"dtype": compute or config.dtype}
+    config = replace(config, **changes)
     statistics = read_statistics(path)
     # shapes only: the values are read, and initialising them costs seconds and the memory twice
-    model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: family_of(config).create(config, nnx.Rngs(0)))
     graph, state = nnx.split(model)
     restore_parameters(path, state, dtype)
-    return Checkpoint(nnx.merge(graph, state), config, statistics, step)
+    return Checkpoint(nnx.merge(graph, state), config, statistics, step, path)

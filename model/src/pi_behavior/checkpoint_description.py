@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from pi_behavior.challenge import Proprioception
-from pi_behavior.config import from_document
-from pi_behavior.families import FAMILIES, PolicyModel, family_of
+from pi_behavior.config import NetworkConfig, from_document
+from pi_behavior.families import FAMILIES, name_of
 
 DESCRIPTION = "checkpoint.json"
 PARAMETERS = "params"
@@ -33,7 +33,7 @@ class _Description(msgspec.Struct):
 
 
 def write_config(
-    path: Path, config: PolicyModel, step: int, demonstrations: tuple[str, Proprioception] | None = None
+    path: Path, config: NetworkConfig, step: int, demonstrations: tuple[str, Proprioception] | None = None
 ) -> None:
     """Write the description into a checkpoint's folder.
 
@@ -46,7 +46,7 @@ def write_config(
     edition, layout = demonstrations or (None, None)
     document = {
         "step": step,
-        "family": family_of(config),
+        "family": name_of(config),
         "edition": edition,
         "proprioception": layout and layout.length,
         "model": asdict(config),
@@ -63,7 +63,7 @@ def read_edition(path: Path) -> str | None:
     return _read(path).edition
 
 
-def read_config(path: Path) -> tuple[PolicyModel, int]:
+def read_config(path: Path) -> tuple[NetworkConfig, int]:
     """Read a checkpoint's configuration and step.
 
     Raises:
@@ -74,7 +74,7 @@ def read_config(path: Path) -> tuple[PolicyModel, int]:
         if description.family not in FAMILIES:
             known = ", ".join(FAMILIES)
             raise ValueError(f"its family is {description.family!r}; this version knows {known}")
-        return from_document(FAMILIES[description.family], description.model), description.step
+        return from_document(FAMILIES[description.family][0], description.model), description.step
     except ValueError as error:
         raise _not_one(path, error) from error
 

@@ -77,6 +77,65 @@ def _multiple(config: object, *pairs: tuple[str, str]) -> list[tuple[bool, str]]
 
 
 @dataclass(frozen=True)
+class NetworkConfig:
+    """The configuration of a network of some family: what code outside of the family's folder asks of it.
+
+    Loads without JAX, as every configuration does.
+    """
+
+    presets: ClassVar[Mapping[str, "NetworkConfig"]] = MappingProxyType({})
+    """Configurations by name, in this class those of all families. Values given besides a name change its
+    fields."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that training reads, in pixels."""
+        raise NotImplementedError
+
+    @property
+    def observation_steps(self) -> int:
+        """Observations that are read: the current one and those before it."""
+        return 1
+
+    @property
+    def horizon(self) -> int:
+        """Actions of a chunk; the first observation_steps - 1 of them are of the past."""
+        return ACTION_HORIZON
+
+    @property
+    def dtype(self) -> NumberType:
+        """Type of the computation."""
+        raise NotImplementedError
+
+    @property
+    def fast_tokens(self) -> int:
+        """Most tokens of the FAST tokenizer that training reads; 0 if it reads none."""
+        return 0
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that the network can be asked to do: those with indices below this."""
+        raise NotImplementedError
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a parameter, by its dotted path, is not trained."""
+        raise NotImplementedError
+
+    def training_flops(self, flow_samples: int, fast_tokens: int) -> int:
+        """Model FLOPs of loss and gradient for one observation, see `flops`."""
+        raise NotImplementedError
+
+    @property
+    def shaping(self) -> Mapping[str, object]:
+        """The fields that decide which parameters there are, and of which shapes."""
+        raise NotImplementedError
+
+    def training_problems(self) -> Iterator[str]:
+        """Why the network cannot be trained on the demonstrations, a line each."""
+        return iter(())
+
+
+@dataclass(frozen=True)
 class VisionConfig:
     """A SigLIP vision transformer."""
 
@@ -106,9 +165,16 @@ class VisionConfig:
         )
 
 
+_SHAPES = (
+    *("vision", "width", "mlp", "depth", "heads", "kv_heads", "head_dim", "expert_width", "expert_mlp"),
+    *("vocabulary", "fast_vocabulary", "stage_counts", "state_encoding", "steps_per_token", "kv_mix"),
+    *("stage_conditioning", "fast"),
+)
+
+
 @dataclass(frozen=True)
-class ModelConfig:
-    """The whole network. The defaults are the published policy's, 3,404.5 M parameters."""
+class ModelConfig(NetworkConfig):
+    """The whole network of the report. The defaults are the published policy's, 3,404.5 M parameters."""
 
     presets: ClassVar[Mapping[str, "ModelConfig"]]
     """Configurations by name: tiny, small, full (the published network, for the 50 tasks of 2025), full_2026
@@ -171,6 +237,31 @@ class ModelConfig:
     """Whether the FAST embedding and head exist (report, section 4.7)."""
     noise_beta: float = 0.5
     """Shrinkage of the noise correlation: beta Sigma + (1 - beta) I; 0 is white noise."""
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that training reads, in pixels."""
+        return self.vision.image_size
+
+    @property
+    def fast_tokens(self) -> int:
+        """Most tokens of the FAST tokenizer that training reads; 0 if it reads none."""
+        return self.fast_vocabulary if self.fast else 0
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a parameter, by its dotted path, is not trained."""
+        return self.freeze_vision and name.split(".")[0] == "vision"
+
+    def training_flops(self, flow_samples: int, fast_tokens: int) -> int:
+        """Model FLOPs of loss and gradient for one observation, see `flops`."""
+        from pi_behavior.flops import training_flops  # it counts from these configurations
+
+        return training_flops(self, flow_samples, fast_tokens)
+
+    @property
+    def shaping(self) -> Mapping[str, object]:
+        """The fields that decide which parameters there are, and of which shapes."""
+        return {name: getattr(self, name) for name in _SHAPES}
 
     @property
     def tasks(self) -> int:

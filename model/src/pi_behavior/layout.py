@@ -102,6 +102,8 @@ CAMERA_CHECKPOINT_KEYS: Mapping[str, str] = MappingProxyType(
 """Names that the published policy gives to the cameras."""
 PROPRIOCEPTION_KEY = ROBOT + PROPRIOCEPTION_SUFFIX
 TASK_ID_KEY = "task_id"
+PROMPT_KEY = "prompt"
+"""An instruction in place of the task's own, for networks that read one; no evaluator sends it."""
 ORACLE_STAGE_KEY = "oracle_stage"
 """The true stage, for experiments: no evaluator of the challenge sends it."""
 DATASET_ACTION_KEY = "action"

@@ -1,6 +1,6 @@
 """Observations and FAST tokens as the network sees them; resizing and augmentation of images.
 
-Axes: b batch, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST tokens.
+Axes: b batch, s earlier steps, h height, w width, c colour, d 32 dimensions, t 30 steps, f FAST tokens.
 """
 
 from dataclasses import replace
@@ -15,6 +15,14 @@ from pi_behavior.layout import CAMERAS
 
 
 @struct.dataclass
+class Earlier:
+    """Observations of the steps before, the oldest first; before its start an episode repeats its first."""
+
+    images: dict[str, UInt8[Array, "b s h w 3"]]
+    state: Float[Array, "b s 32"]
+
+
+@struct.dataclass
 class Observation:
     """What the policy sees at one control step."""
 
@@ -26,6 +34,8 @@ class Observation:
     """Task index."""
     stage: Int[Array, " b"]
     """Stage: the true one in training, the voted one in use."""
+    earlier: Earlier | None = None
+    """What was seen before, for networks that read several observations."""
 
 
 @struct.dataclass
@@ -96,7 +106,8 @@ def augment(keys: Key[Array, " b"], observation: Observation) -> Observation:
     """Augment images for training, independently per sample and camera.
 
     The head camera is cropped to 95 %, resized back and rotated by up to 5 degrees; all cameras change in
-    brightness, contrast and saturation. Source: the published run's settings.
+    brightness, contrast and saturation; earlier images change as the current one does. Source: the published
+    run's settings.
 
     Args:
         keys: one random key per sample, so that a sample's draws do not depend on the others.
@@ -109,8 +120,12 @@ def augment(keys: Key[Array, " b"], observation: Observation) -> Observation:
         changed = _jitter_colours(colour_key, _crop_and_rotate(crop_key, scaled) if crop else scaled)
         return jnp.round(changed * 255.0).astype(jnp.uint8)
 
-    images = {}
+    images, past, earlier = {}, {}, observation.earlier
     for index, camera in enumerate(CAMERAS):
         own = jax.vmap(partial(jax.random.fold_in, data=index))(keys)
-        images[camera] = jax.vmap(partial(one, crop=camera == "head"))(own, observation.images[camera])
-    return replace(observation, images=images)
+        change = partial(one, crop=camera == "head")
+        images[camera] = jax.vmap(change)(own, observation.images[camera])
+        if earlier is not None:
+            past[camera] = jax.vmap(jax.vmap(change, (None, 0)))(own, earlier.images[camera])
+    earlier = earlier and replace(earlier, images=past)
+    return replace(observation, images=images, earlier=earlier)

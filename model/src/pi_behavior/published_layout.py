@@ -12,7 +12,8 @@ from flax import nnx
 
 from pi_behavior.challenge import EDITIONS, edition_of_tasks
 from pi_behavior.checkpoint_description import CheckpointError
-from pi_behavior.config import ModelConfig, VisionConfig
+from pi_behavior.config import ModelConfig, NetworkConfig, VisionConfig
+from pi_behavior.families import family_of
 from pi_behavior.network import PiBehavior
 from pi_behavior.tensors import check_tensors, flat_parameters, update_parameters
 
@@ -114,9 +115,9 @@ BASE_NAMES: Mapping[str, str] = MappingProxyType(
 Shapes = dict[str, tuple[int, ...]]
 
 
-def network_shapes(config: ModelConfig) -> Shapes:
+def network_shapes(config: NetworkConfig) -> Shapes:
     """Shapes of a network's parameters by dotted path; takes no memory."""
-    model = nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: family_of(config).create(config, nnx.Rngs(0)))
     return {path: tuple(leaf.shape) for path, leaf in flat_parameters(nnx.state(model, nnx.Param)).items()}
 
 

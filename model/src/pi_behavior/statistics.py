@@ -129,9 +129,20 @@ class Statistics:
             result[..., DELTA_DIMS] += state[..., None, DELTA_DIMS]
         return result
 
-    def normalise_actions(self, delta: Float[np.ndarray, "*b k 23"]) -> Float32[np.ndarray, "*b k 23"]:
-        """Normalise delta chunks per step (report, section 4.5.2); k <= 30 steps from the chunk's first."""
-        mean, std = self._steps(delta)
+    def normalise_actions(
+        self, delta: Float[np.ndarray, "*b k 23"], steps: Int[np.ndarray, " k"] | None = None
+    ) -> Float32[np.ndarray, "*b k 23"]:
+        """Normalise delta chunks per step (report, section 4.5.2).
+
+        Args:
+            delta: chunks of at most 30 steps from now, or of the given ones.
+            steps: numbers of the steps, 0 is now; those outside of 0 to 29 count as the nearest of these.
+        """
+        if steps is None:
+            mean, std = self._steps(delta)
+        else:
+            near = np.clip(steps, 0, self.horizon - 1)
+            mean, std = self.action_step_mean[near], self.action_step_std[near]
         return _float32((delta - mean) / (std + EPSILON))
 
     def unnormalise_actions(self, normalised: Float[np.ndarray, "*b k 23"]) -> Float32[np.ndarray, "*b k 23"]:

@@ -16,6 +16,7 @@ from components.settings.contradictions import Place
 from components.settings.sections import INPUTS, PIPELINES, inputs, is_free
 from components.settings.stage import STAGE
 from pi_behavior.config import ModelConfig
+from pi_behavior.families import SIZES
 from pi_behavior.policy.config import PolicyConfig
 
 WHOLE = "train_and_evaluate"
@@ -92,7 +93,7 @@ def test_inputs_are_few_and_every_other_field_is_a_setting(pipeline: str) -> Non
         (("steps=-1",), ["steps is -1; expected 0 or more"]),
         (("batch_size=0",), ["batch_size is 0; expected at least 1"]),
         (("edition=2024",), ["edition is '2024'; expected one of 2025, 2026"]),
-        (("model=huge",), ["model is 'huge'; expected one of tiny, small, full, full_2026"]),
+        (("model=huge",), [f"model is 'huge'; expected one of {', '.join(SIZES)}"]),
         (("augment=maybe",), ["augment is 'maybe'; expected true or false"]),
         (("voting=no",), ["voting is 'no'; expected one of published, off, oracle"]),
         (("best=1.5",), ["group.best is 1.5 and good 0.0; expected 0 <= good < best <= 1"]),

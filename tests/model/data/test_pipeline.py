@@ -59,6 +59,35 @@ def test_batches_are_typed_normalised_and_padded(demos, statistics, copy) -> Non
     assert set(batch.task.tolist()) <= {0, 1}
 
 
+@pytest.mark.parametrize("original", [False, True])
+def test_samples_of_several_observations_hold_the_steps_before(demos, statistics, copy, original) -> None:
+    dataset = LeRobotDataset(demos)
+    source = dataset if original else None
+    one = open_samples(copy, statistics, image_size=32, originals=source)
+    three = open_samples(copy, statistics, image_size=32, originals=source, observation_steps=3, horizon=40)
+    length = dataset.episodes[0].length
+    numbers = np.array([0, 1, 5, length - 1, length])
+    plain, found = one.gather(numbers), three.gather(numbers)
+    for camera in CAMERAS:
+        np.testing.assert_array_equal(found.images[camera], plain.images[camera])
+    np.testing.assert_array_equal(found.state, plain.state)
+    np.testing.assert_array_equal(found.actions[:, 2:32], plain.actions)
+    assert plain.earlier is None
+    assert found.earlier is not None
+    # an episode repeats its first observation before its start
+    for back, before in ((1, [0, 0, 4, length - 2, length]), (2, [0, 0, 3, length - 3, length])):
+        earlier = one.gather(np.array(before))
+        np.testing.assert_array_equal(found.earlier.state[:, -back], earlier.state)
+        for camera in CAMERAS:
+            np.testing.assert_array_equal(found.earlier.images[camera][:, -back], earlier.images[camera])
+    state, actions = dataset.state_and_actions(dataset.episodes[0])
+    chunk = actions[np.clip(np.arange(5 - 2, 5 + 38), 0, length - 1)]
+    steps = np.clip(np.arange(-2, 38), 0, 29)
+    spread = statistics.action_step_std[steps] + 1e-6
+    expected = (statistics.delta(chunk, state[5]) - statistics.action_step_mean[steps]) / spread
+    np.testing.assert_allclose(found.actions[2, :, :23], expected, atol=1e-4)
+
+
 def test_every_sample_is_the_frame_that_it_says(demos, statistics, copy, writer) -> None:
     """One epoch holds every frame once, with its own images, state, chunk and stage."""
     dataset = LeRobotDataset(demos)

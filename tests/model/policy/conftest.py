@@ -39,6 +39,10 @@ class FormulaPredictor:
         self.stages: list[int] = []
         self.base_velocities: list[str | None] = []
 
+    @property
+    def observation_steps(self) -> int:
+        return 1
+
     def check(self, request: Request) -> None:
         if request.task > 99:
             raise ProtocolError(f"task {request.task} is unknown")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 from absl import flags
-from jaxtyping import Float32, Int, Int32
+from jaxtyping import Float32, Int, Int32, UInt8
 
 from pi_behavior.challenge import TASKS_BY_INDEX
 from pi_behavior.data.frames import DecodedFrames, Frames, Images
@@ -33,6 +33,13 @@ _FOREVER = 2**50
 """Samples without end; Grain's own endless repetition has a length that batches of one overflow."""
 
 
+class EarlierRows(NamedTuple):
+    """Observations of the steps before, the oldest first."""
+
+    images: dict[str, UInt8[np.ndarray, "b s h w 3"]]
+    state: Float32[np.ndarray, "b s 32"]
+
+
 class Batch(NamedTuple):
     """One batch of training, as arrays of the host."""
 
@@ -43,10 +50,13 @@ class Batch(NamedTuple):
     task: Int32[np.ndarray, " b"]
     """Task index of the challenge."""
     stage: Int32[np.ndarray, " b"]
-    actions: Float32[np.ndarray, "b 30 32"]
-    """Normalised delta chunks, zero-padded; after the episode's end its last action repeats."""
+    actions: Float32[np.ndarray, "b k 32"]
+    """Normalised delta chunks, zero-padded; after the episode's end its last action repeats, before its start
+    the first."""
     fast: TokenRows | None = None
     """FAST tokens of the same chunks, where they were asked for."""
+    earlier: EarlierRows | None = None
+    """The observations before, for networks that read several."""
 
 
 class Samples:
@@ -63,6 +73,8 @@ class Samples:
         together: samples of one group of pictures that follow each other in a batch: 1, 2, 4 or 8. More cost
             less decoding and are more alike. Where an episode's last group is not full, its last frame is
             repeated.
+        observation_steps: observations of a sample: the current one and those before it.
+        horizon: actions of a sample; the first observation_steps - 1 of them are of the past.
     """
 
     def __init__(
@@ -73,6 +85,8 @@ class Samples:
         frames: Frames,
         fast: FastTokenizer | None = None,
         together: int = 1,
+        observation_steps: int = 1,
+        horizon: int = ACTION_HORIZON,
     ) -> None:
         if together < 1 or GROUP % together:
             raise ValueError(f"together is {together}; expected a divisor of {GROUP}")
@@ -88,6 +102,8 @@ class Samples:
         )
         self._copy, (self._pack, self._row) = copy, copy.locate(episodes)
         self._statistics, self._frames, self._fast = statistics, frames, fast
+        self._seen = np.arange(1 - observation_steps, 1)
+        self._done = np.arange(1 - observation_steps, 1 - observation_steps + horizon)
 
     def __len__(self) -> int:
         return int(self._end[-1])
@@ -109,18 +125,25 @@ class Samples:
         last = self._length[episode] - 1
         frame = np.minimum(frame, last)
         pack, row = self._pack[episode], self._row[episode]
-        ahead = np.minimum(frame[:, None] + np.arange(ACTION_HORIZON), last[:, None])
-        state = self._copy.rows("state", pack, row + frame)
-        delta = self._statistics.delta(self._copy.rows("action", pack, row[:, None] + ahead), state)
+        done = np.clip(frame[:, None] + self._done, 0, last[:, None])
+        seen = np.maximum(frame[:, None] + self._seen, 0)
+        states = self._copy.rows("state", pack, row[:, None] + seen)
+        delta = self._statistics.delta(self._copy.rows("action", pack, row[:, None] + done), states[:, -1])
+        # all in one call: neighbours are decoded together
+        pictures = self._frames.gather(np.repeat(episode, seen.shape[1]), seen.reshape(-1))
+        images = {name: rows.reshape(*seen.shape, *rows.shape[1:]) for name, rows in pictures.items()}
+        normalised = pad_to_model(self._statistics.normalise_state(states))
+        past = {name: rows[:, :-1] for name, rows in images.items()}
         return Batch(
-            images=self._frames.gather(episode, frame),
-            state=pad_to_model(self._statistics.normalise_state(state)),
+            images={name: rows[:, -1] for name, rows in images.items()},
+            state=normalised[:, -1],
             task=self.task[episode],
             stage=self._stages.of(episode, frame).astype(np.int32),
-            actions=pad_to_model(self._statistics.normalise_actions(delta)),
+            actions=pad_to_model(self._statistics.normalise_actions(delta, self._done)),
             fast=None
             if self._fast is None
             else self._fast.encode_batch(self._statistics.normalise_quantiles(delta)),
+            earlier=EarlierRows(past, normalised[:, :-1]) if seen.shape[1] > 1 else None,
         )
 
 
@@ -133,6 +156,8 @@ def open_samples(
     originals: LeRobotDataset | None = None,
     fast: FastTokenizer | None = None,
     together: int = 1,
+    observation_steps: int = 1,
+    horizon: int = ACTION_HORIZON,
     validation_share: float = 0.0,
     validation: bool = False,
 ) -> Samples:
@@ -145,7 +170,9 @@ def open_samples(
         tasks: task indices; none means all tasks.
         originals: the dataset whose videos are decoded; not given, the images come from the copy.
         fast: tokenizer of the chunks, where batches are to hold FAST tokens.
-        together: see `Samples`.
+        together: see `Samples`, as for the next two.
+        observation_steps: observations of a sample.
+        horizon: actions of a sample.
         validation_share: share of each task's instances that are held out, see `is_held_out`.
         validation: take what is held out, instead of the rest.
 
@@ -170,7 +197,7 @@ def open_samples(
                 f"image_size {image_size}"
             )
         frames = PackedFrames(copy, episodes, image_size)
-    return Samples(copy, episodes, statistics, frames, fast, together)
+    return Samples(copy, episodes, statistics, frames, fast, together, observation_steps, horizon)
 
 
 def is_held_out(episode: Episode, share: float) -> bool:

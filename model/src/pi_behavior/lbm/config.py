@@ -1,12 +1,21 @@
 """Configuration of the Large Behavior Model. The defaults are those of LeRobot's policy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-from pi_behavior.config import AttentionKind, Rematerialise, _multiple, _positive, require
-from pi_behavior.layout import ACTION_DIM, CAMERAS
+from pi_behavior.challenge import TASKS_BY_INDEX
+from pi_behavior.config import (
+    AttentionKind,
+    NetworkConfig,
+    NumberType,
+    Rematerialise,
+    _multiple,
+    _positive,
+    require,
+)
+from pi_behavior.layout import ACTION_DIM, ACTION_HORIZON, CAMERAS
 
 
 @dataclass(frozen=True)
@@ -117,8 +126,20 @@ class FlowConfig:
         )
 
 
+def _encoder_flops(config: ClipVisionConfig | ClipTextConfig, tokens: int) -> int:
+    """Forward pass of an encoder's layers for one sequence."""
+    e = config.width
+    return config.depth * tokens * (8 * e * e + 4 * e * config.mlp + 4 * tokens * e)
+
+
+_SHAPES = (
+    *("vision", "text", "cameras", "state_dim", "action_dim", "observation_steps", "horizon"),
+    *("width", "depth", "heads", "time_width", "rotary", "position_table", "separate_vision"),
+)
+
+
 @dataclass(frozen=True)
-class LbmConfig:
+class LbmConfig(NetworkConfig):
     """The whole policy. With two cameras and seven-dimensional state and action, 248.9 M parameters."""
 
     presets: ClassVar[Mapping[str, "LbmConfig"]]
@@ -178,9 +199,10 @@ class LbmConfig:
     random_crop: bool = True
     """Crop at random places in training; the centre otherwise."""
     normalisation: Literal["min_max", "percentile"] = "min_max"
-    """min_max: state and actions by their extremes, as LeRobot does. percentile: actions by the 2 % and 98 %
-    percentiles of each step of the chunk, clipped to 1.5, as TRI does."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    """min_max: state and actions by their extremes, as LeRobot does. percentile: actions by percentiles of
+    each step of the chunk, clipped to 1.5, as TRI does; training here takes the 1 % and 99 % that the
+    statistics hold (TRI: 2 % and 98 %), and at least one deviation to either side of the mean."""
+    dtype: NumberType = "float32"
     """Type of the computation; parameters are float32."""
     rematerialise: Rematerialise = "none"
     """What the backward pass recomputes instead of storing it: nothing, everything but the results of
@@ -193,6 +215,59 @@ class LbmConfig:
         """Numbers of the conditioning vector: state, image features and text feature of every step."""
         features = len(self.cameras) * self.vision.width
         return self.observation_steps * (self.state_dim + features + self.width)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that training reads, in pixels."""
+        return self.vision.image_size
+
+    @property
+    def tasks(self) -> int:
+        """Tasks that there is an instruction for."""
+        return max(TASKS_BY_INDEX) + 1
+
+    def is_frozen(self, name: str) -> bool:
+        """Whether a parameter, by its dotted path, is not trained: CLIP's text transformer."""
+        return self.freeze_text and name.startswith("text.") and not name.startswith("text.projection.")
+
+    def training_flops(self, flow_samples: int, fast_tokens: int) -> int:
+        """Model FLOPs of loss and gradient for one observation; products alone, see `flops`."""
+        vision, text = self.vision, self.text
+        patches = (vision.image_size // vision.patch) ** 2
+        per_image = 2 * patches * vision.patch**2 * 3 * vision.width + _encoder_flops(vision, 1 + patches)
+        images = self.observation_steps * len(self.cameras) * per_image
+        instruction = _encoder_flops(text, text.length)
+        w, h = self.width, self.horizon
+        condition = self.time_width + self.conditioning_width
+        block = h * (24 * w * w + 4 * h * w) + 2 * condition * 6 * w
+        chunk = self.depth * block + 4 * h * self.action_dim * w + 8 * self.time_width**2
+        trained = images + 2 * text.width * w + flow_samples * chunk
+        return 3 * trained + (1 if self.freeze_text else 3) * instruction
+
+    @property
+    def shaping(self) -> Mapping[str, object]:
+        """The fields that decide which parameters there are, and of which shapes."""
+        return {name: getattr(self, name) for name in _SHAPES}
+
+    def training_problems(self) -> Iterator[str]:
+        """Why the network cannot be trained on the demonstrations, a line each."""
+        ahead = self.horizon - self.observation_steps + 1
+        if ahead < ACTION_HORIZON:
+            yield (
+                f"horizon is {self.horizon}, {ahead} actions from now on; training here needs "
+                f"{ACTION_HORIZON} of them"
+            )
+        fixed: dict[str, object] = {
+            "cameras": CAMERAS,
+            "state_dim": ACTION_DIM,
+            "action_dim": ACTION_DIM,
+            "normalisation": "percentile",
+            "separate_vision": False,
+            "mask_padding": False,
+        }
+        for name, expected in fixed.items():
+            if getattr(self, name) != expected:
+                yield f"{name} is {getattr(self, name)}; training here reads {expected}"
 
     @property
     def executed(self) -> slice:
@@ -240,15 +315,17 @@ def _tiny() -> LbmConfig:
     return LbmConfig(
         vision=ClipVisionConfig(image_size=56, patch=14, width=96, depth=2, heads=4, mlp=192),
         text=ClipTextConfig(vocabulary=1024, length=32, width=64, depth=2, heads=4, mlp=128),
-        diffusion=DiffusionConfig(prediction="sample", sampler="ddim", steps=10),
+        diffusion=DiffusionConfig(prediction="sample", sampler="ddim", steps=10, clip_range=1.5),
         width=128,
         depth=3,
         heads=4,
         dropout=0.0,
         time_width=64,
         freeze_text=False,
-        resize=(60, 60),
-        crop=(56, 56),
+        crop=(),
+        observation_steps=1,
+        horizon=ACTION_HORIZON,
+        normalisation="percentile",
     )
 
 
@@ -257,7 +334,13 @@ LbmConfig.presets = MappingProxyType(
         "lbm": LbmConfig(cameras=("front", "wrist"), state_dim=7, action_dim=7),
         "lbm-tiny": _tiny(),
         "lbm-base": LbmConfig(
-            width=768, depth=8, heads=12, resize=(256, 256), dtype="bfloat16", rematerialise="dots"
+            width=768,
+            depth=8,
+            heads=12,
+            resize=(256, 256),
+            normalisation="percentile",
+            dtype="bfloat16",
+            rematerialise="dots",
         ),
     }
 )

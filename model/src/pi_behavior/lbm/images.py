@@ -1,6 +1,6 @@
 """From camera bytes to the vision encoder's input: normalise, then resize, then crop.
 
-Axes: h rows, w columns. Also the colour jitter of TRI's training.
+Axes: b batch, s observation steps, c cameras, h rows, w columns. Also the colour jitter of TRI's training.
 """
 
 import logging
@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt8
 
+from pi_behavior.layout import ACTION_DIM, CAMERAS
 from pi_behavior.lbm.config import LbmConfig
+from pi_behavior.observation import Observation
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +24,18 @@ PIXELS = {
 JITTER = {"brightness": (0.8, 1.2), "contrast": (0.6, 1.4), "saturation": (0.8, 1.2)}
 """Ranges of the factors of TRI's colour jitter; the hue turns by up to HUE of a full circle."""
 HUE = 0.05
+
+
+def windows(observation: Observation) -> tuple[UInt8[Array, "b s c h w 3"], Float[Array, "b s 23"]]:
+    """Images of all cameras and states, the oldest step first."""
+    earlier = observation.earlier
+    images = jnp.stack([observation.images[camera] for camera in CAMERAS], axis=1)[:, None]
+    state = observation.state[:, None]
+    if earlier is not None:
+        before = jnp.stack([earlier.images[camera] for camera in CAMERAS], axis=2)
+        images = jnp.concatenate([before, images], axis=1)
+        state = jnp.concatenate([earlier.state, state], axis=1)
+    return images, state[..., :ACTION_DIM]
 
 
 def normalise_pixels(

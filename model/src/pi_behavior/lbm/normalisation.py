@@ -16,6 +16,8 @@ from pi_behavior.files import write_atomic
 RANGES = "ranges.json"
 
 _SMALLEST_RANGE = np.float32(1e-8)
+PERCENTILE_LIMIT = 1.5
+"""Largest magnitude of a value that was scaled by percentiles."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int
+from jaxtyping import Array, Bool, Float, Float32, Int, PRNGKeyArray
 
 from pi_behavior.lbm.config import DiffusionConfig, FlowConfig
 
@@ -88,6 +88,13 @@ def flow_loss(
 def flow_times_from_draws(config: FlowConfig, draws: Float[Array, "*b"]) -> Float[Array, "*b"]:
     """Times from draws of the distribution Beta(beta_a, beta_b): most near 0, where the noise is."""
     return config.beta_scale * (1.0 - draws)
+
+
+def draw_flow_times(key: PRNGKeyArray, config: FlowConfig, shape: tuple[int, ...]) -> Float[Array, "*b"]:
+    """Times of training."""
+    if config.times == "uniform":
+        return jax.random.uniform(key, shape)
+    return flow_times_from_draws(config, jax.random.beta(key, config.beta_a, config.beta_b, shape))
 
 
 def sample_diffusion(

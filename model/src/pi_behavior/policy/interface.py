@@ -27,6 +27,13 @@ class NoiseId(NamedTuple):
     """Calls of the network made before in this episode."""
 
 
+class Moments(NamedTuple):
+    """What was seen at the steps before, the oldest first; the first observation counts for all before it."""
+
+    images: dict[str, UInt8[np.ndarray, "s h w 3"]]
+    state: Float[np.ndarray, "s 23"]
+
+
 @dataclass(frozen=True)
 class Request:
     """One environment's question to the network."""
@@ -41,8 +48,12 @@ class Request:
     saved: Float[np.ndarray, "k 23"] | None
     """Absolute actions that the chunk should start with; None on the first call of an episode."""
     noise: NoiseId
+    prompt: str = ""
+    """The instruction, for networks that read one; empty is the task's own."""
     base_velocity: BaseVelocity | None = None
     """What the state's base part is; None is what the network was trained with."""
+    earlier: Moments | None = None
+    """For networks that read several observations; None where there was none before."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class Predictor(Protocol):
     @property
     def batch_sizes(self) -> Sequence[int]:
         """Batch sizes it runs at, ascending; smaller batches are padded."""
+
+    @property
+    def observation_steps(self) -> int:
+        """Observations that the network reads; with more than one it has to see every step."""
 
     def check(self, request: Request) -> None:
         """Raise ProtocolError for a request that the network cannot answer, before it is in a batch."""

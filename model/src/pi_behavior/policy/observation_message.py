@@ -13,6 +13,7 @@ from jaxtyping import Float32, UInt8
 
 from pi_behavior.challenge import BaseVelocity
 from pi_behavior.layout import (
+    PROMPT_KEY,
     PROPRIOCEPTION_SUFFIX,
     TASK_ID_KEY,
     camera_observation_keys,
@@ -24,6 +25,8 @@ from pi_behavior.policy.protocol import ACTION_CHUNK_SIZE, ProtocolError
 MAX_ENVIRONMENTS = 256
 MAX_SIDE = 2048
 """Largest height and width of an image, in pixels; no camera has more."""
+MAX_PROMPT = 1000
+"""Characters of an instruction."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ class ObservationMessage:
     def whole_numbers(self, key: str) -> list[int]:
         """One number per environment; see the function of the same name."""
         return whole_numbers(self.message, key, len(self.states))
+
+    def prompts(self) -> list[str]:
+        """The instruction of every environment; empty where the task's own is meant.
+
+        Raises:
+            ProtocolError: the message has something else than one text, or one for each environment.
+        """
+        given = self.message.get(PROMPT_KEY, "")
+        texts = [given] * len(self.states) if isinstance(given, str) else given
+        if not isinstance(texts, list) or len(texts) != len(self.states):
+            raise ProtocolError(f"{PROMPT_KEY} is {given!r:.100}; expected a text, or one per environment")
+        if not all(isinstance(text, str) and len(text) <= MAX_PROMPT for text in texts):
+            raise ProtocolError(f"{PROMPT_KEY} holds no texts of at most {MAX_PROMPT} characters")
+        return texts
 
     def images(self) -> dict[str, UInt8[np.ndarray, "n h w 3"]]:
         """RGB images of all cameras; a fourth channel, alpha, is dropped.

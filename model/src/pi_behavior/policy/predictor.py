@@ -13,19 +13,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 
 from pi_behavior import checkpoint
 from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.checkpoint import Checkpoint
 from pi_behavior.checkpoint_description import read_config
+from pi_behavior.config import ModelConfig
 from pi_behavior.flow import Correlation, Inpainting
-from pi_behavior.layout import ACTION_DIM, BASE, CAMERAS, MODEL_DIM
-from pi_behavior.observation import Observation, resize_with_padding
+from pi_behavior.layout import ACTION_DIM, BASE, CAMERAS
+from pi_behavior.network import PiBehavior
+from pi_behavior.observation import Earlier, Observation, resize_with_padding
 from pi_behavior.policy.config import FloatType, PolicyConfig
-from pi_behavior.policy.interface import ClosureTable, NoiseId, Prediction, Request
+from pi_behavior.policy.interface import ClosureTable, Moments, NoiseId, Prediction, Request
 from pi_behavior.policy.program import Structure, has_bfloat16, infer, number_types
 from pi_behavior.policy.protocol import ProtocolError
+from pi_behavior.statistics import pad_to_model
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,14 @@ _OTHER_SIZES = 16
 """Other image sizes that a server resizes; each takes a compilation, and memory for good."""
 
 _resize = jax.jit(resize_with_padding, static_argnames="size")
+
+
+def _before(request: Request, past: int) -> Moments:
+    """What was seen at so many steps before; the current observation at an episode's start."""
+    if request.earlier is not None:
+        return request.earlier
+    images = {camera: np.repeat(image[None], past, axis=0) for camera, image in request.images.items()}
+    return Moments(images, np.repeat(request.state[None], past, axis=0))
 
 
 class JaxPredictor:
@@ -60,6 +71,16 @@ class JaxPredictor:
         self._config = loaded.config
         self._statistics = loaded.statistics
         self._policy = policy
+        self._prepare(loaded)
+        self._sizes: set[tuple[int, ...]] = set()
+        self._masked = False
+        self._compile()
+
+    def _prepare(self, loaded: Checkpoint) -> None:
+        """Arrange what the network's program reads."""
+        policy = self._policy
+        assert isinstance(loaded.config, ModelConfig)
+        assert isinstance(loaded.model, PiBehavior)
         loaded.model.prepare_for_serving()
         graph, state = nnx.split(loaded.model)
         # hundreds of arrays: flattened here once, in C++ at every call
@@ -76,9 +97,6 @@ class JaxPredictor:
             jnp.asarray(loaded.statistics.regularised_cholesky(beta), jnp.float32),
             jnp.asarray(correction, jnp.float32),
         )
-        self._sizes: set[tuple[int, ...]] = set()
-        self._masked = False
-        self._compile()
 
     @classmethod
     def load(
@@ -133,6 +151,11 @@ class JaxPredictor:
         )
         return predictor
 
+    @property
+    def observation_steps(self) -> int:
+        """Observations that the network reads."""
+        return self._config.observation_steps
+
     def closure(self, task: int) -> ClosureTable | None:
         """Where the demonstrations close the grippers; None for a task without demonstrations."""
         table = self._statistics.closure.get(str(task))
@@ -149,7 +172,7 @@ class JaxPredictor:
             raise ProtocolError(
                 f"task {request.task} is unknown to the network; it knows 0 to {self._config.tasks - 1}"
             )
-        size = self._config.vision.image_size
+        size = self._config.image_size
         known = {(side, side) for side in (size, *EVALUATOR_SIZES)}
         new = {image.shape[:2] for image in request.images.values()} - known - self._sizes
         if len(self._sizes) + len(new) > _OTHER_SIZES:
@@ -181,20 +204,12 @@ class JaxPredictor:
     def _infer(
         self, requests: Sequence[Request]
     ) -> tuple[Float[np.ndarray, "b 30 32"], Float[np.ndarray, "b 15"]]:
-        state = self._statistics.normalise_state(np.stack([request.state for request in requests]))
-        self._mask_base(state, requests)
-        observation = Observation(
-            images={camera: self._images(requests, camera) for camera in CAMERAS},
-            state=jnp.asarray(np.pad(state, ((0, 0), (0, MODEL_DIM - state.shape[-1]))), jnp.float32),
-            task=jnp.array([request.task for request in requests], jnp.int32),
-            stage=jnp.array([request.stage for request in requests], jnp.int32),
-        )
         noise_ids = np.array([request.noise for request in requests], np.uint32)
         chunk, logits = infer(
             self._structure,
             self._weights,
             self._correlation,
-            observation,
+            self._observation(requests),
             self._inpainting(requests),
             np.uint32(self._policy.seed),
             noise_ids,
@@ -202,7 +217,28 @@ class JaxPredictor:
         )
         return np.asarray(chunk), np.asarray(logits)
 
-    def _mask_base(self, state: Float[np.ndarray, "b 23"], requests: Sequence[Request]) -> None:
+    def _observation(self, requests: Sequence[Request]) -> Observation:
+        """What the network reads of the requests."""
+        earlier, past = None, self.observation_steps - 1
+        if past:
+            before = [_before(request, past) for request in requests]
+            state = self._state(np.stack([one.state for one in before]), requests)
+            earlier = Earlier(self._images([one.images for one in before]), state)
+        return Observation(
+            images=self._images([request.images for request in requests]),
+            state=self._state(np.stack([request.state for request in requests]), requests),
+            task=jnp.array([request.task for request in requests], jnp.int32),
+            stage=jnp.array([request.stage for request in requests], jnp.int32),
+            earlier=earlier,
+        )
+
+    def _state(self, states: Float[np.ndarray, "b *s 23"], requests: Sequence[Request]) -> Array:
+        """States, normalised and zero-padded."""
+        state = self._statistics.normalise_state(states)
+        self._mask_base(state, requests)
+        return jnp.asarray(pad_to_model(state))
+
+    def _mask_base(self, state: Float[np.ndarray, "b *s 23"], requests: Sequence[Request]) -> None:
         """Set the base part of normalised states to the training mean where it means something else there.
 
         The velocities of one edition would lie tens of standard deviations off those of the other.
@@ -212,7 +248,7 @@ class JaxPredictor:
         if not any(masked):
             return
         if trained is not None:
-            state[np.array(masked), BASE] = 0.0
+            state[np.array(masked), ..., BASE] = 0.0
         if not self._masked:
             self._masked = True
             logger.warning(
@@ -222,9 +258,10 @@ class JaxPredictor:
                 "replaced by the training mean" if trained else "used as it is",
             )
 
-    def _images(self, requests: Sequence[Request], camera: str) -> Array:
-        size = self._config.vision.image_size
-        return jnp.stack([_resize(jnp.asarray(r.images[camera]), size=size) for r in requests])
+    def _images(self, given: Sequence[dict[str, UInt8[np.ndarray, "*s h w 3"]]]) -> dict[str, Array]:
+        """Images of all requests by camera, resized."""
+        size = self._config.image_size
+        return {c: jnp.stack([_resize(jnp.asarray(one[c]), size=size) for one in given]) for c in CAMERAS}
 
     def _inpainting(self, requests: Sequence[Request]) -> Inpainting | None:
         keep = self._policy.kept
@@ -240,7 +277,7 @@ class JaxPredictor:
 
     def _compile(self) -> None:
         """Run every batch size once, and every size of images that evaluators send."""
-        size = self._config.vision.image_size
+        size = self._config.image_size
         for side in EVALUATOR_SIZES:
             _resize(jnp.zeros((side, side, 3), jnp.uint8), size=size)
         blank = np.zeros((size, size, 3), np.uint8)

@@ -15,7 +15,7 @@ import tyro
 
 from pi_behavior.checkpoint_description import CheckpointError, read_config
 from pi_behavior.config import ModelConfig
-from pi_behavior.families import SIZES
+from pi_behavior.families import SIZES, family_of
 from pi_behavior.files import write_atomic
 from pi_behavior.policy.config import FloatType, PolicyConfig, Serving
 from pi_behavior.policy.interface import Predictor
@@ -212,9 +212,8 @@ async def _serve(service: PolicyService, pool: CheckpointPool, config: ServerCon
 
 def _load(path: Path, config: ServerConfig) -> Predictor:
     # JAX takes seconds to import; a mistake on the command line is reported without it
-    from pi_behavior.policy.predictor import JaxPredictor
-
-    return JaxPredictor.load(path, config.policy, config.batch_sizes, config.parameters, config.compute)
+    family, options = family_of(read_config(path)[0]), (config.parameters, config.compute)
+    return family.load_predictor(path, config.policy, config.batch_sizes, *options)
 
 
 class _JsonFormatter(logging.Formatter):

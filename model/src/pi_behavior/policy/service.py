@@ -154,6 +154,11 @@ class PolicyService:
             predictor.check(request)
             return await self._batcher.submit((predictor, request))
 
+    async def _observation_steps(self, task: int) -> int:
+        """How many observations the network of a task reads."""
+        async with self._pool.use(task) as predictor:
+            return predictor.observation_steps
+
     def _run_batch(self, asked: Sequence[tuple[Predictor, Request]]) -> list[Prediction]:
         """Answer requests to any networks, in order; in the network's thread."""
         groups: dict[int, list[int]] = {}
@@ -228,7 +233,9 @@ class PolicyService:
 
     def _session(self, peer: str) -> Session:
         tell = partial(self._on_event, peer), partial(log_trace, peer)
-        return Session(self._config, self._submit, self._pool.closure, *tell)
+        return Session(
+            self._config, self._submit, self._pool.closure, *tell, observation_steps=self._observation_steps
+        )
 
     async def _refuse(self, connection: ServerConnection, peer: str, error: Exception) -> None:
         """Tell a client why its session ends."""

@@ -6,7 +6,7 @@ import logging
 import time
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from pi_behavior.challenge import MAX_STAGES
 from pi_behavior.layout import ACTION_HORIZON, BASE, ORACLE_STAGE_KEY
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.control_loop import Call, ControlLoop, Event
-from pi_behavior.policy.interface import NoiseId, Prediction, Request
+from pi_behavior.policy.history import History
+from pi_behavior.policy.interface import Moments, NoiseId, Prediction, Request
 from pi_behavior.policy.observation_message import ObservationMessage
 from pi_behavior.policy.protocol import ACTION, ACTION_CHUNK, ProtocolError
 from pi_behavior.policy.rules import ClosureLookup
@@ -44,6 +45,7 @@ class Session:
         closure: ClosureLookup,
         on_event: Callable[[Event], None] | None = None,
         on_trace: Trace | None = None,
+        observation_steps: Callable[[int], Awaitable[int]] | None = None,
     ) -> None:
         """Start without environments; the first observation says how many there are.
 
@@ -55,6 +57,7 @@ class Session:
             on_trace: called with `episode`, `environment`, `task` and either `step`, `predicted` and `stage`,
                 when one of the last two changed, or, at an episode's end, `steps` and `ended`, the time of
                 its last answer in seconds since 1970.
+            observation_steps: how many observations the network of a task reads; not given, one.
         """
         self._config = config
         self._submit = submit
@@ -65,6 +68,9 @@ class Session:
         """Predicted and voted stage that were last told, by environment."""
         self._answered = 0.0
         self._loops: list[ControlLoop] = []
+        self._observation_steps = observation_steps
+        self._seen: dict[int, list[History[np.ndarray]]] = {}
+        """Last states and images of the cameras, by environment, where a network reads several."""
         self._starts: Counter[int] = Counter()
         """Episodes by the CRC-32 of their first observation."""
         self._episodes: dict[int, tuple[int, int]] = {}
@@ -83,6 +89,7 @@ class Session:
             if loop.step:
                 self._trace(index, steps=loop.step, ended=self._answered)
         self._stages.clear()
+        self._seen.clear()
         if self._loops:
             self.episode += 1
         for loop in self._loops:
@@ -104,7 +111,8 @@ class Session:
         Returns:
             `action` float32 [23], or [environments, 23] if the observation has that axis. Where the client
             asked for a chunk of K actions, also `action_chunk` [..., K, 23] with `action` first; it is absent
-            where no such chunk can be planned, see `PolicyConfig.replaying`.
+            where no such chunk can be planned, see `PolicyConfig.replaying`, and where the network reads
+            several observations, of which it would miss some.
 
         Raises:
             ProtocolError: something of the observation is missing or has another shape.
@@ -118,6 +126,8 @@ class Session:
         for loop, task, stage in zip(self._loops, observation.tasks, stages, strict=True):
             loop.begin_step(task, stage)
         size, config = observation.chunk_size, None
+        if await self._remember(observation):
+            size = None
         if size is not None:
             config = self._config.replaying(size)
             if config is None:
@@ -132,6 +142,27 @@ class Session:
             answer[ACTION_CHUNK] = chunk
         self._answered = time.time()
         return answer
+
+    async def _remember(self, observation: ObservationMessage) -> bool:
+        """Keep what networks read of this step at later ones; False if none reads more than one step."""
+        if self._observation_steps is None:
+            return False
+        counts = [await self._observation_steps(task) for task in observation.tasks]
+        if max(counts) == 1:
+            return False
+        images, states = observation.images(), observation.states
+        for index, (loop, count) in enumerate(zip(self._loops, counts, strict=True)):
+            if loop.step == 0 or index not in self._seen:
+                self._seen[index] = [History(count) for _ in range(1 + len(images))]
+            for kept, value in zip(self._seen[index], (states, *images.values()), strict=True):
+                kept.append(value[index])
+        return True
+
+    def _earlier(self, index: int, cameras: Iterable[str]) -> Moments | None:
+        if index not in self._seen:
+            return None
+        state, *images = (kept.window()[:-1] for kept in self._seen[index])
+        return Moments(dict(zip(cameras, images, strict=True)), state)
 
     def _refuse_chunk(self, size: int) -> None:
         if size in self._refused:
@@ -180,7 +211,7 @@ class Session:
         due = [index for index, loop in enumerate(self._loops) if loop.remaining < steps]
         if not due:
             return
-        images, states = observation.images(), observation.states
+        images, states, prompts = observation.images(), observation.states, observation.prompts()
         for index in due:
             self._loops[index].discard()
         requests = [
@@ -192,6 +223,8 @@ class Session:
                 saved=self._loops[index].saved,
                 noise=self._noise(index, states, images),
                 base_velocity=observation.base_velocity,
+                prompt=prompts[index],
+                earlier=self._earlier(index, images),
             )
             for index in due
         ]

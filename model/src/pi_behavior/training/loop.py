@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pi_behavior import checkpoint
-from pi_behavior.config import ModelConfig
+from pi_behavior.config import NetworkConfig
 from pi_behavior.data.pipeline import Batch
+from pi_behavior.families import family_of
 from pi_behavior.network.layers import State
-from pi_behavior.observation import FastTokens, Observation
+from pi_behavior.observation import Earlier, FastTokens, Observation
 from pi_behavior.statistics import Statistics
 from pi_behavior.tensors import flat_parameters
 from pi_behavior.training.config import TrainConfig
@@ -31,7 +32,7 @@ Batches = Callable[[int], Iterator[Batch]]
 
 
 def train(
-    model: ModelConfig,
+    model: NetworkConfig,
     config: TrainConfig,
     statistics: Statistics,
     batches: Batches,
@@ -72,18 +73,18 @@ def train(
         checkpoint.restore_parameters(initial, state.parameters)
         state = replace(state, average=jax.tree.map(jnp.copy, state.parameters))
 
+    constants, beside = family_of(model).prepare(model, statistics, initial)
+
     def save(path: Path, parameters: State, step: int) -> None:
-        checkpoint.save(path, flat_parameters(parameters), config=model, statistics=statistics, step=step)
+        checkpoint.save(path, flat_parameters(parameters), config=model, statistics=beside, step=step)
 
     if keep_initial and not (work / "initial").exists():
         save(work / "initial", state.parameters, 0)
     check_space(work, state)
     with SavedStates(work / "state", config) as saved:
         state = saved.restore(state)
-        cholesky = jax.device_put(
-            jnp.asarray(statistics.regularised_cholesky(model.noise_beta), jnp.float32), replicated(mesh)
-        )
-        step_function = make_step(graph, model, config, cholesky, state, mesh)
+        constants = jax.device_put(constants, replicated(mesh))
+        step_function = make_step(graph, model, config, constants, state, mesh)
         state = _run(step_function, config, state, batches, hooks, saved, batch_sharding(mesh))
     save(final, state.average if config.ema_decay else state.parameters, int(state.step))
     return final
@@ -136,7 +137,8 @@ def _to_devices(batch: Batch, sharding: jax.sharding.Sharding) -> TrainBatch:
         return jax.make_array_from_process_local_data(sharding, array)
 
     images = {camera: put(image) for camera, image in batch.images.items()}
-    observation = Observation(images, put(batch.state), put(batch.task), put(batch.stage))
+    earlier = batch.earlier and Earlier(*jax.tree.map(put, batch.earlier))
+    observation = Observation(images, put(batch.state), put(batch.task), put(batch.stage), earlier)
     fast = None if batch.fast is None else FastTokens(put(batch.fast.tokens), put(batch.fast.mask))
     return TrainBatch(observation, put(batch.actions), fast)
 
@@ -160,6 +162,6 @@ def _report(
         hook(step, {**means, INPUT_WAIT: waited / len(collected)})
 
 
-def resolved(model: ModelConfig, config: TrainConfig) -> dict[str, object]:
+def resolved(model: NetworkConfig, config: TrainConfig) -> dict[str, object]:
     """The whole configuration of a run, as saved beside its checkpoint."""
     return {"model": asdict(model), "train": asdict(config)}

@@ -15,14 +15,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from pi_behavior.config import ModelConfig
+from pi_behavior.config import NetworkConfig
+from pi_behavior.families import family_of
 from pi_behavior.fast import MAX_TOKENS
-from pi_behavior.flops import training_flops
-from pi_behavior.flow import FLAT
-from pi_behavior.layout import ACTION_HORIZON, CAMERAS, MODEL_DIM
-from pi_behavior.losses import total_loss
-from pi_behavior.network import PiBehavior
-from pi_behavior.observation import FastTokens, Observation
+from pi_behavior.layout import CAMERAS, MODEL_DIM
+from pi_behavior.observation import Earlier, FastTokens, Observation
 from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import abstract_state
@@ -60,37 +57,42 @@ class StepPlan:
         return state + self.batch + self.activations + self.temporaries
 
 
-def abstract_batch(model: ModelConfig, size: int, sharding: jax.sharding.Sharding | None) -> TrainBatch:
+def abstract_batch(model: NetworkConfig, size: int, sharding: jax.sharding.Sharding | None) -> TrainBatch:
     """Shapes of a batch, with as many FAST tokens as there may be."""
 
     def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype, sharding=sharding)
 
-    side = model.vision.image_size
+    side, past = model.image_size, model.observation_steps - 1
+    earlier: Any = Earlier(
+        images={camera: array((past, side, side, 3), jnp.uint8) for camera in CAMERAS},  # type: ignore[misc]
+        state=array((past, MODEL_DIM), jnp.float32),  # type: ignore[arg-type]
+    )
     observation: Any = Observation(
         images={camera: array((side, side, 3), jnp.uint8) for camera in CAMERAS},  # type: ignore[misc]
         state=array((MODEL_DIM,), jnp.float32),  # type: ignore[arg-type]
         task=array((), jnp.int32),  # type: ignore[arg-type]
         stage=array((), jnp.int32),  # type: ignore[arg-type]
+        earlier=earlier if past else None,
     )
-    actions: Any = array((ACTION_HORIZON, MODEL_DIM), jnp.float32)
+    actions: Any = array((model.horizon, MODEL_DIM), jnp.float32)
     fast: Any = None
-    if model.fast:
+    if model.fast_tokens:
         fast = FastTokens(array((MAX_TOKENS,), jnp.int32), array((MAX_TOKENS,), jnp.bool_))  # type: ignore[arg-type]
     return TrainBatch(observation, actions, fast)
 
 
-def compile_step(model: ModelConfig, config: TrainConfig, devices: int) -> tuple[Any, Any, TrainBatch]:
+def compile_step(model: NetworkConfig, config: TrainConfig, devices: int) -> tuple[Any, Any, TrainBatch]:
     """Compile a step for so many devices; returns the program, and the shapes of its state and batch."""
     mesh = make_mesh(config.fsdp, jax.devices()[:devices])
     graph, state = abstract_state(model, config, mesh)
     batch = abstract_batch(model, config.batch_size, batch_sharding(mesh))
-    cholesky = jax.device_put(jnp.eye(FLAT), replicated(mesh))
-    step: Any = make_step(graph, model, config, cholesky, state, mesh)
+    constants = jax.device_put(family_of(model).blank_constants(model), replicated(mesh))
+    step: Any = make_step(graph, model, config, constants, state, mesh)
     return step.lower(state, batch).compile(compiler_options=_QUICK), state, batch
 
 
-def plan_step(model: ModelConfig, config: TrainConfig, devices: int) -> StepPlan:
+def plan_step(model: NetworkConfig, config: TrainConfig, devices: int) -> StepPlan:
     """Compile a step and count what it takes.
 
     Raises:
@@ -113,7 +115,8 @@ def plan_step(model: ModelConfig, config: TrainConfig, devices: int) -> StepPlan
         activations=activations,
         temporaries=max(0, compiled.memory_analysis().temp_size_in_bytes - activations),
         sent=sent,
-        flops=config.batch_size * training_flops(model, config.flow_samples, MAX_TOKENS if model.fast else 0),
+        flops=config.batch_size
+        * model.training_flops(config.flow_samples, MAX_TOKENS if model.fast_tokens else 0),
     )
 
 
@@ -125,9 +128,11 @@ def _own_bytes(tree: Any) -> int:
     )
 
 
-def kept_per_sample(model: ModelConfig, config: TrainConfig) -> int:
+def kept_per_sample(model: NetworkConfig, config: TrainConfig) -> int:
     """Bytes that the forward pass keeps of one sample for the backward pass."""
-    graph, parameters = nnx.split(nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(0))))
+    family = family_of(model)
+    graph, parameters = nnx.split(nnx.eval_shape(lambda: family.create(model, nnx.Rngs(0))))
+    constants = family.blank_constants(model)
 
     def kept(size: int) -> int:
         batch = abstract_batch(model, size, None)
@@ -135,9 +140,8 @@ def kept_per_sample(model: ModelConfig, config: TrainConfig) -> int:
         def forward(parameters: Any, keys: jax.Array, batch: TrainBatch) -> Any:
             def loss(parameters: Any) -> Any:
                 merged = nnx.merge(graph, parameters)
-                cholesky = jnp.eye(FLAT)
-                return total_loss(
-                    merged, config, cholesky, keys, batch.observation, batch.actions, batch.fast
+                return family.loss(
+                    merged, config, constants, keys, batch.observation, batch.actions, batch.fast
                 )
 
             return jax.tree.leaves(jax.vjp(loss, parameters, has_aux=True)[1])

@@ -83,12 +83,13 @@ def spec(mesh: Mesh, name: str, shape: tuple[int, ...]) -> PartitionSpec:
 
 def tree_specs(mesh: Mesh, tree: Any) -> Any:
     """`spec` for every array of a tree that holds parameters, or what an optimizer keeps for each."""
+    return jax.tree.map_with_path(lambda path, leaf: spec(mesh, dotted(path), leaf.shape), tree)
 
-    def one(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
-        parts = [str(getattr(part, "key", getattr(part, "name", ""))) for part in path]
-        return spec(mesh, ".".join(part for part in parts if part != "value"), leaf.shape)
 
-    return jax.tree.map_with_path(one, tree)
+def dotted(path: tuple[Any, ...]) -> str:
+    """The name of a leaf, or of what a path leads to, in a tree of parameters."""
+    parts = [str(getattr(part, "key", getattr(part, "name", ""))) for part in path]
+    return ".".join(part for part in parts if part != "value")
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

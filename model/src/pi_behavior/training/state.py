@@ -9,11 +9,11 @@ from flax import nnx, struct
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int
 
-from pi_behavior.config import ModelConfig
-from pi_behavior.network import PiBehavior
+from pi_behavior.config import NetworkConfig
+from pi_behavior.families import family_of
 from pi_behavior.network.layers import State
 from pi_behavior.training.config import TrainConfig
-from pi_behavior.training.sharding import tree_specs
+from pi_behavior.training.sharding import dotted, tree_specs
 
 
 @struct.dataclass
@@ -38,7 +38,7 @@ def schedule(config: TrainConfig) -> optax.Schedule:
     )
 
 
-def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransformation:
+def optimizer(config: TrainConfig, model: NetworkConfig) -> optax.GradientTransformation:
     """AdamW with the schedule, clipped by global norm; frozen weights have no moments."""
     adamw = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -47,21 +47,16 @@ def optimizer(config: TrainConfig, model: ModelConfig) -> optax.GradientTransfor
 
     def label(parameters: State) -> State:
         return jax.tree.map_with_path(
-            lambda path, _: "frozen" if is_frozen(path[0].key, model) else "trained",
+            lambda path, _: "frozen" if model.is_frozen(dotted(path)) else "trained",
             parameters,
         )
 
     return optax.multi_transform({"trained": adamw, "frozen": optax.set_to_zero()}, label)
 
 
-def is_frozen(name: str, model: ModelConfig) -> bool:
-    """Whether a parameter, by its dotted name or the first part of it, is not trained."""
-    return model.freeze_vision and name.split(".")[0] == "vision"
-
-
 def abstract_state(
-    model: ModelConfig, config: TrainConfig, mesh: Mesh
-) -> tuple[nnx.GraphDef[PiBehavior], TrainState]:
+    model: NetworkConfig, config: TrainConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef[nnx.Module], TrainState]:
     """Shapes, types and shardings of a run's state, without its arrays."""
     graph, create = _creation(model, config)
     shapes = jax.eval_shape(create)
@@ -73,8 +68,8 @@ def abstract_state(
 
 
 def create_state(
-    model: ModelConfig, config: TrainConfig, mesh: Mesh
-) -> tuple[nnx.GraphDef[PiBehavior], TrainState]:
+    model: NetworkConfig, config: TrainConfig, mesh: Mesh
+) -> tuple[nnx.GraphDef[nnx.Module], TrainState]:
     """Initialise a run with every array created where it will live.
 
     Shapes come first, then shardings, then memory: the full state never exists on one device.
@@ -85,14 +80,15 @@ def create_state(
 
 
 def _creation(
-    model: ModelConfig, config: TrainConfig
-) -> tuple[nnx.GraphDef[PiBehavior], Callable[[], TrainState]]:
+    model: NetworkConfig, config: TrainConfig
+) -> tuple[nnx.GraphDef[nnx.Module], Callable[[], TrainState]]:
     transformation = optimizer(config, model)
+    create_network = family_of(model).create
     # the graph has no arrays; it is made outside of jit, whose outputs must be arrays
-    graph = nnx.split(nnx.eval_shape(lambda: PiBehavior(model, nnx.Rngs(config.seed))))[0]
+    graph = nnx.split(nnx.eval_shape(lambda: create_network(model, nnx.Rngs(config.seed))))[0]
 
     def create() -> TrainState:
-        parameters = nnx.split(PiBehavior(model, nnx.Rngs(config.seed)))[1]
+        parameters = nnx.split(create_network(model, nnx.Rngs(config.seed)))[1]
         average = jax.tree.map(jnp.copy, parameters)
         return TrainState(jnp.int32(0), parameters, average, transformation.init(parameters))
 

@@ -10,14 +10,13 @@ from flax import nnx, struct
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pi_behavior.config import ModelConfig
-from pi_behavior.losses import total_loss
-from pi_behavior.network import PiBehavior
+from pi_behavior.config import NetworkConfig
+from pi_behavior.families import family_of
 from pi_behavior.network.layers import State
 from pi_behavior.observation import FastTokens, Observation, augment
 from pi_behavior.training.config import TrainConfig
 from pi_behavior.training.sharding import ALL, Parts, batch_sharding, tree_specs
-from pi_behavior.training.state import TrainState, is_frozen, optimizer, schedule
+from pi_behavior.training.state import TrainState, optimizer, schedule
 
 
 @struct.dataclass
@@ -25,7 +24,7 @@ class TrainBatch:
     """One batch on the devices."""
 
     observation: Observation
-    actions: Float[Array, "b 30 32"]
+    actions: Float[Array, "b k 32"]
     fast: FastTokens | None = None
 
 
@@ -35,10 +34,10 @@ StepFunction = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
 
 
 def make_step(
-    graph: nnx.GraphDef[PiBehavior],
-    model: ModelConfig,
+    graph: nnx.GraphDef[nnx.Module],
+    model: NetworkConfig,
     config: TrainConfig,
-    cholesky: Float[Array, "960 960"],
+    constants: Any,
     state: TrainState,
     mesh: Mesh,
 ) -> StepFunction:
@@ -48,7 +47,7 @@ def make_step(
     resumed run draws the same numbers, on whatever devices.
     """
     transformation = optimizer(config, model)
-    gradient = make_gradient(graph, model, config, cholesky, state.parameters, mesh)
+    gradient = make_gradient(graph, model, config, constants, state.parameters, mesh)
     seed, rate = jax.random.key(config.seed), schedule(config)
 
     def step(state: TrainState, batch: TrainBatch) -> tuple[TrainState, Metrics]:
@@ -74,10 +73,10 @@ def make_step(
 
 
 def make_gradient(
-    graph: nnx.GraphDef[PiBehavior],
-    model: ModelConfig,
+    graph: nnx.GraphDef[nnx.Module],
+    model: NetworkConfig,
     config: TrainConfig,
-    cholesky: Float[Array, "960 960"],
+    constants: Any,
     parameters: State,
     mesh: Mesh,
 ) -> Callable[[State, PRNGKeyArray, TrainBatch], tuple[State, Metrics]]:
@@ -87,7 +86,7 @@ def make_gradient(
     and the devices add them up once. Without accumulation that happens layer by layer, as the backward pass
     reaches it; with it, all weights are gathered before the first part and reduced after the last.
     """
-    once = config.accumulate > 1
+    once, family = config.accumulate > 1, family_of(model)
     parts = Parts(mesh, parameters, model.dtype, by_layer=not once)
 
     def loss(
@@ -96,11 +95,11 @@ def make_gradient(
         network = nnx.merge(graph, parts.state(like, {**trained, **frozen}))
         augment_keys, loss_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         observation = augment(augment_keys, batch.observation) if config.augment else batch.observation
-        return total_loss(network, config, cholesky, loss_keys, observation, batch.actions, batch.fast)
+        return family.loss(network, config, constants, loss_keys, observation, batch.actions, batch.fast)
 
     def on_device(own: State, keys: PRNGKeyArray, batch: TrainBatch) -> tuple[State, Metrics]:
         weights = parts.weights(own)
-        trained = {name: w for name, w in weights.items() if not is_frozen(name, model)}
+        trained = {name: w for name, w in weights.items() if not model.is_frozen(name)}
         frozen = {name: w for name, w in weights.items() if name not in trained}
 
         def part(keys: PRNGKeyArray, batch: TrainBatch) -> tuple[Weights, Metrics]:
