@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,13 @@ from components.train.multiprocess import MultiprocessStage
 from components.train.tracking import tracked
 from components.train.warm_start import continued
 from pi_behavior.challenge import task
-from pi_behavior.checkpoint_description import STATISTICS, CheckpointError, read_config
+from pi_behavior.checkpoint_description import ORIGIN, STATISTICS, CheckpointError, read_config
 from pi_behavior.data.meta import DatasetError
 from pi_behavior.data.training_copy import MANIFEST
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.files import NoSpaceError
 from pi_behavior.statistics import Statistics
+from pi_behavior.statistics_files import NORM_STATS
 from pi_behavior.training.errors import PreemptedError
 from pi_behavior.training.hooks import INPUT_WAIT, Hook
 
@@ -149,7 +150,7 @@ def _statistics(config: Config, inputs: Inputs) -> tuple[Statistics, TrainRecord
     given = Statistics.load(inputs.statistics.path)
     _check_tasks(config, given)
     start = _initial(config, inputs)
-    if start is None or not (start / STATISTICS).is_dir():
+    if start is None or not (start / STATISTICS / NORM_STATS).is_file():
         return given, TrainRecord(config.name, config.tasks, "demonstrations")
     statistics, renormalised = continued(read_statistics(start), given)
     return statistics, TrainRecord(config.name, config.tasks, "initial", renormalised)
@@ -173,7 +174,10 @@ def external(config: Config, inputs: Inputs, workspace: Path) -> tuple[Dependenc
     folder = Path(config.initial_checkpoint)
     with _mistakes():
         read_config(folder)
-    return (Dependency.of_folder("initial_checkpoint", folder, workspace),)
+    found = Dependency.of_folder("initial_checkpoint", folder, workspace)
+    origin = folder / STATISTICS / ORIGIN
+    made_from = json.loads(origin.read_text()) if origin.is_file() else {}
+    return (replace(found, annotations={**found.annotations, **made_from}),)
 
 
 @contextmanager

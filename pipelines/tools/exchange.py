@@ -39,6 +39,8 @@ class Import:
     """Which assets of a policy to take, if there are several."""
     clip: Path | None = None
     """Folder of CLIP as published, whose tokenizer a policy of LeRobot is to have."""
+    size: str = ""
+    """Make a network of this size, such as lbm-base, from CLIP's weights: the source is CLIP as published."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def _import(command: Import) -> None:
     from pi_behavior.lbm.lerobot import import_lerobot, is_lerobot
     from pi_behavior.published_exchange import import_published
 
+    if command.size:
+        _start_from_clip(command)
+        return
     if is_lerobot(command.source):
         with Progress().task("reading tensors") as bar:
             policy = import_lerobot(
@@ -156,6 +161,21 @@ def _import(command: Import) -> None:
     print(f"{len(made.initialised)} new parameters, at random from seed {command.seed}:")
     for name, shape in made.initialised.items():
         print(f"  {name} {list(shape)}")
+
+
+def _start_from_clip(command: Import) -> None:
+    from pi_behavior.families import SIZES
+    from pi_behavior.lbm.clip_start import start_from_clip
+    from pi_behavior.lbm.config import LbmConfig
+
+    config = SIZES.get(command.size)
+    if not isinstance(config, LbmConfig):
+        raise UserError(f"the size is {command.size!r}; expected one of {', '.join(LbmConfig.presets)}")
+    origin = start_from_clip(command.source, command.out, config, seed=command.seed)
+    print(
+        f"{command.out}: {command.size} with CLIP's weights (sha256 {origin.sha256}, licence "
+        f"{origin.licence}), the rest at random from seed {command.seed}; train it before it is served"
+    )
 
 
 def _inspect(folder: Path) -> None:

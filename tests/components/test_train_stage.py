@@ -174,7 +174,9 @@ def test_training_starts_from_a_checkpoint_and_records_it(dataset, tmp_path) -> 
     first = STAGE.execute(seeded, Inputs(dataset, given), tmp_path / "a").artifact
     start = tmp_path / "start"
     shutil.copytree(first.path / "checkpoint", start)
-    shutil.rmtree(start / "statistics")  # as of an imported Pi0.5 base
+    shutil.rmtree(start / "statistics")  # as of an imported Pi0.5 base, or of CLIP
+    (start / "statistics").mkdir()
+    (start / "statistics" / "origin.json").write_text('{"name": "CLIP", "licence": "mit"}')
     config = dataclasses.replace(config, initial_checkpoint=str(start))
 
     second = STAGE.execute(config, Inputs(dataset, given), dataset.workspace).artifact
@@ -184,6 +186,7 @@ def test_training_starts_from_a_checkpoint_and_records_it(dataset, tmp_path) -> 
     (recorded,) = [d for d in next(chain(second)).dependencies if d["name"] == "initial_checkpoint"]
     assert recorded["uri"] == start.as_uri()
     assert recorded["digest"] == {"sha256": tree_digest(hash_files(start))}
+    assert recorded["annotations"] == {"name": "CLIP", "licence": "mit"}
     assert STAGE.execute(config, Inputs(dataset, given), dataset.workspace).cached
     assert verify(second.path)[1] == []
 

@@ -18,6 +18,8 @@ from pi_behavior.families import FAMILIES, name_of
 DESCRIPTION = "checkpoint.json"
 PARAMETERS = "params"
 STATISTICS = "statistics"
+ORIGIN = "origin.json"
+"""In `statistics/`: name, digest and licence of weights of others that a checkpoint was made from."""
 
 
 class CheckpointError(ValueError):

@@ -12,6 +12,8 @@ from safetensors.numpy import load_file, save_file
 from pi_behavior import checkpoint
 from pi_behavior.checkpoint_description import CheckpointError, read_config
 from pi_behavior.config import ModelConfig
+from pi_behavior.lbm.clip_files import read_clip
+from pi_behavior.lbm.clip_start import start_from_clip
 from pi_behavior.lbm.config import ClipTextConfig, ClipVisionConfig, DiffusionConfig, FlowConfig, LbmConfig
 from pi_behavior.lbm.lerobot import export_lerobot, import_lerobot
 from pi_behavior.lbm.names import assemble, entries
@@ -224,6 +226,53 @@ def test_nothing_is_overwritten_and_other_checkpoints_are_refused(tmp_path) -> N
     checkpoint.save(tmp_path / "tri", parameters(MICRO), config=percentile, statistics=files, step=0)
     with pytest.raises(CheckpointError, match="is percentile; LeRobot's format knows min_max alone"):
         export_lerobot(tmp_path / "tri", tmp_path / "new")
+
+
+def clip_folder(folder: Path, config: LbmConfig = MICRO) -> dict[str, np.ndarray]:
+    """CLIP as published, with tensors that the policy does not use."""
+    rng = np.random.default_rng(4)
+    tensors = {e.clip: rng.normal(size=e.shape).astype(np.float32) for e in entries(config) if e.clip}
+    extra = {"logit_scale": np.ones((), np.float32), "visual_projection.weight": np.ones((4, 12), np.float32)}
+    folder.mkdir()
+    save_file({**tensors, **extra}, folder / "model.safetensors")
+    heads = {f"{p}_config": {"num_attention_heads": h} for p, h in (("vision", 3), ("text", 2))}
+    (folder / "config.json").write_text(json.dumps(heads))
+    TOKENIZER.save(folder)
+    return tensors
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_clips_weights_reach_every_encoder(separate, tmp_path) -> None:
+    tensors = clip_folder(tmp_path / "clip")
+    config = replace(MICRO, separate_vision=separate)
+    (tmp_path / "clip" / "README.md").write_text("---\nlicense: mit\n---\n")
+    origin = start_from_clip(tmp_path / "clip", tmp_path / "start", config, seed=1)
+    assert origin.licence == "mit"
+    assert origin.sha256 == checkpoint.digest(tmp_path / "clip")
+    assert TextTokenizer.load(tmp_path / "start" / "statistics", 9) == TOKENIZER
+    found = read_arrays(tmp_path / "start" / "params")
+    kernel = tensors["vision_model.encoder.layers.1.self_attn.k_proj.weight"].T
+    keys = found["vision.layers.key.kernel"]
+    for encoder in keys if separate else [keys]:
+        np.testing.assert_array_equal(encoder[1], kernel)
+    np.testing.assert_array_equal(
+        found["text.token"], tensors["text_model.embeddings.token_embedding.weight"]
+    )
+    assert found["text.projection.kernel"].std() > 0.1
+    assert not found["dit.blocks.adaln.kernel"].any()
+    assert read_config(tmp_path / "start") == (config, 0)
+
+
+def test_absent_or_other_clip_weights_are_explained(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"has no model.safetensors: expected CLIP as it is published"):
+        read_clip(tmp_path, MICRO)
+    clip_folder(tmp_path / "clip")
+    wider = replace(MICRO, vision=replace(MICRO.vision, mlp=20))
+    with pytest.raises(CheckpointError, match=r"mlp.fc1.bias has the shape \(16,\), expected \(20,\)"):
+        read_clip(tmp_path / "clip", wider)
+    other = replace(MICRO, vision=replace(MICRO.vision, heads=4))
+    with pytest.raises(CheckpointError, match=r"vision transformer in .* has 3 heads; the policy's has 4"):
+        read_clip(tmp_path / "clip", other)
 
 
 def test_texts_become_clips_tokens(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Files of published models: tensors in the safetensors format, and CLIP's configuration."""
+"""CLIP's weights, from a folder in the published format (openai/clip-vit-base-patch16 and its kind)."""
 
 import json
 from collections.abc import Mapping
@@ -11,6 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from pi_behavior.checkpoint_description import CheckpointError
+from pi_behavior.lbm.config import LbmConfig
+from pi_behavior.lbm.names import assemble_parts, entries
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -52,6 +54,33 @@ def tensor_metadata(file: Path) -> dict[str, jax.ShapeDtypeStruct]:
             }
     except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}. Is the copy complete?") from error
+
+
+def read_clip(folder: Path, config: LbmConfig) -> dict[str, np.ndarray]:
+    """CLIP's parameters, by our dotted path, for a policy's encoders.
+
+    Args:
+        folder: holds `model.safetensors`, and may hold CLIP's `config.json`.
+        config: the policy; each of several image encoders gets the same weights.
+
+    Raises:
+        CheckpointError: weights are absent, or those of another size; the message lists all differences.
+    """
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder} has no {WEIGHTS}: expected CLIP as it is published, such as a copy of "
+            f"openai/clip-vit-base-patch16 with {WEIGHTS}, {CONFIG} and the tokenizer"
+        )
+    for part, ours in (("vision", config.vision), ("text", config.text)):
+        heads = published_heads(folder, part)
+        if heads is not None and heads != ours.heads:
+            raise CheckpointError(
+                f"CLIP's {part} transformer in {folder} has {heads} heads; the policy's has {ours.heads}"
+            )
+    wanted = [entry for entry in entries(config) if entry.clip]
+    have = tensor_metadata(folder / WEIGHTS)
+    names = {entry.name: entry.clip for entry in wanted if entry.clip in have}
+    return assemble_parts(wanted, read_tensors(folder / WEIGHTS, names), key="name")
 
 
 def published_heads(folder: Path, part: str) -> int | None:

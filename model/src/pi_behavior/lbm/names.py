@@ -1,10 +1,10 @@
-"""Names of the policy's tensors in files: LeRobot's checkpoints, and plain ones.
+"""Names of the policy's tensors in files: LeRobot's checkpoints, CLIP's as published, and plain ones.
 
 Our layers are stacked along a leading axis, and kernels are [in, out]; published ones have a name for each
 layer, and are [out, in].
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -74,6 +74,15 @@ class Entry:
             if found and before.startswith(part):
                 return f"{before}.", f".{after}"
         return self.name, self.name
+
+    @property
+    def clip(self) -> str:
+        """Its name in CLIP's own files; empty where it is none of CLIP's."""
+        for levels in (_VISION_LEVELS, _TEXT_LEVELS):
+            _, found, after = self.name.partition(levels)
+            if found:
+                return f"{levels.strip('.').rpartition('.')[2]}.{after}"
+        return ""
 
     @property
     def our_shape(self) -> tuple[int, ...]:
@@ -158,10 +167,21 @@ def _published(config: LbmConfig, part: str, names: list[str], encoder: str, lay
 def assemble(
     config: LbmConfig, tensors: Mapping[str, np.ndarray], *, key: Literal["name", "plain"], optional: str = ""
 ) -> dict[str, np.ndarray]:
-    """All parameters of a policy by our dotted path, from tensors in other names.
+    """All parameters of a policy; see `assemble_parts`."""
+    return assemble_parts(entries(config), tensors, key=key, optional=optional)
+
+
+def assemble_parts(
+    parts: Iterable[Entry],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    key: Literal["name", "plain"],
+    optional: str = "",
+) -> dict[str, np.ndarray]:
+    """Parameters by our dotted path, from tensors in other names.
 
     Args:
-        config: the policy.
+        parts: the tensors that the parameters consist of.
         tensors: published tensors in LeRobot's form and names, or plain ones in ours.
         key: which names they have.
         optional: part of a path whose tensors may be absent; they are zero then.
@@ -171,7 +191,7 @@ def assemble(
     """
     problems: list[str] = []
     stacked: dict[str, dict[tuple[int, ...], np.ndarray]] = {}
-    for entry in entries(config):
+    for entry in parts:
         name = getattr(entry, key)
         tensor = tensors.get(name)
         shape = entry.shape if key == "name" else entry.our_shape
