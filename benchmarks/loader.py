@@ -1,9 +1,10 @@
 """Samples per second and core that training's input gives, from a training copy and from original videos.
 
 Run as `python -m benchmarks.loader`, with `--check` to exit with 1 where a ratio below is not met. Writes
-demonstrations (HEVC as those of 2026: 720 and 480 pixels, a key frame every 8 frames), makes a training copy
-of them, and reads samples of three cameras at 224 pixels, each from another episode. No process may have more
-than a tenth as many files open as there are episodes.
+short demonstrations and makes a training copy of them; writes long ones, the original videos: HEVC of 720 and
+480 pixels as x265 writes it by default, with a key frame every 250 frames, as in 2025 (`--edition 2026`:
+every 8 frames). Reads samples of three cameras at 224 pixels, each from another episode. No process may have
+more than a tenth as many files open as there are episodes.
 
 copy          ours, from the training copy                         (`--check`: at least 400 per second)
 copy, PyAV    av.open, seek and decode for every sample, of the training copy's pictures in MP4 files
@@ -36,9 +37,10 @@ from rich.table import Table
 
 from benchmarks.scenes import FPS, write_demonstrations
 from pi_behavior.accumulators import DatasetAccumulator
+from pi_behavior.data.frames import DecodedFrames
 from pi_behavior.data.lerobot import LeRobotDataset
 from pi_behavior.data.packing import make_copy
-from pi_behavior.data.pipeline import Samples, make_loader, open_samples
+from pi_behavior.data.pipeline import make_loader, open_samples
 from pi_behavior.data.training_copy import CopyOptions, TrainingCopy
 from pi_behavior.layout import CAMERAS
 from pi_behavior.statistics import Statistics
@@ -58,8 +60,12 @@ class Options:
     episodes: int = 10 * OPEN
     """Number of demonstrations."""
     frames: int = 24
-    """Frames of each."""
-    clips: int = 6
+    """Frames of each in the copy."""
+    length: int = 500
+    """Frames of each original video."""
+    edition: int = 2025
+    """The year whose coding the original videos have."""
+    clips: int = 3
     """Different videos per camera."""
     seconds: float = 6.0
     """Least processor time of a measurement."""
@@ -84,6 +90,12 @@ def prepare(options: Options, root: Path) -> float:
     if not (root / "demonstrations" / "meta" / "info.json").exists():
         print("writing demonstrations ...", file=sys.stderr)
         write_demonstrations(root / "demonstrations", options.episodes, options.frames, options.clips)
+    originals = originals_of(options, root)
+    if not (originals / "meta" / "info.json").exists():
+        print("writing original videos ...", file=sys.stderr)
+        write_demonstrations(
+            originals, options.episodes, options.length, options.clips, edition=options.edition
+        )
     dataset = LeRobotDataset(root / "demonstrations")
     before = children_seconds()
     make_copy(
@@ -100,29 +112,41 @@ def prepare(options: Options, root: Path) -> float:
     return frames / spent if spent > 1 else float("nan")
 
 
+def originals_of(options: Options, root: Path) -> Path:
+    """The folder of the original videos."""
+    return root / f"originals-{options.edition}"
+
+
 def children_seconds() -> float:
     """Processor time of ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def each_from_another(samples: Samples, episodes: int, frames: int, batch: int) -> np.ndarray:
+def each_from_another(episodes: int, frames: int, batch: int) -> np.ndarray:
     """Numbers of samples, no two of one episode."""
     rng = np.random.default_rng(batch)
     return rng.permutation(episodes)[:BATCH] * frames + rng.integers(0, frames, BATCH)
 
 
 def ours(options: Options, root: Path, originals: bool) -> Callable[[int], int]:
-    """Gathers a batch; from the originals a smaller one."""
-    dataset = LeRobotDataset(root / "demonstrations")
-    copy = TrainingCopy(root / "copy")
-    samples = open_samples(
-        copy, statistics_of(dataset), image_size=SIZE, originals=dataset if originals else None
-    )
+    """Gathers a batch; of the originals the images alone, and fewer."""
+    if originals:
+        dataset = LeRobotDataset(originals_of(options, root))
+        frames = DecodedFrames(dataset, dataset.episodes, SIZE)
+
+        def decode(number: int) -> int:
+            rng = np.random.default_rng(number)
+            episodes = rng.permutation(options.episodes)[: BATCH // 8]
+            frames.gather(episodes, rng.integers(0, options.length, len(episodes)))
+            return len(episodes)
+
+        return decode
+    statistics = statistics_of(LeRobotDataset(root / "demonstrations"))
+    samples = open_samples(TrainingCopy(root / "copy"), statistics, image_size=SIZE)
 
     def gather(number: int) -> int:
-        numbers = each_from_another(samples, options.episodes, options.frames, number)
-        numbers = numbers[: BATCH // 4] if originals else numbers
+        numbers = each_from_another(options.episodes, options.frames, number)
         assert samples.gather(numbers).images["head"].shape[1:] == (SIZE, SIZE, 3)
         return len(numbers)
 
@@ -131,7 +155,7 @@ def ours(options: Options, root: Path, originals: bool) -> Callable[[int], int]:
 
 def seeks(options: Options, root: Path, originals: bool) -> Callable[[int], int]:
     """Opens, seeks and decodes for every camera of a sample."""
-    dataset, copy = LeRobotDataset(root / "demonstrations"), TrainingCopy(root / "copy")
+    dataset, copy = LeRobotDataset(originals_of(options, root)), TrainingCopy(root / "copy")
     packs, rows = copy.locate(copy.episodes)
     if not originals:
         for pack, camera in {(int(p), c) for p in packs for c in CAMERAS}:
@@ -140,7 +164,7 @@ def seeks(options: Options, root: Path, originals: bool) -> Callable[[int], int]
     def gather(number: int) -> int:
         rng = np.random.default_rng(number)
         for n in rng.permutation(options.episodes)[:8]:
-            frame = int(rng.integers(0, options.frames))
+            frame = int(rng.integers(0, options.length if originals else options.frames))
             for camera in CAMERAS:
                 if originals:
                     path, at = dataset.camera_clip(dataset.episodes[n], camera).path, frame

@@ -1,4 +1,4 @@
-"""Demonstrations of the benchmarks: LeRobot v2.1 with drawn scenes, coded as the real ones of 2026.
+"""Demonstrations of the benchmarks: LeRobot v2.1 with drawn scenes, coded as the real ones.
 
 Real pictures are not redistributable; a textured background that a camera moves over, a few moving objects
 and sensor noise come to about twice the real bytes per frame (2.7 kB of the head camera, 1.0 kB of a wrist).
@@ -19,7 +19,9 @@ from pi_behavior.layout import CAMERA_VIDEO_KEYS
 
 FPS = 30
 SIZES = {"head": 720, "left_wrist": 480, "right_wrist": 480}
-_CODING = {"x265-params": "keyint=8:min-keyint=8:bframes=0:log-level=none:pools=1:frame-threads=1"}
+_QUIET = "log-level=none:pools=1:frame-threads=1"
+CODING = {2025: _QUIET, 2026: f"keyint=8:min-keyint=8:bframes=0:{_QUIET}"}
+"""x265's parameters: as it writes by default, a key frame every 250 frames, or a key frame every 8 frames."""
 
 
 def scene(size: int, frames: int, seed: int) -> Iterator[np.ndarray]:
@@ -40,11 +42,11 @@ def scene(size: int, frames: int, seed: int) -> Iterator[np.ndarray]:
         yield np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def write_clip(path: Path, pictures: Iterator[np.ndarray], size: int) -> None:
-    """Encode pictures as the demonstrations of 2026 are: HEVC, a key frame every 8 frames, quality 30."""
+def write_clip(path: Path, pictures: Iterator[np.ndarray], size: int, edition: int = 2026) -> None:
+    """Encode pictures as the demonstrations of a year are: HEVC, quality 30."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        options = {"preset": "veryfast", "crf": "30", **_CODING}
+        options = {"preset": "veryfast", "crf": "30", "x265-params": CODING[edition]}
         stream = container.add_stream("libx265", rate=FPS, options=options)
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
@@ -104,11 +106,13 @@ def write_meta(root: Path, lengths: dict[int, int]) -> None:
     (root / "meta" / "info.json").write_text(json.dumps(info))
 
 
-def write_demonstrations(root: Path, episodes: int, frames: int, clips: int, width: int = 256) -> None:
-    """A whole dataset of equally long episodes."""
+def write_demonstrations(
+    root: Path, episodes: int, frames: int, clips: int, width: int = 256, edition: int = 2026
+) -> None:
+    """A whole dataset of equally long episodes, with videos coded as those of a year."""
     for camera, size in SIZES.items():
         for clip in range(clips):
-            write_clip(root / "clips" / f"{camera}-{clip}.mp4", scene(size, frames, clip), size)
+            write_clip(root / "clips" / f"{camera}-{clip}.mp4", scene(size, frames, clip), size, edition)
     indices = [10 * n for n in range(episodes)]
     for n, index in enumerate(indices):
         name = f"episode_{index:08d}"
