@@ -19,7 +19,9 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     python3 -m venv --without-pip /opt/b1k && \
     pip --python /opt/b1k/bin/python3 install --constraint constraints.txt --constraint constraints-cuda.txt \
         ./model "${JAX}" && \
-    pip --python /opt/b1k/bin/python3 uninstall --yes pi-behavior
+    pip --python /opt/b1k/bin/python3 uninstall --yes pi-behavior && \
+    pip install --constraint constraints.txt cyclonedx-bom && \
+    cyclonedx-py environment --output-reproducible --output-file /opt/b1k/sbom.cdx.json /opt/b1k/bin/python3
 
 FROM ${PYTHON_IMAGE} AS wheels
 WORKDIR /build
@@ -67,6 +69,7 @@ ENV PATH=/opt/b1k/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     JAX_PLATFORMS=cuda,cpu \
     XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 \
+    B1K_SBOM=/opt/b1k/sbom.cdx.json \
     B1K_VERSION=${B1K_VERSION} \
     B1K_GIT_COMMIT=${B1K_GIT_COMMIT}
 WORKDIR /tmp
