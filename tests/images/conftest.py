@@ -58,6 +58,17 @@ class BuildStage:
             if "install" in command and "pip" in command[: command.index("install")]
         ]
 
+    def libraries(self) -> list[str]:
+        """The arguments of the ``pip install`` into the environment that the image gets."""
+        commands = [command for run in self.all("RUN") for command in run.commands()]
+        defaults = self.merged("ARG")
+        (found,) = [
+            command[command.index("install") + 1 :]
+            for command in commands
+            if command[0] == "pip" and "--python" in command and "install" in command
+        ]
+        return [Template(word).safe_substitute(defaults) for word in found]
+
 
 @dataclass(frozen=True)
 class Dockerfile:

@@ -38,7 +38,7 @@ def lay_out(dockerfile, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["trainer", "evaluator"])
 def test_every_wheel_exists_for_the_images_platform(name, dockerfiles, tmp_path):
     (dockerfile,) = [one for one in dockerfiles if one.final.name == name]
-    (arguments,) = dockerfile.stage("dependencies").pip_installs()
+    arguments = dockerfile.stage("dependencies").libraries()
     context = tmp_path / "build"
     context.mkdir()
     lay_out(dockerfile, context)

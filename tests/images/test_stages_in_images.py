@@ -80,18 +80,17 @@ def closure(roots: list[Requirement]) -> set[str]:
 def installed(dockerfile) -> set[str]:
     """The distributions in the image, from the ``pip install`` lines of its stage `dependencies`."""
     roots: list[Requirement] = []
-    for arguments in dockerfile.stage("dependencies").pip_installs():
-        words = iter(arguments)
-        for word in words:
-            if word == "--constraint":
-                next(words)
-            elif word.startswith("."):
-                folder, extras = re.fullmatch(r"([^\[]+)(\[.*\])?", word).groups()
-                path = (ROOT / folder).resolve()
-                (name,) = [name for name, root in OURS.items() if root == path]
-                roots.append(Requirement(f"{name}{extras or ''}"))
-            else:
-                roots.append(Requirement(word))
+    words = iter(dockerfile.stage("dependencies").libraries())
+    for word in words:
+        if word == "--constraint":
+            next(words)
+        elif word.startswith("."):
+            folder, extras = re.fullmatch(r"([^\[]+)(\[.*\])?", word).groups()
+            path = (ROOT / folder).resolve()
+            (name,) = [name for name, root in OURS.items() if root == path]
+            roots.append(Requirement(f"{name}{extras or ''}"))
+        else:
+            roots.append(Requirement(word))
     return closure(roots)
 
 
@@ -208,7 +207,7 @@ def test_images_hold_only_the_extras_of_their_role(dockerfiles):
     marks = {
         "dvc": {"toolbox", "household"},
         "wandb": {"trainer", "household"},
-        "jax-cuda12-plugin": {"trainer", "evaluator"},
+        "jax-cuda12-plugin": {"trainer", "evaluator", "policy"},
     }
     for name, roles in marks.items():
         assert {role for role, names in holds.items() if name in names} == roles, name
@@ -217,7 +216,7 @@ def test_images_hold_only_the_extras_of_their_role(dockerfiles):
 def test_every_library_is_pinned(dockerfile):
     stage = dockerfile.stage("dependencies")
     copied = {Path(word).name: ROOT / word for copy in stage.all("COPY") for word in copy.words[:-1]}
-    (arguments,) = stage.pip_installs()
+    arguments = stage.libraries()
     files = [arguments[i + 1] for i, word in enumerate(arguments) if word == "--constraint"]
     assert files[0] == "constraints.txt"
     pinned = {
