@@ -31,6 +31,7 @@ from components.runtime.stage import Result, Stage, Work
 from components.store.artifact import Artifact
 from components.store.files import write_atomic
 from components.store.making import CONTENT
+from pi_behavior.families import MODULES
 
 _SCHEDULE = "schedule.txt"
 
@@ -132,4 +133,4 @@ def _copy_logs(source: Path, target: Path) -> None:
 
 # where the simulator is ours, its source decides the outcome too
 _SIMULATOR = ("household.eval",) if find_spec("household") else ()
-STAGE = Stage(DECLARATION, run, programs=(SERVER, *_SIMULATOR), share=share, details=details)
+STAGE = Stage(DECLARATION, run, programs=(SERVER, *MODULES, *_SIMULATOR), share=share, details=details)

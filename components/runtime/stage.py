@@ -88,6 +88,10 @@ class Made(Generic[C]):
     """The configuration after `Stage.resolve`."""
 
 
+def _no_modules(config: object) -> tuple[str, ...]:
+    return ()
+
+
 def _as_given(config: C, inputs: In, workspace: Path) -> C:
     return config
 
@@ -119,6 +123,8 @@ class Stage(Generic[C, In]):
     and it is part of the lineage. Checks that it is what it should be."""
     programs: tuple[str, ...] = ()
     """Modules that the stage runs as programs of their own: their code is part of the fingerprint too."""
+    imports: Callable[[C], tuple[str, ...]] = _no_modules
+    """Modules that a configuration makes the stage import by name, which no statement shows: likewise."""
     share: Callable[[C, In, Work], None] | None = None
     """Of a stage whose artifact several processes make together: does a part of the work, and returns once
     all of it is done. Its `work.path` has room for what they tell each other, and the folder `content` in it,
@@ -209,7 +215,7 @@ class Stage(Generic[C, In]):
 
     def place(self, config: C, inputs: In, workspace: Path, external: Sequence[Dependency] = ()) -> Path:
         """The output folder of a resolved configuration."""
-        digest = code_digest(self.code)
+        digest = code_digest((*self.code, *self.imports(config)))
         name = fingerprint(self.name, config, dict(_artifacts(inputs)), external, digest)
         return workspace / "artifacts" / self.name / name
 
@@ -289,6 +295,8 @@ class Stage(Generic[C, In]):
             for i, artifact in enumerate(group)
         ]
 
+        code = (*self.code, *self.imports(config))
+
         def statement(digest: str) -> dict[str, Any]:
             return lineage.statement(
                 subject=final.relative_to(workspace).as_posix(),
@@ -296,7 +304,7 @@ class Stage(Generic[C, In]):
                 stage=self.name,
                 fingerprint=final.name,
                 parameters=dataclasses.asdict(config),  # type: ignore[call-overload]
-                dependencies=[*used, *external, *result.dependencies, *software(self.code)],
+                dependencies=[*used, *external, *result.dependencies, *software(code)],
                 version=version("b1k"),
                 invocation=f"{invocation.run_id}/{invocation.task_id}".rstrip("/"),
                 attempts=attempts.number_of_this(),

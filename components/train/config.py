@@ -36,7 +36,8 @@ class Config(TrainConfig):
     """Relative share of tasks in the batches, such as turning_on_radio=2; a task that is not named has 1.
     Empty: every frame counts the same."""
     held_out: float = 0.0
-    """Share of each task's instances whose demonstrations are not trained on."""
+    """Share of each task's instances whose demonstrations are not trained on, but measured: the losses on
+    them get the prefix `held_out_`."""
     input_workers: int = field(default=0, metadata=OPERATIONAL)
     """Processes that decode and assemble batches; 0: a thread of the training process."""
     track: bool = field(default=True, metadata=OPERATIONAL)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from pi_behavior.challenge import task
 from pi_behavior.checkpoint_description import ORIGIN, STATISTICS, CheckpointError, read_config
 from pi_behavior.data.meta import DatasetError
 from pi_behavior.data.training_copy import MANIFEST
+from pi_behavior.families import module_of
 from pi_behavior.fast import FastTokenizer
 from pi_behavior.files import NoSpaceError
 from pi_behavior.statistics import Statistics
@@ -45,15 +47,16 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     # seconds of imports that `--help` should not wait for
     import jax
 
-    from pi_behavior.data.pipeline import Batch, make_loader
+    from pi_behavior.data.pipeline import Batch, Samples, make_loader
     from pi_behavior.training.hooks import JsonLines
     from pi_behavior.training.loop import train
 
     with _mistakes():
         statistics, record = _statistics(config, inputs)
         samples = _samples(config, inputs, statistics, work)
+        validation = _samples(config, inputs, statistics, work, validation=True) if config.held_out else None
 
-    def batches(start: int) -> Iterator[Batch]:
+    def batches(samples: Samples, start: int) -> Iterator[Batch]:
         return make_loader(
             samples,
             batch_size=config.batch_size,
@@ -77,10 +80,11 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             config.model,
             config,
             statistics,
-            batches,
+            partial(batches, samples),
             work.path,
             initial=_initial(config, inputs),
             keep_initial=config.keep_initial,
+            held_out=partial(batches, validation) if validation is not None else None,
             hooks=[_display(bar), *([JsonLines(metrics)] if leads else []), *trackers],
         )
     if not leads:
@@ -98,8 +102,10 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
     )
 
 
-def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work) -> "Samples":
-    """What is trained on: the training copy, or the original videos beside a copy of their columns."""
+def _samples(
+    config: Config, inputs: Inputs, statistics: Statistics, work: Work, *, validation: bool = False
+) -> "Samples":
+    """What is trained on, or held out: the training copy, or originals beside a copy of their columns."""
     from pi_behavior.data.lerobot import LeRobotDataset
     from pi_behavior.data.packing import make_copy
     from pi_behavior.data.pipeline import open_samples
@@ -133,6 +139,7 @@ def _samples(config: Config, inputs: Inputs, statistics: Statistics, work: Work)
         observation_steps=config.model.observation_steps,
         horizon=config.model.horizon,
         validation_share=config.held_out,
+        validation=validation,
     )
 
 
@@ -232,4 +239,6 @@ def _last_metrics(path: Path) -> dict[str, float]:
     return {k: float(v) for k, v in json.loads(lines[-1]).items() if k != "step"}
 
 
-STAGE = MultiprocessStage(DECLARATION, run, external=external)
+STAGE = MultiprocessStage(
+    DECLARATION, run, external=external, imports=lambda config: (module_of(config.model),)
+)

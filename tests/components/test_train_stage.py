@@ -37,6 +37,8 @@ from components.train.stage import STAGE
 from components.train.warm_start import continued
 from pi_behavior import checkpoint
 from pi_behavior.config import ModelConfig
+from pi_behavior.data.lerobot import LeRobotDataset
+from pi_behavior.data.pipeline import is_held_out
 from pi_behavior.families import SIZES, family_of
 from pi_behavior.layout import CAMERAS
 from pi_behavior.lbm.config import ClipTextConfig, ClipVisionConfig
@@ -89,6 +91,17 @@ def test_fast_is_trained_where_the_network_has_it(dataset) -> None:
     kept = Statistics.load(artifact.path / "checkpoint" / "statistics").fast
     assert kept is not None
     assert kept == Statistics.load(given.path).fast
+
+
+def test_losses_on_what_is_held_out_are_measured(dataset) -> None:
+    given, episodes = statistics(dataset, 1024), LeRobotDataset(dataset.path / "data").select(())
+    shares = (number / 50 for number in range(1, 50))
+    share = next(one for one in shares if sum(is_held_out(episode, one) for episode in episodes) == 1)
+    config = dataclasses.replace(SHORT, held_out=share, validate_every=2, validation_batches=1)
+    artifact = STAGE.execute(config, Inputs(dataset, given), dataset.workspace).artifact
+    rows = [json.loads(line) for line in (artifact.path / "metrics.jsonl").read_text().splitlines()]
+    assert ["held_out_loss" in row for row in rows] == [False, True]
+    assert rows[1]["held_out_fast_loss"] > 1.0
 
 
 @pytest.mark.parametrize("change", ["log_every", "save_every", "fsdp", "track", "input_workers"])

@@ -21,6 +21,7 @@ from pi_behavior.checkpoint_description import CheckpointError, read_config
 from pi_behavior.config import ModelConfig, VisionConfig
 from pi_behavior.correlation import correlation_matrix
 from pi_behavior.fast import FastTokenizer
+from pi_behavior.network import PiBehavior
 from pi_behavior.policy.config import PolicyConfig
 from pi_behavior.policy.interface import NoiseId, Request
 from pi_behavior.policy.predictor import JaxPredictor
@@ -223,7 +224,7 @@ def test_the_base_gets_new_parameters_as_training_makes_them(tmp_path: Path) -> 
         checkpoint.load(tmp_path / "out")
     with pytest.raises(CheckpointError, match=r"has no statistics/"):
         export_published(tmp_path / "out", tmp_path / "published")
-    target = nnx.split(nnx.eval_shape(lambda: checkpoint.PiBehavior(config, nnx.Rngs(0))))[1]
+    target = nnx.split(nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0))))[1]
     checkpoint.restore_parameters(tmp_path / "out", target)
     np.testing.assert_array_equal(flat_parameters(target)["time_in.bias"], ours["time_in.bias"])
 
@@ -309,7 +310,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path, damage: str) -> None:
 
 def test_only_published_networks_are_exported(tmp_path: Path) -> None:
     config = ModelConfig.presets["tiny"]
-    shapes = flat_parameters(nnx.split(nnx.eval_shape(lambda: checkpoint.PiBehavior(config, nnx.Rngs(0))))[1])
+    shapes = flat_parameters(nnx.split(nnx.eval_shape(lambda: PiBehavior(config, nnx.Rngs(0))))[1])
     zeros = {path: np.zeros(leaf.shape, np.float32) for path, leaf in shapes.items()}
     checkpoint.save(tmp_path / "tiny", zeros, config=config, statistics=STATISTICS, step=1)
     with pytest.raises(CheckpointError) as error:

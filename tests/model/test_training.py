@@ -17,8 +17,9 @@ from flax import nnx
 from pi_behavior import checkpoint
 from pi_behavior.data.pipeline import Batch
 from pi_behavior.network import PiBehavior
+from pi_behavior.training.config import LearningRate
 from pi_behavior.training.errors import NonFiniteError
-from pi_behavior.training.hooks import JsonLines
+from pi_behavior.training.hooks import INPUT_WAIT, JsonLines
 from pi_behavior.training.loop import train
 from pi_behavior.training.sharding import FSDP, make_mesh, spec
 
@@ -50,6 +51,52 @@ def test_four_steps_equal_a_crash_after_three_and_a_resume(tmp_path: Path) -> No
     assert steps == [3, 4]
     once, resumed = parameters(whole / "checkpoint"), parameters(broken / "checkpoint")
     assert all(np.array_equal(once[name], resumed[name]) for name in once)
+
+
+def test_held_out_batches_are_measured_and_change_nothing(tmp_path: Path) -> None:
+    def others(start: int) -> Iterator[Batch]:
+        assert start == 0
+        return batches(1000)
+
+    config = dataclasses.replace(TRAIN, validate_every=2, validation_batches=3, log_every=3)
+    rows: list[tuple[int, dict[str, float]]] = []
+    train(
+        MODEL,
+        config,
+        statistics(),
+        batches,
+        tmp_path / "measured",
+        hooks=[lambda step, metrics: rows.append((step, dict(metrics)))],
+        held_out=others,
+    )
+    assert [(step, "held_out_loss" in metrics) for step, metrics in rows] == [
+        (2, True),
+        (3, False),
+        (4, True),
+    ]
+    held_out = {name.removeprefix("held_out_") for name in rows[0][1] if name.startswith("held_out_")}
+    assert held_out == {
+        name for name in rows[1][1] if name not in ("gradient_norm", "learning_rate", INPUT_WAIT)
+    }
+    assert rows[0][1]["held_out_loss"] != rows[2][1]["held_out_loss"]
+    train(MODEL, config, statistics(), batches, tmp_path / "not")
+    one, two = parameters(tmp_path / "measured/checkpoint"), parameters(tmp_path / "not/checkpoint")
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+    # a run that only measures: step 0 of the same seed, twice the same, and on two devices as on one
+    losses = []
+    for fsdp in (1, 2, 1):
+        still = dataclasses.replace(config, steps=1, learning_rate=LearningRate(1e-9, 1e-9), fsdp=fsdp)
+        train(
+            MODEL,
+            still,
+            statistics(),
+            batches,
+            tmp_path / f"still-{len(losses)}",
+            hooks=[lambda _, metrics: losses.append(metrics["held_out_loss"])],
+            held_out=others,
+        )
+    assert losses[0] == losses[2] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_sharded_parameters_give_the_result_of_one_device(

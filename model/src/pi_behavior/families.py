@@ -33,6 +33,8 @@ SIZES: Mapping[str, NetworkConfig] = MappingProxyType(
 )
 """Configurations of all families by the name of their size."""
 NetworkConfig.presets = SIZES
+MODULES = tuple(f"pi_behavior.{folder}.family" for _, folder in FAMILIES.values())
+"""The modules `family` of all families."""
 
 
 class Family(Protocol):
@@ -80,7 +82,11 @@ def name_of(config: NetworkConfig) -> str:
     return next(name for name, (kind, _) in FAMILIES.items() if type(config) is kind)
 
 
+def module_of(config: NetworkConfig) -> str:
+    """The name of the module `family` of a network's family."""
+    return f"pi_behavior.{FAMILIES[name_of(config)][1]}.family"
+
+
 def family_of(config: NetworkConfig) -> Family:
     """A network's family; imports JAX."""
-    folder = FAMILIES[name_of(config)][1]
-    return cast(Family, import_module(f"pi_behavior.{folder}.family"))
+    return cast(Family, import_module(module_of(config)))

@@ -11,6 +11,8 @@ import pytest
 
 from components.store.identity import code_digest, fingerprint, relevant
 from components.store.lineage import Dependency
+from components.train.config import Config as TrainConfig
+from components.train.stage import STAGE as TRAIN
 from pi_behavior.config import OPERATIONAL
 
 ROOT = Path(__file__).parents[3]
@@ -171,20 +173,22 @@ def test_unknown_module_is_named() -> None:
 def test_closures_of_this_project(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "components", tmp_path / "components")
     shutil.copytree(ROOT / "model" / "src" / "pi_behavior", tmp_path / "pi_behavior")
-    roots = ("components.train.stage", "components.group.stage")
+    roots = ((*TRAIN.code, *TRAIN.imports(TrainConfig())), ("components.group.stage",))
 
     def after(name: str) -> list[bool]:
         """Which digests a new line of code changes."""
-        before = [_digest(root, path=tmp_path) for root in roots]
+        before = [_digest(*root, path=tmp_path) for root in roots]
         with (tmp_path / name).open("a") as file:
             file.write("\nNEW = 1\n")
-        return [_digest(root, path=tmp_path) != digest for root, digest in zip(roots, before, strict=True)]
+        return [_digest(*root, path=tmp_path) != digest for root, digest in zip(roots, before, strict=True)]
 
     assert after("components/runtime/stage.py") == [False, False]
     assert after("components/store/making.py") == [False, False]
     assert after("components/news/stage.py") == [False, False]
     assert after("components/group/stage.py") == [False, True]
     assert after("pi_behavior/flow.py") == [True, False]
+    assert after("pi_behavior/losses.py") == [True, False]
+    assert after("pi_behavior/lbm/objectives.py") == [False, False], "of the other family"
 
 
 def test_a_script_and_a_module_of_tests_have_a_digest(tmp_path: Path) -> None:

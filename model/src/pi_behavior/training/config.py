@@ -60,12 +60,19 @@ class TrainConfig:
     """Keep the saved state of every so many steps until the end, as well as the last two; 0 keeps none."""
     log_every: int = field(default=20, metadata=OPERATIONAL)
     """Steps between logged metrics."""
+    validate_every: int = field(default=500, metadata=OPERATIONAL)
+    """Steps between measurements of the losses on held-out demonstrations, where there are any."""
+    validation_batches: int = field(default=8, metadata=OPERATIONAL)
+    """Batches of such a measurement, the same ones every time."""
     seed: int = 0
     """Seed of initialisation, batches and noise."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive = ("batch_size", "flow_samples", "save_every", "log_every", "fsdp", "accumulate")
+        positive = (
+            *("batch_size", "flow_samples", "save_every", "log_every", "fsdp", "accumulate"),
+            *("validate_every", "validation_batches"),
+        )
         require(
             *((getattr(self, n) >= 1, f"{n} is {getattr(self, n)}; expected at least 1") for n in positive),
             *(

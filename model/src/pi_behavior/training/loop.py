@@ -1,7 +1,7 @@
 """The training loop: resume, step, log, save."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from pi_behavior.training.hooks import INPUT_WAIT, Hook
 from pi_behavior.training.saving import SavedStates, check_space, told_to_end
 from pi_behavior.training.sharding import batch_sharding, make_mesh, replicated
 from pi_behavior.training.state import TrainState, create_state
-from pi_behavior.training.step import StepFunction, TrainBatch, make_step
+from pi_behavior.training.step import Evaluation, StepFunction, TrainBatch, make_evaluation, make_step
 
 Batches = Callable[[int], Iterator[Batch]]
 """Opens the batches of a run, from the given step on."""
@@ -41,6 +41,7 @@ def train(
     initial: Path | None = None,
     keep_initial: bool = False,
     hooks: Sequence[Hook] = (),
+    held_out: Batches | None = None,
 ) -> Path:
     """Train a policy, or continue where a killed run left off.
 
@@ -53,6 +54,8 @@ def train(
         initial: a checkpoint whose parameters the run starts from.
         keep_initial: also write the parameters of step 0 as `initial/`.
         hooks: called every `log_every` steps with mean metrics.
+        held_out: opens batches that are not trained on. Every `validate_every` steps the metrics have theirs
+            too, of the moving average, with `held_out_` before the name.
 
     Returns:
         The folder of the final checkpoint, which holds the moving average.
@@ -85,7 +88,12 @@ def train(
         state = saved.restore(state)
         constants = jax.device_put(constants, replicated(mesh))
         step_function = make_step(graph, model, config, constants, state, mesh)
-        state = _run(step_function, config, state, batches, hooks, saved, batch_sharding(mesh))
+        sharding = batch_sharding(mesh)
+        measure = None
+        if held_out is not None:
+            evaluate = make_evaluation(graph, model, config, constants, state.parameters, mesh)
+            measure = partial(_measure, evaluate, held_out, sharding, config.validation_batches)
+        state = _run(step_function, config, state, batches, hooks, saved, sharding, measure)
     save(final, state.average if config.ema_decay else state.parameters, int(state.step))
     return final
 
@@ -105,6 +113,7 @@ def _run(
     hooks: Sequence[Hook],
     saved: SavedStates,
     sharding: jax.sharding.Sharding,
+    measure: Callable[[State], dict[str, float]] | None,
 ) -> TrainState:
     start = int(state.step)
     if start == config.steps:
@@ -115,9 +124,11 @@ def _run(
         for step in range(start + 1, config.steps + 1):
             state, metrics = step_function(state, feed.next(collected))
             collected.append(metrics)
-            looked = step % config.log_every == 0 or step == config.steps
+            measured = measure is not None and (step % config.validate_every == 0 or step == config.steps)
+            looked = measured or step % config.log_every == 0 or step == config.steps
             if looked:
-                _report(step, collected, feed.waited, hooks, saved)
+                more = measure(state.average) if measure is not None and measured else {}
+                _report(step, collected, feed.waited, more, hooks, saved)
                 collected, feed.waited = [], 0.0
             if step == config.steps:
                 saved.require_finite(step, state)  # it becomes the checkpoint
@@ -147,6 +158,7 @@ def _report(
     step: int,
     collected: Sequence[dict[str, jax.Array]],
     waited: float,
+    held_out: Mapping[str, float],
     hooks: Sequence[Hook],
     saved: SavedStates,
 ) -> None:
@@ -159,7 +171,16 @@ def _report(
             f"Of states, {saved.last()}"
         )
     for hook in hooks:
-        hook(step, {**means, INPUT_WAIT: waited / len(collected)})
+        hook(step, {**means, **held_out, INPUT_WAIT: waited / len(collected)})
+
+
+def _measure(
+    evaluate: Evaluation, open_batches: Batches, sharding: jax.sharding.Sharding, count: int, state: State
+) -> dict[str, float]:
+    """Mean metrics of the first batches of an input."""
+    batches = open_batches(0)
+    found = [evaluate(state, _to_devices(next(batches), sharding), number) for number in range(count)]
+    return {f"held_out_{name}": float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def resolved(model: NetworkConfig, config: TrainConfig) -> dict[str, object]:

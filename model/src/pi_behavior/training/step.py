@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pi_behavior.config import NetworkConfig
 from pi_behavior.families import family_of
@@ -31,6 +31,7 @@ class TrainBatch:
 Metrics = dict[str, Float[Array, ""]]
 Weights = dict[str, Array]
 StepFunction = Callable[[TrainState, TrainBatch], tuple[TrainState, Metrics]]
+Evaluation = Callable[[State, TrainBatch, int], Metrics]
 
 
 def make_step(
@@ -118,6 +119,45 @@ def make_gradient(
         out_specs=(specs, PartitionSpec()),
         check_vma=False,
     )
+
+
+def make_evaluation(
+    graph: nnx.GraphDef[nnx.Module],
+    model: NetworkConfig,
+    config: TrainConfig,
+    constants: Any,
+    parameters: State,
+    mesh: Mesh,
+) -> Evaluation:
+    """Compile the means of a batch's metrics without a gradient, for batches that are not trained on.
+
+    What it draws depends on the seed and the batch's number alone: the same batches measure two states alike.
+    """
+    family, parts = family_of(model), Parts(mesh, parameters, model.dtype, by_layer=True)
+
+    def on_device(own: State, keys: PRNGKeyArray, batch: TrainBatch) -> Metrics:
+        network = nnx.merge(graph, parts.state(own, parts.weights(own)))
+        _, metrics = family.loss(
+            network, config, constants, keys, batch.observation, batch.actions, batch.fast
+        )
+        return jax.tree.map(lambda m: jax.lax.pmean(m, ALL), metrics)
+
+    mapped = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(tree_specs(mesh, parameters), PartitionSpec(ALL), PartitionSpec(ALL)),
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )
+    seed = jax.random.key(config.seed)
+
+    @jax.jit
+    def evaluate(state: State, batch: TrainBatch, number: Int[Array, ""]) -> Metrics:
+        # no step of the training has such a number
+        keys = jax.random.split(jax.random.fold_in(seed, -1 - number), config.batch_size)
+        return mapped(state, keys, batch)
+
+    return evaluate
 
 
 def _accumulated(
