@@ -18,7 +18,7 @@ COMMANDS = {
     "pipeline": ("compile, submit, schedule and watch pipelines on a cluster", "cluster.commands"),
     "doctor": ("check a cluster, or this machine, before a run", "tools.doctor"),
     "estimate": ("GPU hours, storage and costs of a run", "tools.estimate"),
-    "lineage": ("show, verify or draw what an artifact was made from", "tools.lineage"),
+    "lineage": ("show, verify, sign or draw what an artifact was made from", "tools.lineage"),
     "compare": ("compare two leaderboards, as promotion does", "tools.compare"),
     "champion": (
         "list the champions, or go back to one: `champion list`, `champion rollback`",
