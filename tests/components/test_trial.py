@@ -22,6 +22,8 @@ from components.plan import config as plan_config
 from components.plan.stage import STAGE as PLAN
 from components.trial.config import Config, Inputs
 from components.trial.stage import STAGE
+from pi_behavior.checkpoint_description import write_config
+from pi_behavior.families import SIZES
 from pi_behavior.policy.config import PolicyConfig
 
 RADIO, TRASH = TASKS = ("turning_on_radio", "picking_up_trash")
@@ -53,6 +55,7 @@ def draw(factory):
         planned = plan_config.Config(
             reported_instances=1, videos=0, policy=policy or PolicyConfig(), action_chunk_size=chunk
         )
+        write_config(common.path / "checkpoint", SIZES["tiny"], 1)
         plan = PLAN.execute(planned, plan_config.Inputs(common), factory.workspace).artifact
         evaluations = factory.evaluations(plan, lambda key: float(key.index - 100 < wins))
         board = LEADERBOARD.execute(
