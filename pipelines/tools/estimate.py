@@ -18,10 +18,12 @@ from rich.table import Column, Table
 from components.errors import UserError
 from components.evaluation.evaluators import find_evaluator
 from components.evaluation.forecast import Work, forecast
+from components.evaluation.plan import CONFIRMATION
 from components.evaluation.schedule import Rules
 from components.plan.config import Config as PlanConfig
 from components.settings.checks import parse, resolve
 from components.train.config import Config as TrainConfig
+from components.trial.config import Config as TrialConfig
 from pi_behavior.challenge import EDITIONS, TASKS
 from pi_behavior.config import NetworkConfig
 from pi_behavior.fast import MAX_TOKENS
@@ -180,7 +182,7 @@ def estimate(options: Options) -> Estimate:
     given, mistakes = parse(_PIPELINE, (word for group in options.set for word in group))
     run = resolve(_PIPELINE, profile.of(_PIPELINE), given, profile.place(complete=False), mistakes)
     assumed = _assume(options, profile, run["plan"])
-    rows = [*_training(assumed, profile, run), *_evaluation(assumed, profile, run["plan"])]
+    rows = [*_training(assumed, profile, run), *_evaluation(assumed, profile, run["plan"], run["trial"])]
     hours = sum(row.hours or 0.0 for row in rows)
     gpu_hours = sum(row.amount for row in rows)
     total = Row("all GPUs, stages one after the other", gpu_hours, hours=hours)
@@ -233,11 +235,11 @@ def _training(assumed: Options, profile: Profile, run: Mapping[str, Any]) -> Ite
         )
 
 
-def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterator[Row]:
-    """The two evaluations of the pipeline, played through as the stage plan does it."""
+def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig, trial: TrialConfig) -> Iterator[Row]:
+    """The evaluations of the pipeline, played through as the stages plan and trial do it."""
     names = plan.tasks or EDITIONS[plan.edition].task_names
     startup = assumed.startup_seconds or 0.0
-    pace = plan.rollouts * FPS / (assumed.steps_per_second or 1.0)
+    pace = FPS / (assumed.steps_per_second or 1.0)
     seconds = {name: pace * _rollout_seconds(assumed, TASKS[name].duration) for name in names}
     validation, reported = plan.validation_instances, plan.reported_instances
     everything = {"groups": validation + reported, "common": reported}
@@ -250,22 +252,30 @@ def _evaluation(assumed: Options, profile: Profile, plan: PlanConfig) -> Iterato
                 f"--queue {assumed.queue}; a worker of the profile {profile.name} asks for {gpus} GPUs"
             )
         workers = min(workers, assumed.queue // gpus)
-    for what, policies in (
-        ("common policy on validation", {"common": validation}),
-        ("all policies", everything),
-    ):
-        work = [Work(policy, count, seconds[name]) for policy, count in policies.items() for name in names]
-        rules = Rules(startup, plan.environments, in_order=not plan.environments and plan.rollouts == 1)
+    rules = Rules(startup, plan.environments, in_order=not plan.environments and plan.rollouts == 1)
+
+    def row(what: str, policies: Mapping[str, int], each: int, blocks: int = 1, report: str = "") -> Row:
+        """Blocks of rollouts one after the other, `each` of an instance, by policies and their instances."""
+        work = [
+            Work(policy, count, each * seconds[name]) for policy, count in policies.items() for name in names
+        ]
         spans = forecast(work, workers, rules)
-        count = plan.rollouts * sum(policies.values()) * len(names)
-        said = f"{_REPORT_ROLLOUT_HOURS * count:,.0f} (240 per 500)"
-        yield Row(
+        count = blocks * each * sum(policies.values()) * len(names)
+        return Row(
             f"evaluate, {what}: {count:,} rollouts",
-            sum(span.end - span.begin for span in spans) / _HOUR * gpus,
-            hours=max(span.end for span in spans) / _HOUR,
-            report=said if profile.name == _REPORT_PROFILE else "",
+            blocks * sum(span.end - span.begin for span in spans) / _HOUR * gpus,
+            hours=blocks * max(span.end for span in spans) / _HOUR,
+            report=report.format(_REPORT_ROLLOUT_HOURS * count) if profile.name == _REPORT_PROFILE else "",
             price=assumed.evaluation_gpu_hour,
         )
+
+    said = "{:,.0f} (240 per 500)"
+    yield row("common policy on validation", {"common": validation}, plan.rollouts, report=said)
+    yield row("all policies", everything, plan.rollouts, report=said)
+    confirmation = find_evaluator(plan.evaluator, plan.edition).splits[CONFIRMATION].count
+    rounds = min(trial.rounds, confirmation)
+    sides = dict.fromkeys(("challenger", "rival"), min(trial.block, rounds))
+    yield row("confirmation at most", sides, 1, blocks=math.ceil(rounds / trial.block))
 
 
 def _rollout_seconds(assumed: Options, human: float | None = None) -> float:

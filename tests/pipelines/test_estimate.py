@@ -75,6 +75,18 @@ def test_rollouts_are_those_of_the_plan() -> None:
     assert more["evaluate, all policies"].amount * 3600 == pytest.approx(40 * seconds)
 
 
+def test_the_confirmation_round_is_counted_to_its_last_block() -> None:
+    """By hand: 10 rounds in blocks of 2, both sides, of one task; a worker loads the scene for each block."""
+    one = _rows(set=(("tasks=turning_on_radio", "workers=1"),), startup_seconds=60.0)
+    seconds = TASKS["turning_on_radio"].duration * 30 * 1.5 / 15
+    row = one["evaluate, confirmation at most"]
+    assert row.what.endswith(": 20 rollouts")
+    starts = row.amount * 3600 - 20 * seconds
+    assert starts == pytest.approx(5 * 2 * 60), "a process for each side and block"
+    few = _rows(set=(("tasks=turning_on_radio", "workers=1", "trial.rounds=3"),), startup_seconds=0.0)
+    assert few["evaluate, confirmation at most"].what.endswith(": 8 rollouts"), "whole blocks"
+
+
 def test_a_queue_that_gives_few_gpus_makes_evaluation_longer_and_not_dearer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -86,7 +98,7 @@ def test_a_queue_that_gives_few_gpus_makes_evaluation_longer_and_not_dearer(
             assert 6 < other.hours / one.hours < 8.5, "2 workers instead of 16"
             assert other.amount < one.amount * 1.01
     assert run(Options(queue=2)) == 0
-    assert "evaluation in a queue with 2 GPUs: 24." in capsys.readouterr().out
+    assert "evaluation in a queue with 2 GPUs: 38." in capsys.readouterr().out
     with pytest.raises(UserError, match="--queue 0; expected more than 0"):
         Options(queue=0)
 

@@ -4,7 +4,8 @@ Submit with `b1k pipeline submit --profile h200x8 --registry registry.example.or
 
 Hardware: one node with 8 H200, 16 GPUs of the RTX kind (`RTX_PRODUCTS`), shared volumes as in `charts/b1k`.
 Not run yet. Expected for the common policy: 51 hours by `b1k train --plan`, 127 by `b1k estimate`, which
-assumes the pace of the report's (15 days, with more samples). Evaluation: 75 hours by `b1k estimate`.
+assumes the pace of the report's (15 days, with more samples). Evaluation: 75 hours by `b1k estimate`,
+and up to 41 for the confirmation round.
 """
 
 import dataclasses
