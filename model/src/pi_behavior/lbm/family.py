@@ -4,7 +4,6 @@ It is trained on the same batches as the winner's policy, delta actions and task
 may read several observations. Axes: b batch, s observation steps, c cameras, k steps of the chunk.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +23,6 @@ from pi_behavior.lbm.objectives import diffusion_loss, draw_flow_times, flow_los
 from pi_behavior.lbm.predictor import LbmPredictor
 from pi_behavior.lbm.statistics import TrainedFiles, action_range
 from pi_behavior.observation import FastTokens, Observation
-from pi_behavior.policy.config import FloatType, PolicyConfig
-from pi_behavior.policy.predictor import JaxPredictor
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.config import TrainConfig
 
@@ -122,12 +119,4 @@ def _draw(
     return word, noise, time, jax.random.split(dropout_key, samples), crop_key
 
 
-def load_predictor(
-    path: Path,
-    policy: PolicyConfig,
-    batch_sizes: Sequence[int],
-    parameters: FloatType = "auto",
-    compute: FloatType = "auto",
-) -> JaxPredictor:
-    """A checkpoint, compiled for serving."""
-    return LbmPredictor.load(path, policy, batch_sizes, parameters, compute)
+load_predictor = LbmPredictor.load

@@ -1,6 +1,5 @@
 """The winner's policy as a family; see `families.Family`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,7 +11,6 @@ from pi_behavior.flow import FLAT
 from pi_behavior.losses import total_loss
 from pi_behavior.network import PiBehavior
 from pi_behavior.observation import FastTokens, Observation
-from pi_behavior.policy.config import FloatType, PolicyConfig
 from pi_behavior.policy.predictor import JaxPredictor
 from pi_behavior.statistics import Statistics
 from pi_behavior.training.config import TrainConfig
@@ -48,12 +46,4 @@ def loss(
     return total_loss(network, config, constants, keys, observation, actions, fast)
 
 
-def load_predictor(
-    path: Path,
-    policy: PolicyConfig,
-    batch_sizes: Sequence[int],
-    parameters: FloatType = "auto",
-    compute: FloatType = "auto",
-) -> JaxPredictor:
-    """A checkpoint, compiled for serving."""
-    return JaxPredictor.load(path, policy, batch_sizes, parameters, compute)
+load_predictor = JaxPredictor.load
