@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def share(config: Config, inputs: Inputs, work: Work) -> None:
             files=inputs.plan.path,
             limits=config.limits,
             finished=lambda one: None if uploads is None else uploads.add(one, work.path / CONTENT),
-            suffice=lambda rollouts: trial is not None and trial.is_decided(plan, rollouts),
+            suffice=None if trial is None else partial(trial.is_decided, plan),
         ).run()
 
 

@@ -53,7 +53,7 @@ class Supervisor:
         limits: Limits | None = None,
         cgroup: Path = _CGROUP,
         finished: Callable[[Rollout], None] = lambda rollout: None,
-        suffice: Callable[[list[Rollout]], bool] = lambda rollouts: False,
+        suffice: Callable[[list[Rollout]], bool] | None = None,
     ) -> None:
         """Prepare; UserError if the instance ids cannot be read.
 
@@ -136,7 +136,9 @@ class Supervisor:
         self._show(shown)
         every = self._results.instances.values()
         is_left = any(missing(self._results, self._ledger, one) for instances in every for one in instances)
-        return not is_left or self._suffice(_ended(self._results, self._ledger))
+        if not is_left or self._suffice is None:
+            return not is_left
+        return self._suffice(_ended(self._results, self._ledger))
 
     def _turn(self) -> tuple[list[Instance], bool] | None:
         """Claim what comes next: instances, and whether all of them are claimed; None where nothing does."""

@@ -56,7 +56,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
         samples = _samples(config, inputs, statistics, work)
         validation = _samples(config, inputs, statistics, work, validation=True) if config.held_out else None
 
-    def batches(samples: Samples, start: int) -> Iterator[Batch]:
+    def batches(samples: Samples, workers: int, start: int) -> Iterator[Batch]:
         return make_loader(
             samples,
             batch_size=config.batch_size,
@@ -65,7 +65,7 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             start_batch=start,
             shard_index=jax.process_index(),
             shard_count=jax.process_count(),
-            workers=config.input_workers,
+            workers=workers,
         )
 
     leads = jax.process_index() == 0
@@ -80,11 +80,12 @@ def run(config: Config, inputs: Inputs, work: Work) -> Result:
             config.model,
             config,
             statistics,
-            partial(batches, samples),
+            partial(batches, samples, config.input_workers),
             work.path,
             initial=_initial(config, inputs),
             keep_initial=config.keep_initial,
-            held_out=partial(batches, validation) if validation is not None else None,
+            # few batches at a time: processes would be started for them anew each time
+            held_out=partial(batches, validation, 0) if validation is not None else None,
             hooks=[_display(bar), *([JsonLines(metrics)] if leads else []), *trackers],
         )
     if not leads:

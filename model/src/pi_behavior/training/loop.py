@@ -178,8 +178,8 @@ def _measure(
     evaluate: Evaluation, open_batches: Batches, sharding: jax.sharding.Sharding, count: int, state: State
 ) -> dict[str, float]:
     """Mean metrics of the first batches of an input."""
-    batches = open_batches(0)
-    found = [evaluate(state, _to_devices(next(batches), sharding), number) for number in range(count)]
+    with Feed(open_batches(0), partial(_to_devices, sharding=sharding)) as feed:
+        found = [evaluate(state, feed.next(()), number) for number in range(count)]
     return {f"held_out_{name}": float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
